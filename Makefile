@@ -1,0 +1,38 @@
+# Everything installs into .venv; a target that finds it installed installs nothing.
+#   make quickstart   the whole pipeline on a small real model, on this machine
+#   make test         the tests
+#   make lint types   ruff and ty
+# TORCH_INDEX=URL takes torch from that package index (PyTorch's CPU index, on a machine without a GPU).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: quickstart test unit lint types install clean
+.DEFAULT_GOAL := quickstart
+
+quickstart: $(INSTALLED)
+	$(BIN)/curiosft quickstart $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+unit: $(INSTALLED)
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/ty check
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml requirements/cpu.txt requirements/cpu-vllm.txt requirements/install.sh
+	PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" bash requirements/install.sh "$(VENV)"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
