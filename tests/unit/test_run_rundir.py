@@ -1,0 +1,72 @@
+"""The run folder: references, pruning, and refusing to mix settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import folder_in_one_step
+from curiosft_cli.run.rundir import RunDir, StageDir, begin, resolve_checkpoint
+from curiosft_cli.run.sections import Config
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load("curio", [f"run.root={tmp_path}", "model.path=base-model"]).config
+
+
+def make_checkpoint(stage: StageDir, step: int) -> None:
+    with folder_in_one_step(stage.checkpoint(step)) as folder:
+        (folder / "state").mkdir()
+        (folder / "model.safetensors").touch()
+
+
+def test_references(config: Config, tmp_path: Path) -> None:
+    stage = RunDir(tmp_path / "curio").stage("sft")
+    other = RunDir(tmp_path / "other").stage("rl")
+    for step in (2, 10):
+        make_checkpoint(stage, step)
+    make_checkpoint(other, 7)
+    assert resolve_checkpoint("base", config) == "base-model"
+    assert resolve_checkpoint("sft", config) == str(stage.checkpoint(10))  # by number, not by name
+    assert resolve_checkpoint("sft@2", config) == str(stage.checkpoint(2))
+    assert resolve_checkpoint("other:rl", config) == str(other.checkpoint(7))
+    assert resolve_checkpoint("Qwen/Qwen3-4B-Base", config) == "Qwen/Qwen3-4B-Base"
+
+
+def test_an_incomplete_checkpoint_is_invisible(config: Config, tmp_path: Path) -> None:
+    stage = RunDir(tmp_path / "curio").stage("sft")
+    (stage.checkpoint(5)).mkdir(parents=True)
+    assert stage.checkpoints() == []
+    with pytest.raises(CurioError, match="no complete checkpoint"):
+        resolve_checkpoint("sft", config)
+    make_checkpoint(stage, 2)
+    with pytest.raises(CurioError, match="Complete steps: 2"):
+        resolve_checkpoint("sft@5", config)
+
+
+def test_pruning_keeps_the_newest_and_drops_old_resume_state(tmp_path: Path) -> None:
+    stage = StageDir(tmp_path)
+    for step in (1, 2, 3):
+        make_checkpoint(stage, step)
+    stage.prune(keep_last=2)
+    assert stage.checkpoints() == [2, 3]
+    assert not (stage.checkpoint(2) / "state").exists()
+    assert (stage.checkpoint(3) / "state").exists()
+
+
+def test_a_stage_refuses_other_settings_and_starts_over_when_told(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "curio")
+    first = load("curio").config
+    stage, complete = begin(run, "sft", first)
+    assert not complete
+    stage.set_status("complete")
+    assert begin(run, "sft", first)[1]
+    assert begin(run, "sft", load("curio", ["rl.steps=9"]).config)[1]  # not this stage's business
+    with pytest.raises(CurioError, match=r"sft\.epochs: 3 -> 4"):
+        begin(run, "sft", load("curio", ["sft.epochs=4"]).config)
+    _, complete = begin(run, "sft", load("curio", ["sft.epochs=4"]).config, fresh=True)
+    assert not complete
