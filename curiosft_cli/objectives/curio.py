@@ -1,0 +1,45 @@
+"""CurioSFT: cross-entropy plus self-exploratory distillation from a tempered teacher (Eq. 5 and 6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from curiosft_cli.objectives.tokens import TokenLoss, TokenRows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def self_distillation(logp: Tensor, teacher_logp: Tensor) -> Tensor:
+    """Half the squared log-ratio [N] on the expert token (Eq. 5): 1/2 (log pi_theta(y) - log pi_tch(y; tau))^2."""
+    return 0.5 * (logp - teacher_logp).square()
+
+
+def token_weight(logp: Tensor, teacher_logp: Tensor, alpha: float) -> Tensor:
+    """The weight [N] that makes cross-entropy's gradient CurioSFT's: 1 - alpha (log pi_theta - log pi_tch).
+
+    Negative where the student is surer of the token than the teacher by more than 1 / alpha nats.
+    """
+    return (1.0 - alpha * (logp - teacher_logp)).detach()
+
+
+def curio(rows: TokenRows, *, alpha: float = 1.0) -> TokenLoss:
+    """-log pi(y) + alpha * L_SED (Eq. 6). `extra`: teacher_logp, at the temperature of Eq. 8.
+
+    Args:
+        alpha: weight of the distillation term; 0 is plain SFT.
+    """
+    teacher = rows.extra["teacher_logp"]
+    distillation = self_distillation(rows.logp, teacher)
+    stats = {"sed": distillation.detach(), "token_weight": token_weight(rows.logp, teacher, alpha)}
+    return TokenLoss(-rows.logp + alpha * distillation, stats)
+
+
+def mix(phi: Tensor, theta: Tensor, student_weight: float) -> Tensor:
+    """Teacher parameters after a synchronisation: (1 - s) phi + s theta (Algorithm 1, line 17)."""
+    return phi.lerp(theta, student_weight)
+
+
+def sync_due(step: int, every: int) -> bool:
+    """Whether the teacher is synchronised after optimizer step `step` (the first is 1; Algorithm 1, line 16)."""
+    return step % every == 0

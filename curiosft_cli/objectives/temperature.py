@@ -1,0 +1,187 @@
+"""The entropy-guided temperature of the teacher (Eq. 7 and 8), solved for all tokens at once in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from curiosft_cli.objectives.tokens import LOGIT_FLOOR, entropy, top_k_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FREE, AT_TAU_MIN, AT_TAU_MAX, GUARDED = range(4)
+"""Codes of `Solution.status`: solved inside the range, clamped at an end, held at tau_min by the guard."""
+
+
+@dataclass(frozen=True)
+class TemperatureSettings:
+    """How a token's temperature is chosen; names and defaults are those of `[sft.teacher]` (Section 5, Appendix D).
+
+    Attributes:
+        tau_mode: "adaptive" solves Eq. 8 per token; "fixed" uses `tau_fixed` for all (ablation).
+        tau_fixed: the fixed temperature.
+        h_pivot: entropy in nats at which the increment is half of `delta_max`.
+        gamma: steepness of the increment, per nat.
+        delta_max: largest increment, nats.
+        tau_min: lowest temperature.
+        tau_max: highest temperature.
+        topk: logits that the search looks at.
+        low_entropy_guard: full-vocabulary entropy in nats at or below which tau is `tau_min` (the authors' code);
+            None is the paper's text.
+        search: "newton" or "bisect"; both reach the same temperature.
+        iters: halvings of the bisection.
+    """
+
+    tau_mode: Literal["adaptive", "fixed"] = "adaptive"
+    tau_fixed: float = 1.3
+    h_pivot: float = 1.2
+    gamma: float = 2.0
+    delta_max: float = 0.5
+    tau_min: float = 1.1
+    tau_max: float = 1.5
+    topk: int = 512
+    low_entropy_guard: float | None = 0.03
+    search: Literal["newton", "bisect"] = "newton"
+    iters: int = 20
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Temperatures of N tokens.
+
+    Attributes:
+        tau: [N].
+        entropy: [N] nats, top-k at temperature 1.
+        target: [N] nats, entropy + increment.
+        status: [N] int8: FREE, AT_TAU_MIN, AT_TAU_MAX or GUARDED.
+    """
+
+    tau: Tensor
+    entropy: Tensor
+    target: Tensor
+    status: Tensor
+
+
+def increment(entropy: Tensor, *, h_pivot: float, gamma: float, delta_max: float) -> Tensor:
+    """Entropy to add, nats (Eq. 7): delta_max * sigmoid(gamma * (H - h_pivot))."""
+    return delta_max * (gamma * (entropy - h_pivot)).sigmoid()
+
+
+def solve_logits(logits: Tensor, settings: TemperatureSettings) -> Solution:
+    """Temperatures of full-vocabulary teacher logits [N, V] (any float dtype, upcast before anything else)."""
+    full = logits.float()
+    return solve(top_k_logits(full, settings.topk), settings, lambda rows: entropy(full[rows]))
+
+
+def solve(top: Tensor, settings: TemperatureSettings, full_entropy: Callable[[Tensor], Tensor]) -> Solution:
+    """Temperature whose entropy is the entropy at 1 plus the increment, within [tau_min, tau_max] (Eq. 8).
+
+    Args:
+        top: [N, K] float32, the K largest logits of each token in any order.
+        settings: see `TemperatureSettings`; `tau_mode` "fixed" skips search and guard.
+        full_entropy: full-vocabulary entropies of the given row indices [M] -> [M]. It is asked only where the
+            top-k entropy does not exceed the guard: dropping the least likely outcomes never raises entropy, so
+            every other token is above the guard already.
+    """
+    x = top - top.amax(-1, keepdim=True)
+    x = x.clamp_(min=LOGIT_FLOOR)
+    start, _ = _entropy_and_slope(x, 1.0)
+    target = start + increment(
+        start, h_pivot=settings.h_pivot, gamma=settings.gamma, delta_max=settings.delta_max
+    )
+    if settings.tau_mode == "fixed":
+        return Solution(start.new_full(start.shape, settings.tau_fixed), start, target, _status(start, FREE))
+
+    beta_low, beta_high = 1.0 / settings.tau_max, 1.0 / settings.tau_min
+    warmest, coldest = _entropy_and_slope(x, beta_low), _entropy_and_slope(x, beta_high)
+    tau = start.new_full(start.shape, settings.tau_min)
+    status = _status(start, AT_TAU_MIN)
+    hot = (target >= warmest[0]) & (target > coldest[0])
+    tau[hot], status[hot] = settings.tau_max, AT_TAU_MAX
+    inside = (target > coldest[0]) & (target < warmest[0])
+    status[inside] = FREE
+
+    if settings.low_entropy_guard is not None:
+        suspects = (start <= settings.low_entropy_guard).nonzero().squeeze(-1)
+        if len(suspects):
+            guarded = suspects[full_entropy(suspects) <= settings.low_entropy_guard]
+            tau[guarded], status[guarded] = settings.tau_min, GUARDED
+
+    free = (status == FREE).nonzero().squeeze(-1)
+    if len(free):
+        if settings.search == "bisect":
+            tau[free] = _bisect(x[free], target[free], settings)
+        else:
+            ends = [(value[free], slope[free]) for value, slope in (warmest, coldest)]
+            tau[free] = 1.0 / _newton(x[free], target[free], beta_low, beta_high, *ends)
+    return Solution(tau, start, target, status)
+
+
+def _status(like: Tensor, code: int) -> Tensor:
+    return like.new_full(like.shape, code).char()
+
+
+def _entropy_and_slope(x: Tensor, beta: Tensor | float) -> tuple[Tensor, Tensor]:
+    """H [N] at inverse temperature beta (a number or [N]) of x [N, K] (largest 0), and dH/dbeta = -beta Var[x]."""
+    column = beta if isinstance(beta, float) else beta.unsqueeze(-1)
+    mass = (x * column).exp_()
+    total = mass.sum(-1)
+    mass *= x
+    mean = mass.sum(-1) / total
+    mass *= x
+    variance = (mass.sum(-1) / total - mean * mean).clamp_(min=0.0)
+    return total.log() - beta * mean, -beta * variance
+
+
+def _bisect(x: Tensor, target: Tensor, settings: TemperatureSettings) -> Tensor:
+    """Halve [tau_min, tau_max] `iters` times; the midpoint of what is left (Appendix D, Figure 6)."""
+    low = target.new_full(target.shape, settings.tau_min)
+    high = target.new_full(target.shape, settings.tau_max)
+    for _ in range(settings.iters):
+        middle = (low + high) / 2
+        too_cold = _entropy_and_slope(x, 1.0 / middle)[0] < target
+        low, high = middle.where(too_cold, low), high.where(too_cold, middle)
+    return (low + high) / 2
+
+
+def _newton(
+    x: Tensor,
+    target: Tensor,
+    beta_low: float,
+    beta_high: float,
+    warmest: tuple[Tensor, Tensor],
+    coldest: tuple[Tensor, Tensor],
+    steps: int = 4,
+) -> Tensor:
+    """Safeguarded Newton steps on H(beta) = target, from the inverse cubic Hermite estimate of the two ends.
+
+    Args:
+        warmest: H and dH/dbeta at `beta_low`; `coldest`: the same at `beta_high`.
+        steps: four reach float32 rounding (error of tau below 2e-6 against float64).
+    """
+    low, high = target.new_full(target.shape, beta_low), target.new_full(target.shape, beta_high)
+    beta = _hermite(target, beta_low, beta_high, warmest, coldest)
+    for step in range(steps + 1):
+        # `>=` and `<=`: near the root rounding lands on an end of the bracket, which must not be thrown back.
+        beta = beta.where((beta >= low) & (beta <= high), (low + high) / 2)
+        if step == steps:
+            break
+        value, slope = _entropy_and_slope(x, beta)
+        too_warm = value >= target
+        low, high = beta.where(too_warm, low), high.where(too_warm, beta)
+        beta = beta - (value - target) / slope
+    return beta
+
+
+def _hermite(
+    target: Tensor, low: float, high: float, warmest: tuple[Tensor, Tensor], coldest: tuple[Tensor, Tensor]
+) -> Tensor:
+    """beta as the cubic in H that has the values and slopes of both ends; not finite where a slope is 0."""
+    (h_low, slope_low), (h_high, slope_high) = warmest, coldest
+    span = h_high - h_low
+    s = (target - h_low) / span
+    rest = 1 - s
+    value = rest * rest * (1 + 2 * s) * low + s * s * (1 + 2 * rest) * high
+    return value + span * s * rest * (rest / slope_low - s / slope_high)

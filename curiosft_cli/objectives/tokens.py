@@ -1,0 +1,142 @@
+"""What an objective sees and returns, and the few quantities of a token distribution that all of them share.
+
+Axes: N supervised tokens, V vocabulary, K largest logits. Entropies and log-probabilities are in nats.
+Nothing here imports torch while running: objectives use the methods of the tensors they are given, so that
+the configuration can read their parameters without loading it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOGIT_FLOOR = -1e5
+"""Logits this far below the largest have probability 0 in float32; the floor keeps 0 * log 0 at 0, not NaN."""
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """The supervised tokens of one chunk; no padding, mask, shift or reduction is left to think of.
+
+    Attributes:
+        logp: [N] float32, log pi(y_t) of the student, carries the gradient.
+        labels: [N] int64, the expert (or sampled) token y_t.
+        extra: [N] each, detached, exactly the names that the objective `needs`.
+        entropy: [N] float32, full-vocabulary entropy of the student, carries the gradient (`needs` "entropy").
+        logits: [N, V] float32, the student's, carry the gradient (`needs` "logits").
+        ref_logits: [N, V] float32, the frozen base model's, detached (`needs` "ref_logits").
+    """
+
+    logp: Tensor
+    labels: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    entropy: Tensor | None = None
+    logits: Tensor | None = None
+    ref_logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """One loss per token, not reduced.
+
+    Attributes:
+        loss: [N], or one [N] per term when the terms have different divisors (`BoundObjective.terms`).
+        stats: [N] each, for logging only; never part of the gradient.
+    """
+
+    loss: Tensor | tuple[Tensor, ...]
+    stats: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def terms(self) -> tuple[Tensor, ...]:
+        return self.loss if isinstance(self.loss, tuple) else (self.loss,)
+
+
+@dataclass(frozen=True)
+class BoundObjective:
+    """An objective with its parameters filled in.
+
+    Attributes:
+        fn: rows to loss.
+        needs: what `fn` reads beside `logp` and `labels`: "entropy", "logits", "ref_logits", or names of `extra`.
+        terms: the divisor of each term of the loss. "reduction": the configured reduction. "tokens": all counted
+            tokens. Any other name: the tokens whose `extra[name]` is true.
+        params: every parameter by name; the stage reads those that concern more than one chunk.
+    """
+
+    fn: Callable[[TokenRows], TokenLoss]
+    needs: frozenset[str]
+    terms: tuple[str, ...]
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An entry of the tables: the function, what it needs, and how its terms are divided.
+
+    `needs` and `terms` may depend on the parameters (a coefficient of 0 needs nothing): then they are functions
+    of the complete parameter mapping.
+    """
+
+    fn: Callable[..., TokenLoss]
+    needs: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
+    terms: tuple[str, ...] | Callable[[Mapping[str, Any]], tuple[str, ...]] = ("reduction",)
+
+    def bind(self, **params: Any) -> BoundObjective:
+        """Fill in `params`; what is not given keeps its default.
+
+        Raises:
+            TypeError: a name that is not a parameter of this objective.
+        """
+        legal = objective_parameters(self)
+        if unknown := sorted(set(params) - set(legal)):
+            raise TypeError(f"{self.fn.__name__} has no parameter {unknown}; legal: {sorted(legal)}")
+        full = {name: parameter.default for name, parameter in legal.items()} | params
+        needs = self.needs(full) if callable(self.needs) else self.needs
+        terms = self.terms(full) if callable(self.terms) else self.terms
+        return BoundObjective(partial(self.fn, **full), frozenset(needs), terms, full)
+
+
+def objective_parameters(objective: Objective) -> dict[str, inspect.Parameter]:
+    """The objective's own parameters: the keyword-only arguments of its function, annotations resolved."""
+    scope = objective.fn.__globals__  # ty: ignore[unresolved-attribute]
+    signature = inspect.signature(objective.fn)
+    return {
+        name: parameter.replace(annotation=eval(parameter.annotation, scope))
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def label_logp(logits: Tensor, labels: Tensor) -> Tensor:
+    """log pi(y) [N] from logits [N, V] and labels [N]: z_y - logsumexp(z)."""
+    return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def tempered_logp(logits: Tensor, tau: Tensor | float) -> Tensor:
+    """log softmax(z / tau) [N, V] for logits [N, V] and tau [N] or a number (Eq. 3 and 4), in float32."""
+    scale = tau if isinstance(tau, (int, float)) else tau.unsqueeze(-1)
+    return (logits.float() / scale).log_softmax(-1)
+
+
+def entropy(logits: Tensor, tau: Tensor | float = 1.0) -> Tensor:
+    """Entropy [N] of softmax(z / tau) over the whole last axis, with 0 log 0 = 0."""
+    logp = tempered_logp(logits, tau)
+    return -(logp.exp() * logp.clamp(min=LOGIT_FLOOR)).sum(-1)
+
+
+def top_k_logits(logits: Tensor, topk: int) -> Tensor:
+    """The min(topk, V) largest logits [N, K] of each row, in any order; the set does not depend on tau."""
+    size = logits.shape[-1]
+    return logits if topk >= size else logits.topk(topk, dim=-1, sorted=False).values
+
+
+def top_k_entropy(logits: Tensor, topk: int, tau: Tensor | float = 1.0) -> Tensor:
+    """Entropy [N] of softmax(z / tau) renormalised over the `topk` largest logits (Eq. 17); at most the full one."""
+    return entropy(top_k_logits(logits.float(), topk), tau)
