@@ -38,9 +38,7 @@ class Resolved:
 def recipe_names() -> list[str]:
     """Names of the recipes that ship with the package."""
     folder = resources.files("curiosft_cli") / "recipes"
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
-    )
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
@@ -81,9 +79,7 @@ def parse_overrides(overrides: Iterable[str]) -> Tree:
         key, equals, raw = item.partition("=")
         parts = key.strip().split(".")
         if not equals or len(parts) < 2 or not all(parts):
-            raise CurioError(
-                f"'{item}' is not an override", "Write section.key=value, e.g. sft.learning_rate=2e-6."
-            )
+            raise CurioError(f"'{item}' is not an override", "Write section.key=value, e.g. sft.learning_rate=2e-6.")
         node = tree
         for part in parts[:-1]:
             node = node.setdefault(part, {})
@@ -112,9 +108,7 @@ def differing(old: Config, new: Config, sections: Iterable[str]) -> list[str]:
     before = dict(flatten(old.model_dump(mode="json", include=set(sections))))
     after = dict(flatten(new.model_dump(mode="json", include=set(sections))))
     keys = [*before, *(key for key in after if key not in before)]
-    return [
-        f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)
-    ]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
 def _read(reference: str) -> tuple[str, str]:
@@ -126,15 +120,11 @@ def _read(reference: str) -> tuple[str, str]:
                 f"'{reference}' is neither a TOML file nor a recipe ({nearest(reference, names)})",
                 "Give the path of a file that ends in .toml, or a recipe's name.",
             )
-        return (resources.files("curiosft_cli") / "recipes" / f"{reference}.toml").read_text(
-            "utf-8"
-        ), reference
+        return (resources.files("curiosft_cli") / "recipes" / f"{reference}.toml").read_text("utf-8"), reference
     try:
         return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise CurioError(
-            f"cannot read the configuration {path}: {error}", "Give a UTF-8 TOML file."
-        ) from None
+        raise CurioError(f"cannot read the configuration {path}: {error}", "Give a UTF-8 TOML file.") from None
 
 
 def _value(raw: str) -> Any:
@@ -148,9 +138,7 @@ def _merge(base: Tree, over: Mapping[str, Any]) -> Tree:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = (
-            _merge(old if isinstance(old, dict) else {}, value) if isinstance(value, dict) else value
-        )
+        merged[key] = _merge(old if isinstance(old, dict) else {}, value) if isinstance(value, dict) else value
     return merged
 
 
@@ -233,7 +221,8 @@ def _check_relations(config: Config) -> None:
         )
     if rl.prompts_per_step % rl.mini_batch_prompts:
         raise CurioError(
-            f"rl.prompts_per_step = {rl.prompts_per_step} is not a multiple of rl.mini_batch_prompts = {rl.mini_batch_prompts}",
+            f"rl.prompts_per_step = {rl.prompts_per_step} is not a multiple of "
+            f"rl.mini_batch_prompts = {rl.mini_batch_prompts}",
             "Choose a divisor, so that every update has the same number of prompts.",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,13 +37,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def partial_path(path: Path) -> Path:
+    """Where `folder_in_one_step` builds `path`."""
+    return path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+
+
 @contextmanager
-def folder_in_one_step(path: Path) -> Iterator[Path]:
+def folder_in_one_step(path: Path) -> Generator[Path]:
     """Yield a temporary folder; on success it becomes `path`, with the `COMPLETE` marker inside, in one rename.
 
     A process killed half-way leaves a `.partial` folder, which the next writer removes.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+    partial = partial_path(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

@@ -22,9 +22,7 @@ from curiosft_cli.run.sections import Config
 StageBody = Callable[[Config, StageDir], None]
 
 
-def launch(
-    module: str, stage: StageDir, config: Config, extra: Sequence[str] = (), *, accelerate: bool
-) -> None:
+def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = (), *, accelerate: bool) -> None:
     """Run `module` for this stage folder and return when it is complete.
 
     Args:

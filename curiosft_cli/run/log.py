@@ -52,9 +52,7 @@ class Console:
         interval_s: without a terminal, seconds between progress lines.
     """
 
-    def __init__(
-        self, log_file: Path | None = None, *, enabled: bool = True, interval_s: float = 10.0
-    ) -> None:
+    def __init__(self, log_file: Path | None = None, *, enabled: bool = True, interval_s: float = 10.0) -> None:
         self._log_file = log_file
         self._enabled = enabled
         self._interval_s = interval_s

@@ -138,9 +138,7 @@ def resolve_checkpoint(reference: str, config: Config) -> str:
     stage, at, wanted = stage_ref.partition("@")
     if stage not in TRAINING_STAGES:
         if colon:
-            raise CurioError(
-                f"checkpoint '{reference}': '{stage}' is not a stage", "Write RUN:sft or RUN:rl."
-            )
+            raise CurioError(f"checkpoint '{reference}': '{stage}' is not a stage", "Write RUN:sft or RUN:rl.")
         return reference
     directory = RunDir(Path(config.run.root) / run_name).stage(stage)
     steps = directory.checkpoints()
@@ -152,7 +150,5 @@ def resolve_checkpoint(reference: str, config: Config) -> str:
     if not at:
         return str(directory.checkpoint(steps[-1]))
     if not wanted.isdigit() or int(wanted) not in steps:
-        raise CurioError(
-            f"checkpoint '{reference}' does not exist", f"Complete steps: {', '.join(map(str, steps))}."
-        )
+        raise CurioError(f"checkpoint '{reference}' does not exist", f"Complete steps: {', '.join(map(str, steps))}.")
     return str(directory.checkpoint(int(wanted)))

@@ -71,7 +71,7 @@ class Rephrase(Section):
     data: tuple[str, ...] = ()
     """Questions to clean: sources as in `data.train`; empty uses `data.train`."""
     base_url: str = "https://api.deepseek.com"
-    """OpenAI-compatible endpoint."""
+    """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
     model: str = "deepseek-chat"
     """Model name at the endpoint (the paper uses DeepSeek-V3)."""
     api_key_env: str = Field("DEEPSEEK_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

@@ -1,0 +1,91 @@
+"""What the algorithms know of an inference engine: token ids in, token ids and log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample one completion.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: nucleus mass in (0, 1].
+        max_tokens: longest completion, end token included.
+        stop_token_ids: any of these ends the completion and is kept as its last token.
+    """
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled completion.
+
+    Attributes:
+        token_ids: generated tokens, the end token included when it was produced.
+        logprobs: log-probability of each token in nats at temperature 1 over the full vocabulary ("raw").
+        finish_reason: "stop" (an end token), or "length" (cut at `max_tokens` or the context).
+        weights_version: the version of the weights that made it (0 until the first `load_weights`).
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: Literal["stop", "length"]
+    weights_version: int = 0
+
+
+class RolloutEngine(Protocol):
+    """A model that samples. Implementations: embedded vLLM, transformers, vLLM servers."""
+
+    def stream(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield `(index of the prompt, completion)` in finishing order; one completion per prompt.
+
+        `seeds` has one entry per prompt; equal seeds on equal prompts draw equal completions.
+        """
+        ...
+
+    def score(self, token_ids: Sequence[int]) -> list[float]:
+        """Log-probabilities in nats of `token_ids[1:]`, each given the tokens before it, at temperature 1."""
+        ...
+
+    def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all weights by `(name, full tensor)` pairs and forget every cached prefix.
+
+        The pairs are those of the trainer's state dict, head included, also when it is tied.
+        """
+        ...
+
+    def sleep(self) -> None:
+        """Give accelerator memory back during the training phase (no effect on CPU)."""
+        ...
+
+    def wake(self) -> None:
+        """Take the memory again before sampling."""
+        ...
+
+    def close(self) -> None:
+        """End the engine and every process it started. May be called twice."""
+        ...
+
+
+def generate(
+    engine: RolloutEngine,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seeds: Sequence[int] | None = None,
+) -> list[Completion]:
+    """Collect `engine.stream` in the order of the prompts."""
+    done = dict(engine.stream(prompts, sampling, seeds))
+    return [done[index] for index in range(len(prompts))]

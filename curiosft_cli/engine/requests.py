@@ -1,0 +1,33 @@
+"""What every engine checks before it starts: a bad prompt is refused whole, not found out half-way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from curiosft_cli.run.errors import CurioError
+
+
+def check_prompts(
+    prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None, max_model_len: int, room: int = 1
+) -> None:
+    """Refuse empty prompts, and prompts that leave less than `room` tokens of the context for the completion.
+
+    Args:
+        prompts: token ids.
+        seeds: None, or one per prompt.
+        max_model_len: tokens of prompt and completion together.
+        room: completion tokens that must fit.
+
+    Raises:
+        CurioError: the first such prompt, by its index.
+        ValueError: `seeds` has another length than `prompts`.
+    """
+    if seeds is not None and len(seeds) != len(prompts):
+        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
+    for index, prompt in enumerate(prompts):
+        if not 0 < len(prompt) <= max_model_len - room:
+            raise CurioError(
+                f"prompt {index} has {len(prompt)} tokens, legal are 1 to {max_model_len - room} "
+                f"in a context of {max_model_len}",
+                "Leave it out, or raise the context length",
+            )

@@ -1,0 +1,1 @@
+"""Floor 5: the four jobs, each readable top-down as its algorithm."""

@@ -1,0 +1,98 @@
+"""Rows out of JSONL, JSON and parquet files; whatever is wrong with a file becomes one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from curiosft_cli.run.errors import CurioError
+
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+UTF8_MARK = b"\xef\xbb\xbf"
+
+
+class BadRow(ValueError):
+    """A row that is not a problem; the message names the column, what was found and what is expected."""
+
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Row | BadRow]]:
+    """Yield `(row number from 1, row)`; a row that cannot be read comes as a `BadRow`. JSONL and parquet stream.
+
+    Raises:
+        CurioError: the file as a whole cannot be read as what its name says, or holds no row.
+    """
+    if path.suffix not in READERS or path.is_dir():
+        what = "a folder" if path.is_dir() else f"a '{path.suffix}' file"
+        raise CurioError(f"{path} is {what}, expected a data file", f"Give a file that ends in {', '.join(READERS)}.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(2)
+    except OSError as error:
+        raise CurioError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.") from None
+    if head in UTF16_MARKS:
+        raise CurioError(f"{path} is UTF-16 text, expected UTF-8", "Convert the file to UTF-8.")
+    number = 0
+    for number, row in READERS[path.suffix](path):
+        if isinstance(row, dict | BadRow):
+            yield number, row
+        else:
+            yield number, BadRow(f"found {type(row).__name__}, expected an object")
+    if not number:
+        raise CurioError(f"{path} is empty", "Give a file with at least one row.")
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, _parsed(line.removeprefix(UTF8_MARK) if number == 1 else line)
+
+
+def _parsed(line: bytes) -> Any:
+    if b"\x00" in line:
+        return BadRow("found NUL bytes, expected a JSON object")
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return BadRow(f"found byte 0x{line[error.start]:02x} at {error.start}, expected UTF-8 text")
+    except ValueError as error:
+        return BadRow(f"found {line[:40].decode('utf-8', 'replace').strip()!r}, expected JSON ({error})")
+
+
+def _json(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        rows = json.loads(path.read_bytes().removeprefix(UTF8_MARK).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise CurioError(f"{path} is not UTF-8 text (at byte {error.start})", "Convert the file to UTF-8.") from None
+    except ValueError as error:
+        raise CurioError(
+            f"{path} is not JSON: {error}", "Mend the file; one object a line is a .jsonl file."
+        ) from None
+    if not isinstance(rows, list):
+        raise CurioError(f"{path} holds one {type(rows).__name__}, expected a list of objects", "Put it in a list.")
+    yield from enumerate(rows, start=1)
+
+
+def _parquet(path: Path, batch_rows: int = 256) -> Iterator[tuple[int, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=batch_rows):
+                for number, row in enumerate(batch.to_pylist(), start=number + 1):
+                    yield number, row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise CurioError(
+            f"{path} is not a whole parquet file (after row {number}): {str(error).splitlines()[0]}",
+            "Copy or make it again.",
+        ) from None
+
+
+READERS = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}

@@ -1,0 +1,183 @@
+"""The grade of one completion: the strict reward of training and the answer-only score of evaluation.
+
+`grade` is a pure function of the text, for one process; `GraderPool` runs it where a completion can neither hang nor
+crash the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+from curiosft_cli.tasks import symbolic
+from curiosft_cli.tasks.answers import normalise
+from curiosft_cli.tasks.choices import LETTERS, letter_in_box, stated_letter
+from curiosft_cli.tasks.extraction import (
+    END_TOKENS,
+    THINK_OPEN,
+    Extraction,
+    answer_region,
+    cut_at_end_token,
+    extract_answer,
+    format_error,
+)
+from curiosft_cli.tasks.matching import is_within_limits, match_math
+from curiosft_cli.tasks.official import official_score
+from curiosft_cli.tasks.readings import option, plain_number, top_level_values, words
+from curiosft_cli.tasks.records import Grade, GradeReason, GradeStatus, Problem
+
+Grader = Literal["default", "official"]
+
+
+@dataclass(frozen=True)
+class GradeItem:
+    """One completion to grade, with the keyword arguments of `grade`: what travels to a worker."""
+
+    completion: str
+    problem: Problem
+    prefilled: bool = True
+    truncated: bool = False
+    end_tokens: tuple[str, ...] = END_TOKENS
+    grader: Grader = "default"
+
+    def unmatched(self, status: GradeStatus) -> Grade:
+        """Return the grade when the comparison did not finish."""
+        return grade_unmatched(
+            self.completion,
+            self.problem,
+            status,
+            prefilled=self.prefilled,
+            truncated=self.truncated,
+            end_tokens=self.end_tokens,
+        )
+
+
+def grade(
+    completion: str,
+    problem: Problem,
+    *,
+    prefilled: bool = True,
+    truncated: bool = False,
+    end_tokens: tuple[str, ...] = END_TOKENS,
+    grader: Grader = "default",
+    library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S,
+) -> Grade:
+    """Grade one completion against the gold of its problem. Never raises on any text; main thread only.
+
+    Args:
+        completion: the generated text, without the prompt.
+        problem: `kind` picks free-form matching or letters.
+        prefilled: the prompt ended with the opening think tag, so the completion lacks it.
+        truncated: generation stopped at its length limit (names the reason of a broken format, changes no score).
+        end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
+        grader: "official" scores `answer` by plain Math-Verify on the whole completion, or-ed with a comparison of
+            the last box; the format is then not looked at for `answer`, and `strict` needs both.
+        library_timeout_s: seconds that Math-Verify gets for each parse and each comparison (rounded up).
+    """
+    if not is_gradable(problem, library_timeout_s):
+        return Grade(None, None, None, None, "ok", "ungradable_gold")
+    text = cut_at_end_token(completion, end_tokens)
+    reading = _read(text, problem, prefilled)
+    if grader == "official":
+        matched, status = official_score(text, problem.answer, library_timeout_s)
+    elif problem.kind == "choice":
+        matched, status = reading.letter == _gold_letter(problem), "ok"
+    else:
+        matched, status = _match_free_form(reading.extraction, problem.answer, library_timeout_s)
+    return _grade(reading, matched, status, truncated)
+
+
+def grade_unmatched(
+    completion: str,
+    problem: Problem,
+    status: GradeStatus,
+    *,
+    prefilled: bool = True,
+    truncated: bool = False,
+    end_tokens: tuple[str, ...] = END_TOKENS,
+) -> Grade:
+    """Return the grade of a completion whose comparison did not finish: score 0, format and extraction as usual."""
+    return _grade(_read(cut_at_end_token(completion, end_tokens), problem, prefilled), False, status, truncated)
+
+
+def is_gradable(problem: Problem, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> bool:
+    """Say whether the gold can be graded: a letter within the choices, or a text that can be parsed in time."""
+    if problem.kind == "choice":
+        return _gold_letter(problem) is not None
+    return _is_gradable_text(problem.answer, library_timeout_s)
+
+
+@lru_cache(maxsize=8192)
+def _is_gradable_text(gold: str, timeout_s: float) -> bool:
+    clean = normalise(gold)
+    if not clean or not is_within_limits(clean):
+        return False
+    if plain_number(clean) or words(clean) or option(clean):
+        return True
+    return symbolic.can_parse(clean, timeout_s)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a completion says, before it is compared."""
+
+    extraction: Extraction
+    letter: str | None
+    format_error: str | None
+
+
+def _read(text: str, problem: Problem, prefilled: bool) -> _Reading:
+    region = answer_region(text)
+    extraction = extract_answer(region)
+    letter = None
+    if problem.kind == "choice":
+        letter = _letter(region, extraction, problem)
+        if not extraction.has_box and letter is not None:
+            extraction = replace(extraction, content=letter, fallback=True)
+    return _Reading(extraction, letter, format_error(f"{THINK_OPEN}\n{text}" if prefilled else text))
+
+
+def _letter(region: str, extraction: Extraction, problem: Problem) -> str | None:
+    n_choices = len(problem.choices) or len(LETTERS)
+    if extraction.has_box:
+        return letter_in_box(extraction.content, n_choices, problem.choices) if extraction.content else None
+    return stated_letter(region, n_choices)
+
+
+def _gold_letter(problem: Problem) -> str | None:
+    letter = problem.answer.strip(" ().").upper()
+    return letter if len(letter) == 1 and letter in LETTERS[: len(problem.choices) or None] else None
+
+
+def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tuple[bool, GradeStatus]:
+    if extraction.content is None:
+        return False, "ok"
+    answer = extraction.content
+    if 1 < len(extraction.boxes) == len(top_level_values(normalise(gold))):
+        answer = ",".join(extraction.boxes)
+    return match_math(answer, gold, timeout_s)
+
+
+def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: bool) -> Grade:
+    strict = matched and reading.format_error is None
+    return Grade(
+        strict=float(strict),
+        answer=float(matched),
+        extracted=reading.extraction.content,
+        letter=reading.letter,
+        status=status,
+        reason="correct" if strict else _reason(reading, status, truncated),
+        format_error=reading.format_error,
+        fallback=reading.extraction.fallback,
+    )
+
+
+def _reason(reading: _Reading, status: GradeStatus, truncated: bool) -> GradeReason:
+    if reading.format_error is not None and truncated:
+        return "truncated"
+    if reading.format_error == "F4" and reading.extraction.content is None:
+        return "no_answer"
+    if reading.format_error is not None:
+        return "bad_format"
+    return "timeout" if status == "timeout" else "wrong"

@@ -1,0 +1,93 @@
+"""Units at the end of an answer: taken off before the comparison, refused where they contradict the gold's."""
+
+from __future__ import annotations
+
+import re
+
+from curiosft_cli.tasks.readings import TEXT, top_level_values
+
+# One line per unit: its spellings. Two different lines contradict each other.
+_SPELLINGS = """
+mm millimeter millimeters millimetre millimetres
+cm centimeter centimeters centimetre centimetres
+m meter meters metre metres
+km kilometer kilometers kilometre kilometres
+inch inches
+ft foot feet
+yd yard yards
+mile miles
+mg milligram milligrams
+g gram grams
+kg kilogram kilograms
+lb lbs pound pounds
+oz ounce ounces
+ml milliliter milliliters
+liter liters litre litres
+gallon gallons
+ms millisecond milliseconds
+s sec secs second seconds
+min mins minute minutes
+h hr hrs hour hours
+day days
+week weeks
+month months
+year years
+dollar dollars usd
+cent cents
+mph
+kmh kmph
+degree degrees
+radian radians rad
+hz hertz
+joule joules
+newton newtons
+watt watts
+volt volts
+mol mole moles
+angstrom angstroms
+"""
+_UNITS = {spelling: line.split()[0] for line in _SPELLINGS.strip().splitlines() for spelling in line.split()}
+_COUNTED = ("units", "unit", "people", "students", "ways", "times", "points", "sides", "square", "sq", "cubic")
+_WORD = "|".join(sorted((w for w in [*_UNITS, *_COUNTED] if len(w) > 1), key=len, reverse=True))
+_POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d|\{?\\circ\}?))?"
+_FONT = r"\\(?:text(?:rm|normal|bf|it|sf)?|mathrm|mbox|hbox|operatorname)"
+_GROUP = rf"(?:\\mu\s*)?{_FONT}\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_POWER}"
+_JOIN = r"(?:\s|/|\\cdot|\\times|\*|\\[,; ])*"
+_QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
+_TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
+_BARE_UNIT = re.compile(rf"(?<=[\d}})])\s*(?<![A-Za-z])(?:{_WORD})(?:(?:\s+|\s*/\s*|\s+per\s+)(?:{_WORD}))*{_POWER}$")
+_LETTER_UNIT = re.compile(rf"(?<=\d)\s*[msghL]{_POWER}$")
+_TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
+_UNIT_LETTERS = frozenset("msghlLJNWVKACFTH")
+_CONNECTIVES = frozenset({"or", "and"})
+_OPEN_END = re.compile(r"(?:[-+=^_,(<>/*]|\\(?:cdot|times|div|pm|le|ge|in|cup|cap|sqrt|frac|sin|cos|tan|ln|log))\s*$")
+_LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
+
+
+def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozenset[str]]:
+    """Take the units off each value of a normalised text. Returns the rest and the known units that were there.
+
+    `single_letters` also takes a bare m, s, g, h or L after a digit: only where the gold has no variables.
+    """
+    found: set[str] = set()
+    values = [_strip_one(value, single_letters, found) for value in top_level_values(text)]
+    return ",".join(values), frozenset(found)
+
+
+def has_variables(text: str) -> bool:
+    """Say whether a single letter stands for something in a normalised text."""
+    return _LETTER.search(TEXT.sub("", text)) is not None
+
+
+def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:
+    match = _TEXT_UNIT.search(value) or _BARE_UNIT.search(value) or _TEMPERATURE.search(value)
+    if match is None and single_letters:
+        match = _LETTER_UNIT.search(value)
+    core = value[: match.start()] if match else value
+    if match is None or not core.strip() or _OPEN_END.search(core):
+        return value
+    names = re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|\\circ", " ", match[0]))
+    if match.re is _TEXT_UNIT and any(n in _CONNECTIVES or (len(n) == 1 and n not in _UNIT_LETTERS) for n in names):
+        return value
+    found.update(_UNITS[name.lower()] for name in names if name.lower() in _UNITS)
+    return core

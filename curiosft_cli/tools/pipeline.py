@@ -1,0 +1,51 @@
+"""Run stages in order inside one run folder, each in processes of its own, skipping what is complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from curiosft_cli.run.config import Resolved
+from curiosft_cli.run.launch import launch
+from curiosft_cli.run.log import Console
+from curiosft_cli.run.rundir import RunDir, begin
+
+STAGE_MODULES = {
+    "rephrase": "curiosft_cli.stages.rephrase",
+    "sft": "curiosft_cli.stages.sft",
+    "rl": "curiosft_cli.stages.rl",
+    "eval": "curiosft_cli.stages.evaluate",
+}
+THROUGH_ACCELERATE = frozenset({"sft", "rl"})
+
+
+def run_stages(
+    resolved: Resolved,
+    stages: Sequence[str],
+    *,
+    fresh: bool = False,
+    accelerate_arguments: Sequence[str] = (),
+) -> dict[str, float]:
+    """Run or continue these stages; return the seconds that each took now (0 where it was complete).
+
+    Raises:
+        CurioError: a stage's folder belongs to other settings, or the stage stopped with a message.
+    """
+    config = resolved.config
+    run = RunDir(Path(config.run.root) / config.run.name)
+    console = Console()
+    seconds: dict[str, float] = {}
+    for name in stages:
+        folder = config.eval.name if name == "eval" else name
+        stage, complete = begin(run, name, config, fresh=fresh, folder=folder)
+        if complete:
+            console.say(f"{name}: complete already, in {stage.path}")
+            seconds[name] = 0.0
+            continue
+        run.keep_source(resolved.source)
+        console.say(f"{name}: {stage.path}")
+        started = time.monotonic()
+        launch(STAGE_MODULES[name], stage, config, accelerate_arguments, accelerate=name in THROUGH_ACCELERATE)
+        seconds[name] = time.monotonic() - started
+    return seconds

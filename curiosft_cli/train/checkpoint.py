@@ -1,0 +1,177 @@
+"""Checkpoints that transformers and vLLM open as they are, and a resume that continues bit for bit.
+
+    checkpoint-300/   model.safetensors, config, tokenizer, generation_config
+      state/          rank-00000.safetensors: optimizer moments, teacher, random state; state.json: counters
+      COMPLETE        last
+
+No pickle anywhere: a checkpoint cannot run code.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.run.errors import GUARD, CurioError
+from curiosft_cli.run.files import folder_in_one_step, partial_path, write_json
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GIB = 2**30
+
+
+def save_checkpoint(
+    target: Path,
+    *,
+    accelerator: Accelerator,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: Optimizer,
+    teacher: nn.Module | None,
+    counters: Mapping[str, Any],
+) -> None:
+    """Write `target` in one step. Every rank calls this; each writes its own part of the state.
+
+    Args:
+        target: the checkpoint folder.
+        model: the unwrapped student.
+        teacher: the teacher's copy, or none.
+        counters: numbers that the stage needs to continue (JSON values).
+
+    Raises:
+        CurioError: exit code 4, before anything is written, when the disk has too little room.
+    """
+    weights = full_weights(model)
+    if accelerator.is_main_process:
+        _check_disk(target.parent, _bytes(weights) * (4 if teacher else 3))
+    opened: AbstractContextManager[Path] = (
+        folder_in_one_step(target) if accelerator.is_main_process else nullcontext(partial_path(target))
+    )
+    with opened as folder:
+        accelerator.wait_for_everyone()
+        state = folder / "state"
+        state.mkdir(exist_ok=True)
+        _save_tensors(state / _rank_file(accelerator), _rank_state(optimizer, teacher))
+        if accelerator.is_main_process:
+            model.save_pretrained(folder, state_dict=weights)
+            tokenizer.save_pretrained(folder)
+            write_json(state / "state.json", {"world_size": accelerator.num_processes, **counters})
+        accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()
+
+
+def load_state(
+    folder: Path, *, accelerator: Accelerator, optimizer: Optimizer, teacher: nn.Module | None
+) -> dict[str, Any]:
+    """Fill optimizer, teacher and random state from a checkpoint and return its counters.
+
+    The student's weights are the checkpoint's own model file: open the model from `folder` before.
+
+    Raises:
+        CurioError: the checkpoint was written by another number of processes, or kept no state.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    file = folder / "state" / "state.json"
+    if not file.exists():
+        raise CurioError(f"{folder} keeps no state to continue from", "Use --fresh to start this stage over.")
+    counters = json.loads(file.read_text(encoding="utf-8"))
+    if counters["world_size"] != accelerator.num_processes:
+        raise CurioError(
+            f"{folder} was written by {counters['world_size']} processes, now there are {accelerator.num_processes}",
+            f"Continue with launch.processes={counters['world_size']}.",
+        )
+    saved = load_file(folder / "state" / _rank_file(accelerator))
+    _load_optimizer(optimizer, saved)
+    if teacher is not None:
+        with torch.no_grad():
+            for name, parameter in teacher.named_parameters():
+                _local(parameter).copy_(saved[f"teacher.{name}"])
+    torch.set_rng_state(saved["rng.cpu"])
+    if "rng.cuda" in saved:
+        torch.cuda.set_rng_state(saved["rng.cuda"])
+    return counters
+
+
+def full_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The whole state dict, gathered from the shards; a collective, so every rank calls it."""
+    from torch.distributed.tensor import DTensor
+
+    return {
+        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _rank_state(optimizer: Optimizer, teacher: nn.Module | None) -> dict[str, Tensor]:
+    import torch
+
+    state = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["rng.cuda"] = torch.cuda.get_rng_state()
+    for index, moments in optimizer.state_dict()["state"].items():
+        for key, value in moments.items():
+            state[f"optimizer.{index}.{key}"] = _local(torch.as_tensor(value))
+    if teacher is not None:
+        state |= {f"teacher.{name}": _local(parameter) for name, parameter in teacher.named_parameters()}
+    return state
+
+
+def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Rebuild the moments parameter by parameter; the groups' settings are the configuration's, not the file's."""
+    import torch
+
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, value in saved.items():
+        kind, _, rest = name.partition(".")
+        if kind != "optimizer":
+            continue
+        index, _, key = rest.partition(".")
+        parameter = parameters[int(index)]
+        moments = optimizer.state.setdefault(parameter, {})
+        if value.ndim == 0:
+            moments[key] = value.to(parameter.device) if parameter.is_cuda else value.clone()
+            continue
+        moments[key] = torch.zeros_like(parameter)
+        _local(moments[key]).copy_(value)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor, or the tensor itself."""
+    from torch.distributed.tensor import DTensor
+
+    detached = tensor.detach()
+    return detached.to_local() if isinstance(detached, DTensor) else detached
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+
+
+def _rank_file(accelerator: Accelerator) -> str:
+    return f"rank-{accelerator.process_index:05d}.safetensors"
+
+
+def _bytes(weights: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CurioError(
+            f"a checkpoint needs {needed / GIB:.1f} GiB, {folder} has {free / GIB:.1f} GiB free",
+            "Free some space, then run the same command again: it continues from the last checkpoint.",
+            GUARD,
+        )

@@ -1,0 +1,157 @@
+"""Open tokenizers and models, with the context settings of the configuration and errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.run.errors import CurioError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from curiosft_cli.run.sections import Model
+
+Body = Callable[..., "Tensor"]
+
+
+def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
+    """Open the tokenizer of a checkpoint folder or hub id.
+
+    Raises:
+        CurioError: there is none, or it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    _check_folder(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **_source(settings))
+    except (OSError, ValueError) as error:
+        raise CurioError(
+            f"cannot open a tokenizer at {path}: {_first_line(error)}", "Name a folder or hub id that has one."
+        ) from None
+    if not tokenizer.chat_template:
+        raise CurioError(
+            f"the tokenizer of {path} has no chat template",
+            "Take an instruct or chat version, or add a template to it.",
+        )
+    return tokenizer
+
+
+def load_model(path: str, settings: Model, *, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
+    """Open a causal language model on `device` with weights in `dtype`, context and RoPE base as configured.
+
+    Raises:
+        CurioError: there is no model that transformers can open.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _check_folder(path)
+    try:
+        config = load_config(path, settings)
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            attn_implementation=_attention(settings.attention, device),
+            **_source(settings),
+        )
+    except (OSError, ValueError) as error:
+        raise CurioError(
+            f"cannot open a model at {path}: {_first_line(error)}",
+            "Name a folder or hub id of a causal language model.",
+        ) from None
+    return model.to(device)
+
+
+def load_config(path: str, settings: Model) -> Any:
+    """The model's transformers configuration with `model.max_position_embeddings` and `model.rope_theta` applied."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path, **_source(settings), **context_overrides(path, settings))
+
+
+def context_overrides(path: str, settings: Model) -> dict[str, Any]:
+    """Configuration keys that differ from the checkpoint's own, for transformers and for vLLM's `hf_overrides`."""
+    overrides: dict[str, Any] = {}
+    if settings.max_position_embeddings is not None:
+        overrides["max_position_embeddings"] = settings.max_position_embeddings
+    if settings.rope_theta is not None:
+        from transformers import AutoConfig
+
+        own = AutoConfig.from_pretrained(path, **_source(settings))
+        overrides["rope_parameters"] = {**(own.rope_parameters or {}), "rope_theta": settings.rope_theta}
+    return overrides
+
+
+def check_context(path: str, settings: Model, needed: int) -> int:
+    """Return `needed` tokens of context, or say how to get them.
+
+    Raises:
+        CurioError: the model's context is shorter.
+    """
+    limit = getattr(load_config(path, settings), "max_position_embeddings", None)
+    if limit is not None and needed > limit:
+        raise CurioError(
+            f"the longest prompt and completion need {needed} tokens, the context of {path} is {limit}",
+            "Lower max_completion_length; or take a checkpoint made for a longer context; or set "
+            "model.max_position_embeddings and model.rope_theta (Qwen2.5-Math-7B: 16384 and 40000).",
+        )
+    return needed
+
+
+def body_and_head(model: PreTrainedModel) -> tuple[Body, nn.Parameter]:
+    """The transformer without its head (last hidden states [B, T, H] after the final norm), and the head's weight [V, H]."""
+    head: Any = model.get_output_embeddings()
+    return partial(_hidden, model.get_decoder()), head.weight
+
+
+def _hidden(decoder: Any, **inputs: Any) -> Tensor:
+    # With a cache transformers would not see that positions restart, and packed rows would read each other.
+    return decoder(**inputs, use_cache=False).last_hidden_state
+
+
+def compute_dtype(precision: str, device: torch.device | str) -> torch.dtype:
+    """The dtype of the large products: `auto` is bfloat16 where the hardware multiplies it natively."""
+    import torch
+
+    if precision != "auto":
+        return getattr(torch, precision)
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    try:
+        return "avx512_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _attention(name: str, device: torch.device | str) -> str:
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    if name != "auto":
+        return name
+    on_gpu = torch.device(device).type == "cuda"
+    return "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
+
+
+def _source(settings: Model) -> dict[str, Any]:
+    return {"trust_remote_code": settings.trust_remote_code, "revision": settings.revision}
+
+
+def _check_folder(path: str) -> None:
+    looks_local = path.startswith(("/", "./", "../", "~")) or path.count("/") > 1
+    if looks_local and not Path(path).is_dir():
+        raise CurioError(f"there is no model folder {path}", "Check model.path or the checkpoint reference.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

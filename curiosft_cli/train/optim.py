@@ -1,0 +1,70 @@
+"""AdamW, its learning rate, and an update that a non-finite gradient cannot spoil."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+    from torch.optim import AdamW, Optimizer
+
+
+class OptimizerSettings(Protocol):
+    """What the `sft` and `rl` sections have in common."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def adam_betas(self) -> tuple[float, float]: ...
+    @property
+    def adam_epsilon(self) -> float: ...
+    @property
+    def max_grad_norm(self) -> float: ...
+
+
+def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
+    """AdamW over all trainable parameters, each decayed alike (the authors' configuration)."""
+    import torch
+
+    return torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=settings.learning_rate,
+        betas=settings.adam_betas,
+        eps=settings.adam_epsilon,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def cosine_lr(step: int, *, peak: float, warmup_steps: int, total_steps: int, min_ratio: float) -> float:
+    """Learning rate of the 0-based step: linear warm-up to `peak`, then a cosine down to `min_ratio * peak`."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return peak * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def constant_lr(step: int, *, peak: float, warmup_steps: int) -> float:
+    """Learning rate of the 0-based step: linear warm-up to `peak`, then constant."""
+    return peak * min(1.0, (step + 1) / max(1, warmup_steps))
+
+
+def clip_and_step(
+    accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, learning_rate: float, max_grad_norm: float
+) -> tuple[float, bool]:
+    """Clip the global gradient norm and step; return the norm before clipping and whether a step was taken.
+
+    A gradient that is not finite is dropped on every rank: the norm is global, so all ranks decide alike.
+    """
+    norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm))
+    finite = math.isfinite(norm)
+    if finite:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm, finite

@@ -1,0 +1,56 @@
+"""Start a training process: accelerate, the random state, and the guards against launches that lie."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from curiosft_cli.run.errors import CurioError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+
+def start_accelerator(seed: int) -> Accelerator:
+    """Open accelerate, check that the ranks really talk to each other, and seed every generator.
+
+    Gradients are accumulated by the stage, not by accelerate, since sums are divided once by a global count.
+
+    Raises:
+        CurioError: the launcher promised another number of processes than there are.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    accelerator = Accelerator()
+    promised = int(os.environ.get("WORLD_SIZE", "1"))
+    found = int(accelerator.reduce(torch.ones(1, device=accelerator.device), "sum").item())
+    if not promised == accelerator.num_processes == found:
+        raise CurioError(
+            f"the launcher promised {promised} processes, accelerate sees {accelerator.num_processes}, "
+            f"and {found} answer each other ({accelerator.distributed_type})",
+            "Set launch.processes, or give accelerate's own flags after --.",
+        )
+    set_seed(seed)
+    return accelerator
+
+
+def check_ranks_agree(accelerator: Accelerator, model: nn.Module) -> None:
+    """Compare a checksum of the parameters over the ranks: a rank on empty weights trains noise in silence.
+
+    Raises:
+        CurioError: the sums differ, or are zero.
+    """
+    import torch
+
+    total = torch.zeros(1, dtype=torch.float64, device=accelerator.device)
+    for parameter in model.parameters():
+        total += parameter.detach().double().abs().sum()
+    everywhere = accelerator.gather(total)
+    if not (everywhere == everywhere[0]).all() or everywhere[0] == 0:
+        raise CurioError(
+            f"the ranks hold different weights (sums {everywhere.tolist()})",
+            "Check the launch: every rank must load the model.",
+        )

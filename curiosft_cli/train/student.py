@@ -1,0 +1,88 @@
+"""The student as one module whose forward pass ends in the loss, so that data parallel and sharding wrap it whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from curiosft_cli.train.head import HeadRows, fused_head, head_logp
+from curiosft_cli.train.load import body_and_head
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.objectives.temperature import TemperatureSettings
+    from curiosft_cli.train.batches import Pack
+
+
+class Student(nn.Module):
+    """A causal language model with the chunked head in place of its own.
+
+    Args:
+        model: the model that is trained; its parameters are this module's.
+        chunk: supervised positions per step of the head.
+        compute_dtype: dtype of the large products; weights stay as they are.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, chunk: int, compute_dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.chunk = chunk
+        self.compute_dtype = compute_dtype
+        self.self_teacher: TemperatureSettings | None = None
+
+    def forward(
+        self,
+        pack: Pack,
+        objective: BoundObjective,
+        extra: Mapping[str, Tensor],
+        weights: Tensor | Sequence[Tensor],
+        entropy: bool = False,
+        temperature: float = 1.0,
+    ) -> tuple[Tensor, HeadRows]:
+        """The pack's share of the step's loss (its reduction is in `weights` [N]) and what was seen per token."""
+        hidden, head_weight = self._hidden(pack)
+        return fused_head(
+            hidden,
+            head_weight,
+            pack.labels,
+            objective,
+            extra=extra,
+            weights=weights,
+            chunk=self.chunk,
+            compute_dtype=self.compute_dtype,
+            temperature=temperature,
+            entropy=entropy,
+            self_teacher=self.self_teacher,
+        )
+
+    @torch.no_grad()
+    def logp(self, pack: Pack, temperature: float = 1.0) -> Tensor:
+        """Log-probabilities [N] in nats of the pack's supervised tokens, without a gradient."""
+        hidden, head_weight = self._hidden(pack)
+        return head_logp(
+            hidden,
+            head_weight,
+            pack.labels,
+            chunk=self.chunk,
+            compute_dtype=self.compute_dtype,
+            temperature=temperature,
+        ).logp
+
+    def _hidden(self, pack: Pack) -> tuple[Tensor, nn.Parameter]:
+        body, head_weight = body_and_head(self.model)
+        with self._autocast(pack.input_ids.device.type):
+            hidden = body(input_ids=pack.input_ids, position_ids=pack.position_ids)
+        return hidden[0, pack.predictors], head_weight
+
+    def _autocast(self, device_type: str) -> AbstractContextManager[object]:
+        parameter = next(self.model.parameters())
+        if self.compute_dtype == parameter.dtype:
+            return nullcontext()
+        return torch.autocast(device_type, self.compute_dtype)

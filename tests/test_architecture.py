@@ -1,0 +1,133 @@
+"""The shape of the code: imports go downward only, files and functions stay small, light commands stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "curiosft_cli"
+FLOORS = {"objectives": 1, "run": 2, "tasks": 3, "train": 4, "engine": 4, "stages": 5, "tools": 5, "cli": 6}
+MAY_IMPORT = {
+    "objectives": set(),
+    "run": {"objectives"},
+    "tasks": {"run"},
+    "train": {"objectives", "tasks", "run"},
+    "engine": {"tasks", "run"},
+    "stages": {"objectives", "run", "tasks", "train", "engine"},
+    "tools": {"objectives", "run", "tasks", "train", "engine", "stages"},
+    "cli": {"objectives", "run", "tasks", "train", "engine", "stages", "tools"},
+}
+MAX_FILE_LINES = 320
+MAX_FUNCTION_LINES = 60
+MAX_STAGE_BODY_LINES = 120
+HEAVY = (
+    "torch",
+    "transformers",
+    "vllm",
+    "openai",
+    "datasets",
+    "accelerate",
+    "sympy",
+    "math_verify",
+    "pydantic",
+    "rich",
+)
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> list[str]:
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downward(path: Path) -> None:
+    here = room(path)
+    for name in imports(ast.parse(path.read_text())):
+        parts = name.split(".")
+        if parts[0] == "curiosft_cli" and len(parts) > 1:
+            assert parts[1] == here or parts[1] in MAY_IMPORT.get(here, set()), f"{here} imports {name}"
+        if parts[0] == "vllm":
+            assert here == "engine", f"{path.name} imports vllm outside engine/"
+        if parts[0] == "torch":
+            assert here not in {"run", "tasks", "cli"} or (here == "run" and path.name == "launch.py")
+
+
+def test_run_looks_at_objectives_in_one_module_only() -> None:
+    users = {
+        path.name
+        for path in (PACKAGE / "run").glob("*.py")
+        if any(name.startswith("curiosft_cli.objectives") for name in imports(ast.parse(path.read_text())))
+    }
+    assert users <= {"config.py", "parameters.py"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_sizes(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    limit = MAX_STAGE_BODY_LINES if room(path) == "stages" else MAX_FUNCTION_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= limit, f"{node.name} has {lines} lines"
+
+
+def test_no_drawer_for_everything() -> None:
+    assert not [path for path in FILES if path.stem in {"utils", "helpers", "common", "misc"}]
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules that are loaded once `code` has run in a fresh interpreter."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{code}\nimport sys\nprint('\\n'.join(sorted({{m.split('.')[0] for m in sys.modules}})))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+RUN_CLI = """
+import sys
+from curiosft_cli import cli
+sys.argv = ["curiosft", *{arguments!r}]
+try:
+    cli.main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert not modules_after(RUN_CLI.format(arguments=["--help"])) & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["config", "show", "quickstart"], ["config", "check", "curio"], ["config", "schema"]]
+)
+def test_light_commands_leave_torch_out(arguments: list[str]) -> None:
+    assert not modules_after(RUN_CLI.format(arguments=arguments)) & {"torch", "transformers", "vllm"}
+
+
+def test_a_grader_worker_leaves_torch_out() -> None:
+    code = "import curiosft_cli.tasks.grading, curiosft_cli.tasks.grader_pool"
+    assert not modules_after(code) & {"torch", "transformers", "vllm"}
