@@ -14,9 +14,7 @@ from curiosft_cli.objectives.tokens import (
 SFT_OBJECTIVES: dict[str, Objective] = {
     "sft": Objective(baselines.sft),
     "entropy": Objective(baselines.entropy, frozenset({"entropy"})),
-    "entropy_top": Objective(
-        baselines.entropy_top, frozenset({"entropy", "selected"}), baselines.entropy_top_terms
-    ),
+    "entropy_top": Objective(baselines.entropy_top, frozenset({"entropy", "selected"}), baselines.entropy_top_terms),
     "kl": Objective(baselines.kl, baselines.kl_needs),
     "gem": Objective(baselines.gem, frozenset({"logits"})),
     "dft": Objective(baselines.dft),

@@ -50,8 +50,8 @@ def entropy_top(
     Args:
         entropy_coef: a, as in `entropy`.
         top_fraction: share of the tokens that is selected; read by the pass that fills `selected`.
-        denominator: "all" divides the entropy term as the first one, so a selected token feels what it feels in
-            `entropy`; "selected" divides by the number of selected tokens.
+        denominator: "all" divides the entropy term as the first one, so a selected token feels what it feels
+            in `entropy`; "selected" divides by the number of selected tokens.
     """
     assert rows.entropy is not None
     bonus = -entropy_coef * rows.extra["selected"].to(rows.logp.dtype) * rows.entropy
@@ -85,7 +85,8 @@ def kl(
 
     Args:
         kl_coef: k; the paper does not state it, 0.1 is our choice.
-        kl_kind: "reverse" KL(pi || base), "forward" KL(base || pi), "k3" an estimate on the expert token alone.
+        kl_kind: "reverse" KL(pi || base), "forward" KL(base || pi), "k3" an estimate on the expert token
+            alone.
         log_ratio_clamp: bound of the log-ratio inside k3, nats.
         k3_max: bound of the k3 estimate, nats; beyond it the token has no KL gradient.
     """

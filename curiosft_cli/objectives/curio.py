@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def self_distillation(logp: Tensor, teacher_logp: Tensor) -> Tensor:
-    """Half the squared log-ratio [N] on the expert token (Eq. 5): 1/2 (log pi_theta(y) - log pi_tch(y; tau))^2."""
+    """1/2 (log pi_theta(y) - log pi_tch(y; tau))^2 [N], on the expert token alone (Eq. 5)."""
     return 0.5 * (logp - teacher_logp).square()
 
 
@@ -41,5 +41,5 @@ def mix(phi: Tensor, theta: Tensor, student_weight: float) -> Tensor:
 
 
 def sync_due(step: int, every: int) -> bool:
-    """Whether the teacher is synchronised after optimizer step `step` (the first is 1; Algorithm 1, line 16)."""
+    """Whether the teacher is synchronised after optimizer step `step`, counted from 1 (line 16)."""
     return step % every == 0

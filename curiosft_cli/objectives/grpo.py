@@ -45,7 +45,7 @@ def split_advantage(
     epsilon: float = 1e-6,
     single_row: SingleRow = "zero",
 ) -> Tensor:
-    """As `group_advantage`, with mean and std of the on-policy rows only, and a zero std replaced by 1 (LUFFY).
+    """As `group_advantage`, with mean and std of the on-policy rows only, a zero std replaced by 1 (LUFFY).
 
     `on_policy` [R] bool: False for expert rows, which are measured against the others' mean.
     """
@@ -132,8 +132,8 @@ def curio_official(
 ) -> TokenLoss:
     """min(-A log pi, -A clip(r)): what the authors' code runs, for replication. `extra`: old_logp, advantage.
 
-    Where A > 0 the gradient is -A r inside the clip range and 0 outside on both sides; where A < 0 it is plain
-    REINFORCE, without ratio or clipping.
+    Where A > 0 the gradient is -A r inside the clip range and 0 outside on both sides; where A < 0 it is
+    plain REINFORCE, without ratio or clipping.
 
     Args:
         clip_low: width of the clip below 1.

@@ -26,16 +26,14 @@ def hybrid_terms(params: Mapping[str, Any]) -> tuple[str, ...]:
     return ("reduction", "tokens") if "entropy" in hybrid_needs(params) else ("reduction",)
 
 
-def _with_bonus(
-    rows: TokenRows, loss: Tensor, coef: Tensor | float, stats: Mapping[str, Tensor]
-) -> TokenLoss:
+def _with_bonus(rows: TokenRows, loss: Tensor, coef: Tensor | float, stats: Mapping[str, Tensor]) -> TokenLoss:
     if rows.entropy is None:
         return TokenLoss(loss, stats)
     return TokenLoss((loss, -coef * rows.entropy), stats)
 
 
 def _on_policy(ratio: Tensor, advantage: Tensor, clip_low: float | None, clip_high: float | None) -> Tensor:
-    """-A r, or the clipped surrogate where both widths are given; the upper bound is at least 1.2 (LUFFY's code)."""
+    """-A r, or the clipped surrogate where both widths are given."""
     if clip_low is None or clip_high is None:
         return -advantage * ratio
     return clipped_surrogate(ratio, advantage, clip_low, clip_high)
@@ -50,7 +48,9 @@ def luffy(
     entropy_coef: float = 0.001,
     log_ratio_clamp: float = 20.0,
 ) -> TokenLoss:
-    """LUFFY: -A r on sampled tokens, -A p / (p + gamma) on expert tokens. `extra`: old_logp, advantage, expert.
+    """LUFFY: -A r on sampled tokens, -A p / (p + gamma) on expert tokens.
+
+    `extra`: old_logp, advantage, expert.
 
     Args:
         shaping_gamma: gamma of the policy shaping; none uses the probability itself.
@@ -117,7 +117,9 @@ def prefix_rft(
     continuation_baseline: Literal["none", "group"] = "none",
     log_ratio_clamp: float = 20.0,
 ) -> TokenLoss:
-    """Prefix-RFT (experimental): PPO's clip on every token, expert prefix included. `extra`: old_logp, advantage, expert.
+    """Prefix-RFT (experimental): PPO's clip on every token, expert prefix included.
+
+    `extra`: old_logp, advantage, expert.
 
     Args:
         clip_low: width of the clip below 1.
@@ -126,7 +128,8 @@ def prefix_rft(
         clip_prefix_tokens: false leaves prefix tokens at -A r; which one the authors ran is unknown.
         entropy_coef: weight of the entropy bonus on sampled tokens.
         entropy_coef_prefix: the same on prefix tokens.
-        prefix_keep_fraction: share of the prefix tokens, by entropy, that keep their advantage (`keep_prefix`).
+        prefix_keep_fraction: share of the prefix tokens, by entropy, that keep their advantage
+            (`keep_prefix`).
         prefix_start: lower end of the prefix share at step 0 (`prefix_low`).
         prefix_end: lower end after the decay.
         prefix_high: upper end of the prefix share.
@@ -156,7 +159,7 @@ def prefix_low(
 
 
 def prefix_length(share: float, expert_length: int, min_prefix_len: int) -> int:
-    """Tokens of the expert's response to give: floor(share * length), at least the minimum, at most length - 1."""
+    """Prefix in tokens: floor(share * length), at least the minimum, at most length - 1."""
     return max(0, min(max(math.floor(share * expert_length), min_prefix_len), expert_length - 1))
 
 
@@ -171,8 +174,8 @@ def prefix_advantage(
 ) -> tuple[Tensor, Tensor]:
     """Advantages of Prefix-RFT: (of sampled tokens [R], of prefix tokens [R]), one per row.
 
-    Plain rows are compared with each other. With mu the mean reward of the group's plain rows, prefix tokens get
-    r - mu averaged over the group's continuations, and continuation tokens the uncentred r
+    Plain rows are compared with each other. With mu the mean reward of the group's plain rows, prefix tokens
+    get r - mu averaged over the group's continuations, and continuation tokens the uncentred r
     (`continuation_baseline` "none", as the authors' code) or r - mu ("group").
 
     Args:
@@ -196,7 +199,8 @@ def prefix_advantage(
 
 
 def keep_prefix(entropy: Tensor, prefix: Tensor, keep_fraction: float) -> Tensor:
-    """Which tokens keep their advantage: [N] bool, all but the lowest floor((1 - keep) n) entropies among the prefix.
+    """Which tokens keep their advantage, [N] bool: not the lowest floor((1 - keep) n) entropies of the
+    prefix.
 
     Args:
         entropy: [N] nats, of the current policy. prefix: [N] bool. Both over the whole mini-batch.
@@ -216,10 +220,13 @@ def hpt(
     entropy_coef: float = 0.001,
     log_ratio_clamp: float = 20.0,
 ) -> TokenLoss:
-    """HPT: SFT on expert rows, -A r on sampled rows, each with its own divisor. `extra`: old_logp, advantage, expert.
+    """HPT: SFT on expert rows, -A r on sampled rows, each with its own divisor.
+
+    `extra`: old_logp, advantage, expert.
 
     Args:
-        gate: a prompt with at most this many correct rollouts drops them and trains on its expert row (`use_expert`).
+        gate: a prompt with at most this many correct rollouts drops them and trains on its expert row
+            (`use_expert`).
         sft_loss_coef: weight of the SFT term (0.3 for their 1.5B model).
         entropy_coef: weight of the entropy bonus, a mean over all tokens.
         log_ratio_clamp: bound of the log-ratio, nats.
@@ -237,5 +244,5 @@ def hpt_terms(params: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def use_expert(correct: int, gate: int) -> bool:
-    """Whether a prompt with `correct` right rollouts trains on the expert's row instead of them (HPT's gate)."""
+    """HPT's gate: whether a prompt with `correct` right rollouts trains on its expert row instead."""
     return correct <= gate

@@ -17,7 +17,7 @@ FREE, AT_TAU_MIN, AT_TAU_MAX, GUARDED = range(4)
 
 @dataclass(frozen=True)
 class TemperatureSettings:
-    """How a token's temperature is chosen; names and defaults are those of `[sft.teacher]` (Section 5, Appendix D).
+    """How a token's temperature is chosen; names and defaults of `[sft.teacher]` (Section 5, Appendix D).
 
     Attributes:
         tau_mode: "adaptive" solves Eq. 8 per token; "fixed" uses `tau_fixed` for all (ablation).
@@ -28,8 +28,8 @@ class TemperatureSettings:
         tau_min: lowest temperature.
         tau_max: highest temperature.
         topk: logits that the search looks at.
-        low_entropy_guard: full-vocabulary entropy in nats at or below which tau is `tau_min` (the authors' code);
-            None is the paper's text.
+        low_entropy_guard: full-vocabulary entropy in nats at or below which tau is `tau_min` (the authors'
+            code); None is the paper's text.
         search: "newton" or "bisect"; both reach the same temperature.
         iters: halvings of the bisection.
     """
@@ -70,7 +70,7 @@ def increment(entropy: Tensor, *, h_pivot: float, gamma: float, delta_max: float
 
 
 def solve_logits(logits: Tensor, settings: TemperatureSettings) -> Solution:
-    """Temperatures of full-vocabulary teacher logits [N, V] (any float dtype, upcast before anything else)."""
+    """Temperatures of full teacher logits [N, V] of any float dtype, upcast before anything else."""
     full = logits.float()
     return solve(top_k_logits(full, settings.topk), settings, lambda rows: entropy(full[rows]))
 
@@ -81,16 +81,14 @@ def solve(top: Tensor, settings: TemperatureSettings, full_entropy: Callable[[Te
     Args:
         top: [N, K] float32, the K largest logits of each token in any order.
         settings: see `TemperatureSettings`; `tau_mode` "fixed" skips search and guard.
-        full_entropy: full-vocabulary entropies of the given row indices [M] -> [M]. It is asked only where the
-            top-k entropy does not exceed the guard: dropping the least likely outcomes never raises entropy, so
-            every other token is above the guard already.
+        full_entropy: full-vocabulary entropies of the given row indices [M] -> [M]. It is asked only where
+            the top-k entropy does not exceed the guard: dropping the least likely outcomes never raises
+            entropy, so every other token is above the guard already.
     """
     x = top - top.amax(-1, keepdim=True)
     x = x.clamp_(min=LOGIT_FLOOR)
     start, _ = _entropy_and_slope(x, 1.0)
-    target = start + increment(
-        start, h_pivot=settings.h_pivot, gamma=settings.gamma, delta_max=settings.delta_max
-    )
+    target = start + increment(start, h_pivot=settings.h_pivot, gamma=settings.gamma, delta_max=settings.delta_max)
     if settings.tau_mode == "fixed":
         return Solution(start.new_full(start.shape, settings.tau_fixed), start, target, _status(start, FREE))
 
@@ -114,8 +112,8 @@ def solve(top: Tensor, settings: TemperatureSettings, full_entropy: Callable[[Te
         if settings.search == "bisect":
             tau[free] = _bisect(x[free], target[free], settings)
         else:
-            ends = [(value[free], slope[free]) for value, slope in (warmest, coldest)]
-            tau[free] = 1.0 / _newton(x[free], target[free], beta_low, beta_high, *ends)
+            hot_end, cold_end = (warmest[0][free], warmest[1][free]), (coldest[0][free], coldest[1][free])
+            tau[free] = 1.0 / _newton(x[free], target[free], beta_low, beta_high, hot_end, cold_end)
     return Solution(tau, start, target, status)
 
 
@@ -124,8 +122,8 @@ def _status(like: Tensor, code: int) -> Tensor:
 
 
 def _entropy_and_slope(x: Tensor, beta: Tensor | float) -> tuple[Tensor, Tensor]:
-    """H [N] at inverse temperature beta (a number or [N]) of x [N, K] (largest 0), and dH/dbeta = -beta Var[x]."""
-    column = beta if isinstance(beta, float) else beta.unsqueeze(-1)
+    """H [N] at inverse temperature beta of x [N, K] (largest 0), and dH/dbeta = -beta Var[x]."""
+    column = beta if isinstance(beta, (int, float)) else beta.unsqueeze(-1)
     mass = (x * column).exp_()
     total = mass.sum(-1)
     mass *= x

@@ -11,13 +11,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LOGIT_FLOOR = -1e5
-"""Logits this far below the largest have probability 0 in float32; the floor keeps 0 * log 0 at 0, not NaN."""
+"""Logits this far below the largest have probability 0 in float32; flooring keeps 0 * log 0 at 0."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class TokenRows:
         logp: [N] float32, log pi(y_t) of the student, carries the gradient.
         labels: [N] int64, the expert (or sampled) token y_t.
         extra: [N] each, detached, exactly the names that the objective `needs`.
-        entropy: [N] float32, full-vocabulary entropy of the student, carries the gradient (`needs` "entropy").
+        entropy: [N] float32, full-vocabulary entropy of the student, carries the gradient (`needs`
+            "entropy").
         logits: [N, V] float32, the student's, carry the gradient (`needs` "logits").
         ref_logits: [N, V] float32, the frozen base model's, detached (`needs` "ref_logits").
     """
@@ -64,9 +66,10 @@ class BoundObjective:
 
     Attributes:
         fn: rows to loss.
-        needs: what `fn` reads beside `logp` and `labels`: "entropy", "logits", "ref_logits", or names of `extra`.
-        terms: the divisor of each term of the loss. "reduction": the configured reduction. "tokens": all counted
-            tokens. Any other name: the tokens whose `extra[name]` is true.
+        needs: what `fn` reads beside `logp` and `labels`: "entropy", "logits", "ref_logits", or names of
+            `extra`.
+        terms: the divisor of each term of the loss. "reduction": the configured reduction. "tokens": all
+            counted tokens. Any other name: the tokens whose `extra[name]` is true.
         params: every parameter by name; the stage reads those that concern more than one chunk.
     """
 
@@ -80,11 +83,11 @@ class BoundObjective:
 class Objective:
     """An entry of the tables: the function, what it needs, and how its terms are divided.
 
-    `needs` and `terms` may depend on the parameters (a coefficient of 0 needs nothing): then they are functions
-    of the complete parameter mapping.
+    `needs` and `terms` may depend on the parameters (a coefficient of 0 needs nothing): then they are
+    functions of the complete parameter mapping.
     """
 
-    fn: Callable[..., TokenLoss]
+    fn: FunctionType
     needs: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
     terms: tuple[str, ...] | Callable[[Mapping[str, Any]], tuple[str, ...]] = ("reduction",)
 
@@ -98,19 +101,22 @@ class Objective:
         if unknown := sorted(set(params) - set(legal)):
             raise TypeError(f"{self.fn.__name__} has no parameter {unknown}; legal: {sorted(legal)}")
         full = {name: parameter.default for name, parameter in legal.items()} | params
-        needs = self.needs(full) if callable(self.needs) else self.needs
-        terms = self.terms(full) if callable(self.terms) else self.terms
-        return BoundObjective(partial(self.fn, **full), frozenset(needs), terms, full)
+        needs = self.needs if isinstance(self.needs, frozenset) else self.needs(full)
+        terms = self.terms if isinstance(self.terms, tuple) else self.terms(full)
+        return BoundObjective(partial(self.fn, **full), needs, terms, full)
 
 
 def objective_parameters(objective: Objective) -> dict[str, inspect.Parameter]:
     """The objective's own parameters: the keyword-only arguments of its function, annotations resolved."""
-    scope = objective.fn.__globals__  # ty: ignore[unresolved-attribute]
-    signature = inspect.signature(objective.fn)
-    return {
-        name: parameter.replace(annotation=eval(parameter.annotation, scope))
-        for name, parameter in signature.parameters.items()
+    scope = objective.fn.__globals__
+    own = {
+        name: parameter
+        for name, parameter in inspect.signature(objective.fn).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    return {
+        name: p.replace(annotation=eval(p.annotation, scope)) if isinstance(p.annotation, str) else p
+        for name, p in own.items()
     }
 
 
@@ -138,5 +144,5 @@ def top_k_logits(logits: Tensor, topk: int) -> Tensor:
 
 
 def top_k_entropy(logits: Tensor, topk: int, tau: Tensor | float = 1.0) -> Tensor:
-    """Entropy [N] of softmax(z / tau) renormalised over the `topk` largest logits (Eq. 17); at most the full one."""
+    """Entropy [N] of softmax(z / tau) renormalised over the `topk` largest logits (Eq. 17)."""
     return entropy(top_k_logits(logits.float(), topk), tau)
