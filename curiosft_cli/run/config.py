@@ -208,17 +208,13 @@ def _fill_params(config: Config) -> Config:
         defaults = {name: p.default for name, p in objective_parameters(table[section.objective]).items()}
         return section.model_copy(update={"params": {**defaults, **section.params}})
 
-    return config.model_copy(
-        update={"sft": filled(config.sft, SFT_OBJECTIVES), "rl": filled(config.rl, RL_OBJECTIVES)}
-    )
+    return config.model_copy(update={"sft": filled(config.sft, SFT_OBJECTIVES), "rl": filled(config.rl, RL_OBJECTIVES)})
 
 
 def _check_relations(config: Config) -> None:
     teacher, rl = config.sft.teacher, config.rl
     if teacher.tau_min > teacher.tau_max:
-        raise CurioError(
-            f"sft.teacher.tau_min = {teacher.tau_min} is above tau_max = {teacher.tau_max}", "Swap them."
-        )
+        raise CurioError(f"sft.teacher.tau_min = {teacher.tau_min} is above tau_max = {teacher.tau_max}", "Swap them.")
     if rl.prompts_per_step % rl.mini_batch_prompts:
         raise CurioError(
             f"rl.prompts_per_step = {rl.prompts_per_step} is not a multiple of "

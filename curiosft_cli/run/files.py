@@ -163,9 +163,7 @@ def _open_text(path: Path) -> TextIO:
 
     import zstandard
 
-    return io.TextIOWrapper(
-        zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True), encoding="utf-8"
-    )
+    return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True), encoding="utf-8")
 
 
 def _sync_file(path: Path) -> None:

@@ -151,9 +151,7 @@ def encode_prompts(config: Config, stage: StageDir, loop: Loop, console: Console
     if left := len(prompts) - len(fitting):
         console.say(f"rl: {left} questions left out, longer than data.max_prompt_length")
     if not fitting:
-        raise CurioError(
-            f"no question of {', '.join(config.data.train)} can be trained on", "Look at the lines above."
-        )
+        raise CurioError(f"no question of {', '.join(config.data.train)} can be trained on", "Look at the lines above.")
     return fitting
 
 
@@ -172,9 +170,7 @@ def sample_and_grade(
 
     share = range(loop.accelerator.process_index, len(prompts), loop.accelerator.num_processes)
     wanted = [(group, sample) for group in share for sample in range(config.rl.num_generations)]
-    seeds = [
-        sample_seed(config.run.seed, f"rl-{step}", prompts[group].problem.id, sample) for group, sample in wanted
-    ]
+    seeds = [sample_seed(config.run.seed, f"rl-{step}", prompts[group].problem.id, sample) for group, sample in wanted]
     done: dict[int, Completion] = {}
     grades: dict[Any, Grade] = {}
     for index, completion in engine.stream([prompts[group].ids for group, _ in wanted], sampling, seeds):

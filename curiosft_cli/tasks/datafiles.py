@@ -70,9 +70,7 @@ def _json(path: Path) -> Iterator[tuple[int, Any]]:
     except UnicodeDecodeError as error:
         raise CurioError(f"{path} is not UTF-8 text (at byte {error.start})", "Convert the file to UTF-8.") from None
     except ValueError as error:
-        raise CurioError(
-            f"{path} is not JSON: {error}", "Mend the file; one object a line is a .jsonl file."
-        ) from None
+        raise CurioError(f"{path} is not JSON: {error}", "Mend the file; one object a line is a .jsonl file.") from None
     if not isinstance(rows, list):
         raise CurioError(f"{path} holds one {type(rows).__name__}, expected a list of objects", "Put it in a list.")
     yield from enumerate(rows, start=1)
@@ -86,7 +84,8 @@ def _parquet(path: Path, batch_rows: int = 256) -> Iterator[tuple[int, Any]]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=batch_rows):
-                for number, row in enumerate(batch.to_pylist(), start=number + 1):
+                for row in batch.to_pylist():
+                    number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError) as error:
         raise CurioError(

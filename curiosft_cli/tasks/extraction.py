@@ -15,9 +15,7 @@ THINK_CLOSE = "</think>"
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOXED = re.compile(r"\\boxed(?![A-Za-z])\s*")
 _FBOX = re.compile(r"\\fbox(?![A-Za-z])\s*")
-_INVISIBLE = re.compile(
-    r"\\(?:quad|qquad|text|mathrm|displaystyle)(?![A-Za-z])|\\[,;:! ]|[\s{}~$\u200b-\u200f\ufeff]"
-)
+_INVISIBLE = re.compile(r"\\(?:quad|qquad|text|mathrm|displaystyle)(?![A-Za-z])|\\[,;:! ]|[\s{}~$\u200b-\u200f\ufeff]")
 _STATEMENT = re.compile(r"\banswer\b[\s*_]*(?:is\b|[:：])[\s*_:：]*", re.IGNORECASE)
 _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 _CONNECTED = re.compile(r"\s*(?:,|;|and\b|or\b|,\s*and\b)\s*[\d$\\(+-]")

@@ -124,6 +124,7 @@ class _Reading:
 
     extraction: Extraction
     letter: str | None
+    has_answer: bool
     format_error: str | None
 
 
@@ -135,7 +136,8 @@ def _read(text: str, problem: Problem, prefilled: bool) -> _Reading:
         letter = _letter(region, extraction, problem)
         if not extraction.has_box and letter is not None:
             extraction = replace(extraction, content=letter, fallback=True)
-    return _Reading(extraction, letter, format_error(f"{THINK_OPEN}\n{text}" if prefilled else text))
+    has_answer = extraction.content is not None if problem.kind == "math" else letter is not None
+    return _Reading(extraction, letter, has_answer, format_error(f"{THINK_OPEN}\n{text}" if prefilled else text))
 
 
 def _letter(region: str, extraction: Extraction, problem: Problem) -> str | None:
@@ -151,12 +153,13 @@ def _gold_letter(problem: Problem) -> str | None:
 
 
 def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tuple[bool, GradeStatus]:
+    """Compare the last box; a list of values may also be answered with one box for each."""
     if extraction.content is None:
         return False, "ok"
-    answer = extraction.content
-    if 1 < len(extraction.boxes) == len(top_level_values(normalise(gold))):
-        answer = ",".join(extraction.boxes)
-    return match_math(answer, gold, timeout_s)
+    matched, status = match_math(extraction.content, gold, timeout_s)
+    if not matched and 1 < len(extraction.boxes) == len(top_level_values(normalise(gold))):
+        return match_math(",".join(extraction.boxes), gold, timeout_s)
+    return matched, status
 
 
 def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: bool) -> Grade:
@@ -176,7 +179,7 @@ def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: boo
 def _reason(reading: _Reading, status: GradeStatus, truncated: bool) -> GradeReason:
     if reading.format_error is not None and truncated:
         return "truncated"
-    if reading.format_error == "F4" and reading.extraction.content is None:
+    if reading.format_error in (None, "F4") and not reading.has_answer:
         return "no_answer"
     if reading.format_error is not None:
         return "bad_format"

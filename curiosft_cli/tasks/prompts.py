@@ -1,5 +1,6 @@
 """The paper's two prompts, word for word (Tables 7 and 8), and the messages made with them."""
 
+# ruff: noqa: E501 (the prompts keep their line breaks)
 from __future__ import annotations
 
 from string import ascii_uppercase

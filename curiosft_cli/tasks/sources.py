@@ -1,144 +1,205 @@
-"""Training data from wherever it lies: local files, the hub, this run's cleaned questions, the built-in generator.
+"""Problems from wherever they lie: local files, the hub, this run's cleaned questions, the built-in generator.
 
 Layouts, told apart by their columns: verl / LUFFY (`prompt` messages, `reward_model`, `target`), `messages`,
-`prompt` + `completion`, and plain `question` or `problem` with `answer`, `solution`, `response`.
+`prompt` + `completion`, `problem` + `solution`, and our own `question`, `answer`, `choices`, `response`.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.run.errors import BAD_INPUT, MISSING, CurioError
+from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.tasks.arithmetic import SPLITS, generate, noisy
+from curiosft_cli.tasks.datafiles import READERS, BadRow, Row, read_rows
+from curiosft_cli.tasks.extraction import THINK_OPEN, last_box
 from curiosft_cli.tasks.records import Problem
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Data
 
-THINK_OPEN = "<think>"
 QUESTION_COLUMNS = ("question", "problem")
+TALK_COLUMNS = ("messages", "prompt")
 ANSWER_COLUMNS = ("answer", "gold", "ground_truth")
 RESPONSE_COLUMNS = ("response", "solution", "completion", "target")
-GENERATORS = ("arithmetic", "arithmetic-forum")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-class BadRow(ValueError):
-    """A row that is not a problem; the message says what was found and what is expected."""
+class Problems(list[Problem]):
+    """Problems in the order read; `skipped` has one line for every row that was left out."""
+
+    def __init__(self, problems: Iterable[Problem], skipped: list[str]) -> None:
+        super().__init__(problems)
+        self.skipped = skipped
 
 
-def read_all(data: Data, *, run_dir: Path, sources: Iterable[str] | None = None) -> list[Problem]:
+def read_all(data: Data, *, run_dir: Path, sources: Iterable[str] | None = None) -> Problems:
     """All problems of `data.train` (or of `sources`) in order, cut at `data.rows`.
 
     Raises:
         CurioError: a source does not exist, or a row cannot be read and `data.on_bad_row` is "stop".
     """
-    problems: list[Problem] = []
-    for source in sources or data.train:
-        for problem in read_source(source, run_dir=run_dir, skip_bad=data.on_bad_row == "skip"):
-            if data.rows is not None and len(problems) == data.rows:
-                return problems
-            problems.append(problem)
-    return problems
+    skipped: list[str] = []
+    return Problems((problem for _, problem in read_pairs(data, skipped, run_dir=run_dir, sources=sources)), skipped)
 
 
-def read_source(source: str, *, run_dir: Path, skip_bad: bool = False) -> Iterator[Problem]:
-    """Problems of one source: a generator, `rephrase`, a file, or a hub id."""
-    kind, *arguments = source.split(":")
-    if kind in GENERATORS:
-        yield from _generated(source, kind, arguments)
+def read_problems(
+    source: str, *, run_dir: Path, skipped: list[str] | None = None, rows: int | None = None
+) -> Iterator[Problem]:
+    """Stream the problems of one source, the first `rows` of them; see `read_source`."""
+    return (problem for _, problem in itertools.islice(read_source(source, run_dir=run_dir, skipped=skipped), rows))
+
+
+def read_pairs(
+    data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
+) -> Iterator[tuple[Row, Problem]]:
+    """Stream `(row as it was found, problem)` over the sources; lines on bad rows are appended to `skipped`."""
+    report = skipped if data.on_bad_row == "skip" else None
+    streams = (read_source(source, run_dir=run_dir, skipped=report) for source in sources or data.train)
+    return itertools.islice(itertools.chain.from_iterable(streams), data.rows)
+
+
+def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None) -> Iterator[tuple[Row, Problem]]:
+    """Stream `(row as it was found, problem)` of one source.
+
+    Args:
+        source: a generator, `rephrase`, a file, or a hub id.
+        run_dir: where `rephrase` looks for this run's cleaned questions.
+        skipped: a bad row adds a line here and is left out; without it, a bad row stops the reading.
+
+    Raises:
+        CurioError: the source does not exist or cannot be read, or it has a bad row.
+    """
+    if source.partition(":")[0] in GENERATORS:
+        yield from ((to_row(problem), problem) for problem in _generated(source))
         return
     path = run_dir / "rephrase" / "questions.jsonl" if source == "rephrase" else Path(source)
     if source == "rephrase" and not path.exists():
         raise CurioError(
             f"this run has no cleaned questions ({path})", "Run `curiosft rephrase` with this configuration first."
         )
-    rows = read_rows(path) if path.exists() else _hub_rows(source)
-    for number, row in rows:
+    for number, row in read_rows(path) if path.exists() else _hub_rows(source):
         try:
-            yield to_problem(row, f"{path.stem}-{number}")
+            if isinstance(row, BadRow):
+                raise row
+            yield row, to_problem(row, f"{path.stem}-{number}")
         except BadRow as error:
-            if not skip_bad:
+            if skipped is None:
                 raise CurioError(
                     f"{source}, row {number}: {error}",
                     "Mend the row, or set data.on_bad_row=skip to leave such rows out.",
                 ) from None
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield `(row number from 1, row)` of a JSONL, JSON or parquet file.
-
-    Raises:
-        CurioError: the file cannot be read as what its name says.
-    """
-    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
-    if path.is_dir() or path.suffix not in readers:
-        raise CurioError(f"{path} is not a data file", f"Give a file that ends in {', '.join(readers)}.")
-    count = 0
-    for count, row in enumerate(readers[path.suffix](path), start=1):
-        if not isinstance(row, dict):
-            raise CurioError(
-                f"{path}, row {count}: found {type(row).__name__}, expected an object", "Write one object a row."
-            )
-        yield count, row
-    if not count:
-        raise CurioError(f"{path} is empty", "Give a file with at least one row.")
+            skipped.append(f"{source}, row {number}: {error}")
 
 
 def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
-    """Read one row of any known layout.
+    """Read one row of any known layout. A leading think tag of the response is dropped.
 
     Raises:
         BadRow: a column is missing or has another type than expected.
     """
-    question, said = _question(row)
+    column, question, said = _question(row)
+    if not question.strip():
+        raise BadRow(f"column {column}: found no text, expected a question")
+    choices = _choices(row)
     answer = _answer(row)
-    response = said or _response(row)
-    extra = row.get("extra_info")
-    index = extra.get("index") if isinstance(extra, Mapping) else None
-    choices = row.get("choices") or ()
+    if choices and answer not in tuple(LETTERS[: len(choices)]):
+        raise BadRow(f"column answer: found {answer!r}, expected a letter of the {len(choices)} choices")
     return Problem(
-        id=str(row.get("id") or (f"{extra.get('split', '')}-{index}" if index is not None and extra else default_id)),
+        id=_identity(row) or default_id,
         question=question,
         answer=answer,
         source=str(row.get("source") or row.get("data_source") or ""),
         kind="choice" if choices else "math",
-        choices=tuple(str(choice) for choice in choices),
+        choices=choices,
         category=str(row.get("category") or ""),
-        response=response.removeprefix(THINK_OPEN).lstrip("\n"),
+        response=(said or _response(row)).lstrip().removeprefix(THINK_OPEN).lstrip("\n"),
     )
 
 
-def _question(row: Mapping[str, Any]) -> tuple[str, str]:
-    """The question, and the expert's response where both come in one list of messages."""
+def to_row(problem: Problem) -> Row:
+    """A problem in our own layout; empty columns are left out."""
+    row = {
+        "id": problem.id,
+        "question": problem.question,
+        "answer": problem.answer,
+        "source": problem.source,
+        "choices": list(problem.choices),
+        "category": problem.category,
+        "response": problem.response,
+    }
+    return {column: value for column, value in row.items() if value}
+
+
+def with_question(row: Mapping[str, Any], question: str) -> Row:
+    """The same row, whatever its layout, with another question; nothing else changes.
+
+    Raises:
+        BadRow: the row holds no question.
+    """
+    column, _, _ = _question(row)
+    if isinstance(row[column], str):
+        return {**row, column: question}
+    turns = [dict(turn) for turn in row[column]]
+    last = max(index for index, turn in enumerate(turns) if turn.get("role") == "user")
+    turns[last]["content"] = question
+    return {**row, column: turns}
+
+
+def _question(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Column and text of the question, and the expert's response where both come in one list of messages."""
     for column in QUESTION_COLUMNS:
-        if isinstance(row.get(column), str):
-            return row[column], ""
-    talk = row.get("messages", row.get("prompt"))
-    if isinstance(talk, str):
-        return talk, ""
-    if talk is not None:
-        said = [(turn.get("role"), turn.get("content")) for turn in talk if isinstance(turn, Mapping)]
-        users = [content for role, content in said if role == "user" and isinstance(content, str)]
-        experts = [content for role, content in said if role == "assistant" and isinstance(content, str)]
-        if users:
-            return users[-1], experts[-1] if experts else ""
-        raise BadRow(f"no user message among the roles {[role for role, _ in said]}")
-    raise BadRow(f"columns {sorted(row)} hold no question; expected question, problem, prompt or messages")
+        if row.get(column) is not None:
+            return column, _text(row, column), ""
+    for column in TALK_COLUMNS:
+        talk = row.get(column)
+        if isinstance(talk, str):
+            return column, talk, ""
+        if talk is not None:
+            users, experts = _turns(talk, column, "user"), _turns(talk, column, "assistant")
+            if not users:
+                raise BadRow(f"column {column}: found no user message, expected one")
+            return column, users[-1], experts[-1] if experts else ""
+    raise BadRow(f"found the columns {', '.join(sorted(row))}; expected question, problem, prompt or messages")
+
+
+def _turns(talk: Any, column: str, role: str) -> list[str]:
+    """What this role says in a list of messages."""
+    if not isinstance(talk, list) or not all(isinstance(turn, Mapping) for turn in talk):
+        raise BadRow(f"column {column}: found {type(talk).__name__}, expected text or a list of messages")
+    said = [turn.get("content") for turn in talk if turn.get("role") == role]
+    if not all(isinstance(content, str) for content in said):
+        raise BadRow(f"column {column}: found a message of role {role} without text, expected content as text")
+    return said
 
 
 def _answer(row: Mapping[str, Any]) -> str:
+    """The gold: `reward_model.ground_truth`, an answer column, or the last box of a `solution`."""
     model = row.get("reward_model")
     if isinstance(model, Mapping) and model.get("ground_truth") is not None:
-        return str(model["ground_truth"])
+        return _gold(model["ground_truth"], "reward_model.ground_truth")
     for column in ANSWER_COLUMNS:
         if row.get(column) is not None:
-            if isinstance(row[column], str | int | float):
-                return str(row[column])
-            raise BadRow(f"column {column} is a {type(row[column]).__name__}, expected text or a number")
-    return ""
+            return _gold(row[column], column)
+    solution = row.get("solution")
+    return (last_box(solution) or "") if isinstance(solution, str) else ""
+
+
+def _gold(value: Any, column: str) -> str:
+    if isinstance(value, list) and value:
+        return ",".join(_gold(item, column) for item in value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadRow(f"column {column}: found {type(value).__name__}, expected text or a number")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
+    choices = row.get("choices") or ()
+    if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) for choice in choices):
+        raise BadRow(f"column choices: found {str(choices)[:40]!r}, expected a list of texts")
+    return tuple(choices)
 
 
 def _response(row: Mapping[str, Any]) -> str:
@@ -146,83 +207,65 @@ def _response(row: Mapping[str, Any]) -> str:
         value = row.get(column)
         if isinstance(value, str):
             return value
-        if isinstance(value, list) and value and isinstance(value[-1], Mapping):
-            return str(value[-1].get("content") or "")
+        if value is not None:
+            said = _turns(value, column, "assistant")
+            return said[-1] if said else ""
     return ""
 
 
-def _generated(source: str, kind: str, arguments: list[str]) -> Iterator[Problem]:
-    if not 2 <= len(arguments) <= 3 or arguments[0] not in SPLITS or not all(n.isdigit() for n in arguments[1:]):
+def _identity(row: Mapping[str, Any]) -> str:
+    """The row's own id, or verl's split and index."""
+    if row.get("id") is not None:
+        return str(row["id"])
+    extra = row.get("extra_info")
+    if isinstance(extra, Mapping) and extra.get("index") is not None:
+        return f"{extra.get('split') or 'row'}-{extra['index']}"
+    return ""
+
+
+def _text(row: Mapping[str, Any], column: str) -> str:
+    if isinstance(row[column], str):
+        return row[column]
+    raise BadRow(f"column {column}: found {type(row[column]).__name__} {str(row[column])[:40]!r}, expected text")
+
+
+GENERATORS = ("arithmetic", "arithmetic-forum")
+
+
+def _generated(source: str) -> Iterator[Problem]:
+    kind, *arguments = source.split(":")
+    if not 2 <= len(arguments) <= 3 or arguments[0] not in SPLITS or not all(n.isdecimal() for n in arguments[1:]):
         raise CurioError(
-            f"'{source}' is not a generator", f"Write {kind}:SPLIT:ROWS[:SEED] with SPLIT train or test."
+            f"'{source}' is not a generator", f"Write {kind}:SPLIT:ROWS[:SEED] with SPLIT {' or '.join(SPLITS)}."
         )
     seed = int(arguments[2]) if len(arguments) == 3 else 0
     problems = generate(arguments[0], int(arguments[1]), seed)
     yield from (noisy(problem, seed) for problem in problems) if kind == "arithmetic-forum" else problems
 
 
-def _hub_rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+def _hub_rows(source: str) -> Iterator[tuple[int, Row]]:
+    if source.count("/") != 1 or source.startswith((".", "/", "~")) or Path(source).suffix in READERS:
         raise CurioError(
             f"there is no data file {source}", "Give an existing file, a hub id OWNER/NAME, or a generator."
         )
+    return hub_rows(source, split="train")
+
+
+def hub_rows(
+    name: str, *, split: str, config: str | None = None, revision: str | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Stream `(row number from 1, row)` of a data set of the hub.
+
+    Raises:
+        CurioError: exit code 3 when the data set is out of reach.
+    """
     from datasets import load_dataset
 
     try:
-        table = load_dataset(source, split="train")
+        table = load_dataset(name, config, split=split, revision=revision)
     except Exception as error:  # the hub's client raises many kinds; each means that the data is out of reach
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CurioError(
-            f"cannot load {source} from the hub: {reason}", "Check the name and the network.", MISSING
+            f"cannot load {name} from the hub: {reason}", "Check the name and the network, or give a file.", MISSING
         ) from error
     yield from enumerate(table, start=1)
-
-
-def _jsonl(path: Path) -> Iterator[Any]:
-    with _text(path) as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, start=1):  # noqa: B007
-                if line.strip():
-                    yield json.loads(line)
-        except UnicodeDecodeError as error:
-            raise CurioError(
-                f"{path}, after line {number}: not UTF-8 ({error.reason})", "Convert the file to UTF-8."
-            ) from None
-        except json.JSONDecodeError as error:
-            raise CurioError(f"{path}, line {number}: not JSON ({error.msg})", "Mend the line.") from None
-
-
-def _json(path: Path) -> Iterator[Any]:
-    with _text(path) as file:
-        try:
-            rows = json.load(file)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CurioError(f"{path}: not JSON ({error})", "Mend the file.") from None
-    if not isinstance(rows, list):
-        raise CurioError(
-            f"{path} holds a {type(rows).__name__}, expected a list of objects", "Put the rows in a list."
-        )
-    yield from rows
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowIOError) as error:
-        raise CurioError(
-            f"{path} is not a whole parquet file: {str(error).splitlines()[0]}", "Copy it again."
-        ) from None
-
-
-def _text(path: Path) -> Any:
-    try:
-        return path.open(encoding="utf-8")
-    except OSError as error:
-        raise CurioError(
-            f"cannot read {path}: {error.strerror}", "Check the path and its permissions.", BAD_INPUT
-        ) from None

@@ -81,9 +81,7 @@ def rank_packs(
     return [make_pack(rows, members or [0], device, counted=bool(members)) for members in mine]
 
 
-def make_pack(
-    rows: Sequence[Row], members: Sequence[int], device: torch.device | str, *, counted: bool = True
-) -> Pack:
+def make_pack(rows: Sequence[Row], members: Sequence[int], device: torch.device | str, *, counted: bool = True) -> Pack:
     """Lay the rows `members` end to end."""
     import torch
 

@@ -74,9 +74,7 @@ class Loop:
     first_handover: bool = True
 
     @classmethod
-    def open(
-        cls, config: Config, settings: LoopSettings, stage: StageDir, init: str, accelerator: Accelerator
-    ) -> Loop:
+    def open(cls, config: Config, settings: LoopSettings, stage: StageDir, init: str, accelerator: Accelerator) -> Loop:
         """Load the newest checkpoint of this stage, or `init` when there is none."""
         import torch
 

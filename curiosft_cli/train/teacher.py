@@ -35,9 +35,7 @@ class Teacher:
         compute_dtype: dtype of the products.
     """
 
-    def __init__(
-        self, student: PreTrainedModel, settings: Settings, *, chunk: int, compute_dtype: torch.dtype
-    ) -> None:
+    def __init__(self, student: PreTrainedModel, settings: Settings, *, chunk: int, compute_dtype: torch.dtype) -> None:
         self.model = copy.deepcopy(student).eval().requires_grad_(False)
         self._settings = settings
         self._temperature = temperature_settings(settings)

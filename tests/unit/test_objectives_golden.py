@@ -80,7 +80,9 @@ PARAMETERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "shaping": lambda value: {"shaping_gamma": None} if WORDINGS.get(value, value) is None else {},
 }
 NOT_PARAMETERS = set(TemperatureSettings.__dataclass_fields__) | {
-    "reduction rl_reduction sft_reduction L micro_batch_size teacher advantage is_ratio uses".split()[i]
+    ["reduction", "rl_reduction", "sft_reduction", "L", "micro_batch_size", "teacher", "advantage", "is_ratio", "uses"][
+        i
+    ]
     for i in range(9)
 }
 WORDED_DENOMINATORS = {"no": 0}
@@ -146,7 +148,7 @@ def objective_of(case: Case) -> BoundObjective:
     objective = (SFT_OBJECTIVES | RL_OBJECTIVES)[name]
     legal, params = objective_parameters(objective), {}
     for key, value in case["hyper"].items():
-        if key in PARAMETERS and key not in legal or key in ("kl_kind", "denominator"):
+        if (key in PARAMETERS and key not in legal) or key in ("kl_kind", "denominator"):
             params |= PARAMETERS[key](value)
         elif key in legal:
             params[key] = value

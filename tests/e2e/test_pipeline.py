@@ -1,0 +1,218 @@
+"""The real command line on a tiny real model: all four stages, resume after kill -9, two processes equal one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.e2e
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+RECIPE = """
+[run]
+name = "tiny"
+root = "{root}"
+stages = ["rephrase", "sft", "rl", "eval"]
+[model]
+path = "{model}"
+system_prompt = ""
+[data]
+train = ["rephrase", "arithmetic:train:24"]
+[rephrase]
+data = ["arithmetic-forum:train:3:1"]
+base_url = "local"
+max_completion_length = 24
+[sft]
+batch_size = 4
+max_steps = 6
+max_tokens_per_batch = 1024
+learning_rate = 1e-3
+warmup_steps = 2
+save_steps = 2
+head_chunk = 64
+teacher = {{ sync_every = 2, topk = 64 }}
+[rl]
+steps = 2
+prompts_per_step = 2
+mini_batch_prompts = 1
+num_generations = 3
+max_completion_length = 12
+max_tokens_per_batch = 2048
+learning_rate = 1e-4
+kv_cache_gib = 0.1
+grader_workers = 1
+[eval]
+checkpoints = ["base", "sft", "rl"]
+benchmarks = ["arithmetic"]
+limit = 3
+samples = 2
+pass_k = [1, 2]
+max_completion_length = 12
+kv_cache_gib = 0.1
+grader_workers = 1
+[launch]
+threads = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    file.write_text(RECIPE.format(root=file.parent / "runs", model=tiny_model))
+    return file
+
+
+def curiosft(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "curiosft_cli.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    if check and done.returncode:
+        pytest.fail(f"{' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+    return done
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint / "model.safetensors")
+
+
+def metrics(stage: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+
+
+def deterministic(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not key.startswith(("time/", "tokens/s"))}
+
+
+def test_the_four_stages_run_and_a_second_time_are_skipped(recipe: Path) -> None:
+    curiosft("run", recipe)
+    run = recipe.parent / "runs" / "tiny"
+
+    questions = [json.loads(line) for line in (run / "rephrase" / "questions.jsonl").read_text().splitlines()]
+    assert len(questions) == 3
+    # A random model rewrites nothing that could pass: the originals are kept, whole.
+    assert all(row["question"] == row["original_question"] for row in questions)
+
+    steps = metrics(run / "sft")
+    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1]["train/loss_nats"] < steps[0]["train/loss_nats"]
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for stage, step in (("sft", 6), ("rl", 2)):
+        checkpoint = run / stage / f"checkpoint-{step}"
+        assert AutoModelForCausalLM.from_pretrained(checkpoint).config.vocab_size
+        assert AutoTokenizer.from_pretrained(checkpoint).chat_template
+    rollouts = metrics(run / "rl")
+    assert [row["step"] for row in rollouts] == [1, 2]
+    # float32 on both sides: the engine's log-probabilities are the trainer's.
+    assert all(row["train/mismatch_nats_max"] < 1e-3 for row in rollouts)
+
+    results = json.loads((run / "eval" / "summary.json").read_text())["results"]
+    assert [row["checkpoint"] for row in results] == ["base", "sft", "rl"]
+    assert all(row["questions"] == 3 and row["samples"] == 2 for row in results)
+    assert results[0]["entropy_nats"] != results[1]["entropy_nats"]
+
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    again = curiosft("run", recipe)
+    assert again.stderr.count("complete already") == 4
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_kill_9_during_sft_and_resume_equals_uninterrupted_bit_for_bit(recipe: Path) -> None:
+    root = recipe.parent / "runs"
+    data = 'data.train=["arithmetic:train:24"]'
+    curiosft("sft", recipe, data, "run.name=whole")
+    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", str(recipe), data, "run.name=killed"]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    stage = root / "killed" / "sft"
+    deadline = time.monotonic() + 200
+    while not (stage / "checkpoint-2" / "COMPLETE").exists():
+        assert time.monotonic() < deadline and child.poll() is None, "no checkpoint to resume from"
+        time.sleep(0.005)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    wait_until_gone(stage)
+    assert json.loads((stage / "status.json").read_text())["state"] == "running"
+
+    curiosft("sft", recipe, data, "run.name=killed")
+    whole, resumed = weights(root / "whole/sft/checkpoint-6"), weights(stage / "checkpoint-6")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert [deterministic(row) for row in metrics(stage)] == [
+        deterministic(row) for row in metrics(root / "whole" / "sft")
+    ]
+
+
+def wait_until_gone(stage: Path, limit_s: float = 20.0) -> None:
+    """No process of a killed run survives it."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        alive = [pid for pid in processes() if str(stage) in command_line(pid)]
+        if not alive:
+            return
+        assert time.monotonic() < deadline, f"processes {alive} survived the launcher"
+        time.sleep(0.1)
+
+
+def processes() -> list[str]:
+    return [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def command_line(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def test_two_processes_equal_one(recipe: Path) -> None:
+    root = recipe.parent / "runs"
+    common = ['data.train=["arithmetic:train:24"]', "sft.max_tokens_per_batch=512", "sft.max_steps=3"]
+    curiosft("sft", recipe, *common, "run.name=one", "launch.processes=1")
+    curiosft("sft", recipe, *common, "run.name=two", "launch.processes=2")
+    one, two = weights(root / "one/sft/checkpoint-3"), weights(root / "two/sft/checkpoint-3")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=0)
+    for first, second in zip(metrics(root / "one" / "sft"), metrics(root / "two" / "sft"), strict=True):
+        assert first["train/loss_nats"] == pytest.approx(second["train/loss_nats"], abs=1e-5)
+        assert first["train/grad_norm"] == pytest.approx(second["train/grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["sft", "curio", "model.path=./nowhere"], 2, "there is no model folder ./nowhere"),
+        (["sft", "curio", "sft.objective=curios"], 2, "did you mean 'curio'"),
+        (["rl", "{recipe}", "run.name=empty"], 2, "no complete checkpoint"),
+        (["sft", "{recipe}", "run.name=bad", 'data.train=["missing.jsonl"]'], 2, "missing.jsonl"),
+        (["eval", "{recipe}", "run.name=bad2", 'eval.benchmarks=["arithmetik"]'], 2, "did you mean 'arithmetic'"),
+        (["sft", "{recipe}", "run.name=bad3", 'data.train=["rephrase"]'], 2, "no cleaned questions"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(recipe: Path, arguments: list[str], code: int, said: str) -> None:
+    done = curiosft(
+        *[argument.format(recipe=recipe) if "{recipe}" in argument else argument for argument in arguments], check=False
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_changed_settings_are_refused_with_the_keys(recipe: Path) -> None:
+    curiosft("sft", recipe, 'data.train=["arithmetic:train:24"]', "run.name=keys", "sft.max_steps=1")
+    done = curiosft(
+        "sft", recipe, 'data.train=["arithmetic:train:24"]', "run.name=keys", "sft.max_steps=2", check=False
+    )
+    assert done.returncode == 2
+    assert "sft.max_steps: 1 -> 2" in done.stderr

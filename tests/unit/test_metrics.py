@@ -1,0 +1,153 @@
+"""Report numbers against hand-computed vectors and identities."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.tasks import metrics
+from curiosft_cli.tasks.matching import match_math
+
+MEANS = [1, 0.5, 0.25, 0, 0.125, 1, 0, 0.75]
+
+
+def test_avg_at_k_is_the_mean_of_question_means() -> None:
+    assert metrics.avg_at_k([[1, 0, 0, 0], [1, 1, 1, 1]]) == 0.625
+
+
+def test_scores_must_be_a_full_table() -> None:
+    for scores in ([], [1, 0], [[]]):
+        with pytest.raises(CurioError, match="questions, samples"):
+            metrics.avg_at_k(scores)
+
+
+@pytest.mark.parametrize(
+    ("n", "correct", "k", "value"),
+    [
+        (8, 0, 1, 0.0),
+        (8, 2, 1, 0.25),
+        (8, 2, 4, 0.7857142857),
+        (8, 1, 8, 1.0),
+        (10, 3, 5, 0.9166666667),
+        (32, 3, 8, 0.5919354839),
+        (64, 5, 32, 0.9735883424),
+    ],
+)
+def test_golden_pass_at_k(n: int, correct: int, k: int, value: float) -> None:
+    assert metrics.pass_at_k(n, correct, k) == pytest.approx(value, abs=1e-10)
+
+
+@given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_its_definition(case: tuple[int, int, int]) -> None:
+    n, correct, k = case
+    defined = 1 - math.comb(n - correct, k) / math.comb(n, k)
+    assert metrics.pass_at_k(n, correct, k) == pytest.approx(defined, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "correct", "k"), [(8, 2, 9), (8, 9, 1), (8, -1, 1), (8, 2, 0)])
+def test_pass_at_k_refuses_what_it_cannot_estimate(n: int, correct: int, k: int) -> None:
+    with pytest.raises(CurioError):
+        metrics.pass_at_k(n, correct, k)
+
+
+def test_pass_curve() -> None:
+    scores = [[1, 1, 0, 0, 0, 0, 0, 0], [0] * 8]
+    curve = metrics.pass_curve(scores)
+    assert list(curve) == [1, 2, 4, 8]
+    assert curve[1] == metrics.avg_at_k(scores) == 0.125
+    assert curve[4] == pytest.approx(0.7857142857 / 2) and curve[8] == 0.5
+    assert list(metrics.pass_curve([[1, 0, 1]])) == [1, 2, 3]
+    with pytest.raises(CurioError, match="draw more samples"):
+        metrics.pass_curve(scores, [16])
+
+
+def test_majority_clusters_by_match_not_by_string() -> None:
+    answers = [["0.5", "1/3", r"\frac{1}{2}", "1/3"], ["7", "8", "8", None], [None, None, None, None]]
+    scores = [[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert metrics.maj_at_k(answers, scores, lambda a, b: match_math(a, b)[0]) == pytest.approx(1 / 3)
+    assert metrics.maj_at_k([["1/2", "0.5", "3"]], [[1, 1, 0]], lambda a, b: match_math(a, b)[0]) == 1.0
+    assert metrics.maj_at_k([["3", "1/2", "0.5"]], [[0, 1, 1]], lambda a, b: a == b) == 0.0
+    with pytest.raises(CurioError):
+        metrics.maj_at_k(answers, scores[:2], lambda a, b: a == b)
+
+
+def test_golden_standard_error_is_clustered_by_question() -> None:
+    assert np.mean(MEANS) == 0.453125
+    assert metrics.standard_error(MEANS) == pytest.approx(0.1492868, abs=1e-7)
+    low, high = metrics.interval_95(MEANS)
+    assert (low, high) == pytest.approx((0.453125 - 1.96 * 0.1492868, 0.453125 + 1.96 * 0.1492868), abs=1e-6)
+    assert math.isnan(metrics.standard_error([0.5]))
+
+
+def test_more_samples_of_a_question_are_not_more_questions() -> None:
+    scores = np.array([[1, 0], [1, 1], [0, 0]])
+    copied = np.repeat(scores, 10, axis=1)
+    once, often = (metrics.standard_error(metrics.question_means(s)) for s in (scores, copied))
+    assert once == often
+
+
+def test_paired_difference() -> None:
+    """Differences 0.5, 0, 0.25, 0.25: mean 0.25, sd sqrt(0.125 / 3) = 0.2041241, over sqrt(4)."""
+    difference, error = metrics.paired_difference([1, 0.5, 0.5, 0.25], [0.5, 0.5, 0.25, 0])
+    assert (difference, error) == pytest.approx((0.25, 0.1020621), abs=1e-7)
+    assert metrics.paired_difference(MEANS, MEANS) == (0.0, 0.0)
+    with pytest.raises(CurioError, match="pair"):
+        metrics.paired_difference([1, 0], [1])
+
+
+def test_golden_diversity() -> None:
+    pair = [["a b c d e", "a b c d f"]]
+    assert metrics.ngram_diversity(pair, 2) == pytest.approx(0.4)
+    assert metrics.ngram_diversity(pair, 4) == pytest.approx(2 / 3)
+    assert metrics.ngram_diversities(pair) == {n: metrics.ngram_diversity(pair, n) for n in (1, 2, 3, 4)}
+
+
+def test_diversity_at_its_ends() -> None:
+    assert metrics.ngram_diversity([["a b c d e", "A B C D E"]]) == 0.0
+    assert metrics.ngram_diversity([["a b c d e", "f g h i j"]]) == 1.0
+    assert metrics.ngram_diversity([["a b", "c d"]]) == 0.0
+    assert metrics.ngram_diversity([["a b", "a b c d"]]) == 1.0
+    assert metrics.ngram_diversity([["alone"]]) is None
+    assert metrics.ngram_diversity([["alone"], ["a b c d e", "f g h i j"]]) == 1.0
+
+
+def test_diversity_counts_repeated_ngrams() -> None:
+    """Unigrams a:3 against a:1, b:2: minima 1, maxima 5."""
+    assert metrics.ngram_diversity([["a a a", "a b b"]], 1) == pytest.approx(0.8)
+
+
+def test_diversity_splits_signs_and_averages_pairs_before_questions() -> None:
+    texts = ["x=1", "x = 1", "y!"]
+    pairs = [metrics.ngram_diversity([list(pair)], 1) for pair in combinations(texts, 2)]
+    assert pairs == [0.0, 1.0, 1.0]
+    assert metrics.ngram_diversity([texts, ["a", "b"]], 1) == pytest.approx((2 / 3 + 1) / 2)
+
+
+@given(st.lists(st.text("ab ", max_size=12), min_size=2, max_size=4), st.integers(1, 4))
+def test_diversity_is_a_fraction_and_ignores_order(texts: list[str], n: int) -> None:
+    value = metrics.ngram_diversity([texts], n)
+    assert value is not None and 0.0 <= value <= 1.0
+    assert metrics.ngram_diversity([texts[::-1]], n) == pytest.approx(value)
+
+
+def test_unique_answers() -> None:
+    answers = [["0.5", "1/2", None, "3"], ["1", "1", "1", "1"]]
+    assert metrics.unique_answers(answers) == 2.0
+    assert metrics.unique_answers(answers, lambda a, b: match_math(a, b)[0]) == 1.5
+
+
+def test_suite_averages_are_plain_means() -> None:
+    """The two AIME sets count separately, whatever their size."""
+    scores = {"aime24": 0.2, "aime25": 0.2, "amc": 0.5, "math500": 0.8, "minerva": 0.4, "olympiadbench": 0.5}
+    averages = metrics.suite_averages(scores | {"gpqa_diamond": 0.3, "arc_challenge": 0.9})
+    assert averages["id"] == pytest.approx(2.6 / 6)
+    assert averages["ood"] is None
+    assert metrics.suite_averages({"gpqa_diamond": 0.3, "arc_challenge": 0.9, "mmlu_pro": 0.6})["ood"] == pytest.approx(
+        0.6
+    )
