@@ -19,6 +19,8 @@ from curiosft_cli.run.processes import die_with_parent, free_port
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 
+# Third parties' remarks on their own set-up; the user's own settings win.
+QUIET_ENVIRONMENT = {"TORCH_CPP_LOG_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "VLLM_LOGGING_LEVEL": "ERROR"}
 StageBody = Callable[[Config, StageDir], None]
 
 
@@ -39,7 +41,7 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
         importlib.import_module(module).run(config, stage)
         stage.set_status("complete")
         return
-    environment = dict(os.environ)
+    environment = QUIET_ENVIRONMENT | os.environ
     if accelerate:
         command = _accelerate_command(module, stage, config, extra, environment)
     else:

@@ -49,7 +49,9 @@ def load_model(path: str, settings: Model, *, dtype: torch.dtype, device: torch.
         CurioError: there is no model that transformers can open.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of reading shards; downloads show their own
     _check_folder(path)
     try:
         config = load_config(path, settings)

@@ -154,6 +154,20 @@ def test_kill_9_during_sft_and_resume_equals_uninterrupted_bit_for_bit(recipe: P
     ]
 
 
+def test_sigterm_ends_every_process_with_code_75(recipe: Path) -> None:
+    data = 'data.train=["arithmetic:train:24"]'
+    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", str(recipe), data, "run.name=stopped"]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    stage = recipe.parent / "runs" / "stopped" / "sft"
+    deadline = time.monotonic() + 200
+    while not (stage / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline and child.poll() is None, "training did not start"
+        time.sleep(0.005)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 75
+    wait_until_gone(stage)
+
+
 def wait_until_gone(stage: Path, limit_s: float = 20.0) -> None:
     """No process of a killed run survives it."""
     deadline = time.monotonic() + limit_s
