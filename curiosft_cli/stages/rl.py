@@ -16,20 +16,19 @@ out; nothing is tokenised twice.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.engine.base import Sampling
+from curiosft_cli.engine.rollouts import Prompt, Rollout, describe, save_rollouts
 from curiosft_cli.objectives import RL_OBJECTIVES, BoundObjective
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import JsonLines, compress_jsonl
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.run.sections import Config
 from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.records import Grade, Problem
+from curiosft_cli.tasks.records import Grade
 from curiosft_cli.tasks.seeds import sample_seed
 from curiosft_cli.tasks.sources import read_all
 
@@ -41,25 +40,6 @@ if TYPE_CHECKING:
     from curiosft_cli.engine.base import Completion, RolloutEngine
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.loop import Loop
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A problem and its prompt's token ids."""
-
-    problem: Problem
-    ids: list[int]
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One graded completion of prompt number `group` of the step."""
-
-    group: int
-    sample: int
-    prompt: Prompt
-    completion: Completion
-    grade: Grade
 
 
 def run(config: Config, stage: StageDir) -> None:
@@ -120,7 +100,7 @@ def run(config: Config, stage: StageDir) -> None:
                     "time/step_s": time.monotonic() - started,
                 }
                 if metrics:
-                    save_rollouts(stage, step, rollouts)
+                    save_rollouts(stage.rollouts(step), rollouts)
                     metrics.log(step, values)
                 console.progress(
                     step, rl.steps, f"rl: reward {values['reward/mean']:.3f}, {values['time/step_s']:.0f} s a step"
@@ -278,43 +258,6 @@ def hand_over(config: Config, engine: RolloutEngine, loop: Loop, probe: Rollout,
     scored = engine.score([*row.prompt_ids, *row.response_ids])[-len(row.response_ids) :]
     tolerance = config.rl.handover_tolerance or HANDOVER_TOLERANCE[loop.dtype_name]
     check_handover(scored, trainer, tolerance)
-
-
-def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Rewards, the reasons behind them, and lengths in tokens."""
-    graded = [rollout.grade for rollout in rollouts if rollout.grade.strict is not None]
-    reasons = Counter(rollout.grade.reason for rollout in rollouts)
-    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-    cut = sum(rollout.completion.finish_reason == "length" for rollout in rollouts)
-    return {
-        "reward/mean": sum(grade.strict or 0.0 for grade in graded) / max(1, len(graded)),
-        "reward/answer": sum(grade.answer or 0.0 for grade in graded) / max(1, len(graded)),
-        "reward/format": sum(grade.format_error is None for grade in graded) / max(1, len(graded)),
-        **{f"reward/{reason}": count / len(rollouts) for reason, count in sorted(reasons.items())},
-        "completions/mean_length": sum(lengths) / len(lengths),
-        "completions/clipped_ratio": cut / len(rollouts),
-    }
-
-
-def save_rollouts(stage: StageDir, step: int, rollouts: Sequence[Rollout]) -> None:
-    """One compressed file a step: token ids, log-probabilities, reward, reason, weight version."""
-    path = stage.rollouts(step)
-    path.unlink(missing_ok=True)
-    with JsonLines(path) as file:
-        for rollout in rollouts:
-            file.append(
-                {
-                    "id": rollout.prompt.problem.id,
-                    "sample": rollout.sample,
-                    "token_ids": list(rollout.completion.token_ids),
-                    "logprobs": list(rollout.completion.logprobs),
-                    "finish_reason": rollout.completion.finish_reason,
-                    "weights_version": rollout.completion.weights_version,
-                    "reward": rollout.grade.strict,
-                    "reason": rollout.grade.reason,
-                }
-            )
-    compress_jsonl(path)
 
 
 def _row(rollout: Rollout) -> Row:

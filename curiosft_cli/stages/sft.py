@@ -70,7 +70,7 @@ def run(config: Config, stage: StageDir) -> None:
         values = loop.update(rate)
         step += 1
         if teacher:
-            teacher.update(step, loop.model)
+            teacher.update(step)
 
         seconds = time.monotonic() - started
         tokens = sum(len(row) for row in chosen)

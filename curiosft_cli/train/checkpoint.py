@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import folder_in_one_step, partial_path, write_json
+from curiosft_cli.train.encode import with_known_stops
+from curiosft_cli.train.shards import full_weights, local_shard
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -35,7 +37,7 @@ def save_checkpoint(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     optimizer: Optimizer,
-    teacher: nn.Module | None,
+    teacher: Mapping[str, Tensor] | None,
     counters: Mapping[str, Any],
 ) -> None:
     """Write `target` in one step. Every rank calls this; each writes its own part of the state.
@@ -43,13 +45,13 @@ def save_checkpoint(
     Args:
         target: the checkpoint folder.
         model: the unwrapped student.
-        teacher: the teacher's copy, or none.
+        teacher: the teacher's weights on this rank, or none.
         counters: numbers that the stage needs to continue (JSON values).
 
     Raises:
         CurioError: exit code 4, before anything is written, when the disk has too little room.
     """
-    weights = full_weights(model)
+    weights = full_weights(model, keep=accelerator.is_main_process)
     if accelerator.is_main_process:
         _check_disk(target.parent, _bytes(weights) * (4 if teacher else 3))
     opened: AbstractContextManager[Path] = (
@@ -61,15 +63,15 @@ def save_checkpoint(
         state.mkdir(exist_ok=True)
         _save_tensors(state / _rank_file(accelerator), _rank_state(optimizer, teacher))
         if accelerator.is_main_process:
-            model.save_pretrained(folder, state_dict=weights)
-            tokenizer.save_pretrained(folder)
+            _save_model(folder, model, tokenizer, weights)
+            write_json(folder / "trainer_state.json", {"global_step": counters["step"]})
             write_json(state / "state.json", {"world_size": accelerator.num_processes, **counters})
         accelerator.wait_for_everyone()
     accelerator.wait_for_everyone()
 
 
 def load_state(
-    folder: Path, *, accelerator: Accelerator, optimizer: Optimizer, teacher: nn.Module | None
+    folder: Path, *, accelerator: Accelerator, optimizer: Optimizer, teacher: Mapping[str, Tensor] | None
 ) -> dict[str, Any]:
     """Fill optimizer, teacher and random state from a checkpoint and return its counters.
 
@@ -92,27 +94,35 @@ def load_state(
         )
     saved = load_file(folder / "state" / _rank_file(accelerator))
     _load_optimizer(optimizer, saved)
-    if teacher is not None:
-        with torch.no_grad():
-            for name, parameter in teacher.named_parameters():
-                _local(parameter).copy_(saved[f"teacher.{name}"])
+    for name, weight in (teacher or {}).items():
+        weight.copy_(saved[f"teacher.{name}"])
     torch.set_rng_state(saved["rng.cpu"])
     if "rng.cuda" in saved:
         torch.cuda.set_rng_state(saved["rng.cuda"])
     return counters
 
 
-def full_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The whole state dict, gathered from the shards; a collective, so every rank calls it."""
-    from torch.distributed.tensor import DTensor
+def _save_model(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, weights: dict[str, Tensor]
+) -> None:
+    """Write what transformers and vLLM open, with every end token that the training taught among the stops."""
+    from transformers import GenerationConfig
 
-    return {
-        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
-        for name, tensor in model.state_dict().items()
-    }
+    own = model.generation_config
+    # Only the tokens are kept: sampling settings of the base model may contradict each other, which saving refuses.
+    model.generation_config = GenerationConfig(
+        eos_token_id=list(with_known_stops(tokenizer, getattr(own, "eos_token_id", None))),
+        pad_token_id=getattr(own, "pad_token_id", None),
+        bos_token_id=getattr(own, "bos_token_id", None),
+    )
+    try:
+        model.save_pretrained(folder, state_dict=weights)
+    finally:
+        model.generation_config = own
+    tokenizer.save_pretrained(folder)
 
 
-def _rank_state(optimizer: Optimizer, teacher: nn.Module | None) -> dict[str, Tensor]:
+def _rank_state(optimizer: Optimizer, teacher: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     import torch
 
     state = {"rng.cpu": torch.get_rng_state()}
@@ -120,9 +130,8 @@ def _rank_state(optimizer: Optimizer, teacher: nn.Module | None) -> dict[str, Te
         state["rng.cuda"] = torch.cuda.get_rng_state()
     for index, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
-            state[f"optimizer.{index}.{key}"] = _local(torch.as_tensor(value))
-    if teacher is not None:
-        state |= {f"teacher.{name}": _local(parameter) for name, parameter in teacher.named_parameters()}
+            state[f"optimizer.{index}.{key}"] = local_shard(torch.as_tensor(value))
+    state |= {f"teacher.{name}": weight for name, weight in (teacher or {}).items()}
     return state
 
 
@@ -142,15 +151,7 @@ def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Tensor]) -> None:
             moments[key] = value.to(parameter.device) if parameter.is_cuda else value.clone()
             continue
         moments[key] = torch.zeros_like(parameter)
-        _local(moments[key]).copy_(value)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor, or the tensor itself."""
-    from torch.distributed.tensor import DTensor
-
-    detached = tensor.detach()
-    return detached.to_local() if isinstance(detached, DTensor) else detached
+        local_shard(moments[key]).copy_(value)
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

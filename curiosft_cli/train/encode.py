@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tasks.prompts import messages
 from curiosft_cli.tasks.records import Problem
 
@@ -68,22 +69,34 @@ class EncodeReport:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: PromptFormat) -> list[int]:
-    """The prompt's token ids: the chat template with a generation prompt, then the prefill, never twice."""
+    """The prompt's token ids: the chat template with a generation prompt, then the prefill, never twice.
+
+    Raises:
+        CurioError: the template refuses the messages.
+    """
     talk = messages(problem, system=style.system, prefix=style.prefix)
-    text = str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
-    if style.prefill and not text.endswith(style.prefill):
-        text += style.prefill
+    text = _render(tokenizer, talk)
+    if style.system == "":
+        # A template that puts in a system message of its own when there is none gets an empty one instead.
+        text = min(text, _render(tokenizer, [{"role": "system", "content": ""}, *talk], fallback=text), key=len)
+    if opening := style.prefill.strip():
+        text = text.rstrip().removesuffix(opening) if text.rstrip().endswith(opening) else text
+    text += style.prefill
     # The template wrote the special tokens already; a second beginning-of-sequence token would shift every position.
     return tokenizer.encode(text, add_special_tokens=False)
+
+
+def response_text(response: str, style: PromptFormat) -> str:
+    """What the model is to write: the stored response without outer whitespace and without what the prompt supplies."""
+    text = response.strip()
+    return text.removeprefix(THINK_OPEN).lstrip() if style.prefill.strip() == THINK_OPEN else text
 
 
 def encode_response(
     tokenizer: PreTrainedTokenizerBase, response: str, style: PromptFormat, max_length: int
 ) -> tuple[list[int], bool]:
     """The response's token ids and whether it was cut: an end token closes it unless it was."""
-    text = response.strip()
-    if style.prefill.strip() == THINK_OPEN:
-        text = text.removeprefix(THINK_OPEN).lstrip()
+    text = response_text(response, style)
     ids = [*tokenizer.encode(text, add_special_tokens=False), end_token_id(tokenizer)]
     return ids[:max_length], len(ids) > max_length
 
@@ -100,7 +113,7 @@ def encode_rows(
     report = EncodeReport()
     for problem in problems:
         prompt = encode_prompt(tokenizer, problem, style)
-        if not problem.response.strip():
+        if not response_text(problem.response, style):
             report.no_response.append(problem.id)
         elif len(prompt) > max_prompt:
             report.prompt_too_long.append(problem.id)
@@ -127,6 +140,11 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase, model_path: str) -> tuple
         configured = GenerationConfig.from_pretrained(model_path).eos_token_id
     except OSError:
         configured = None
+    return with_known_stops(tokenizer, configured)
+
+
+def with_known_stops(tokenizer: PreTrainedTokenizerBase, configured: int | list[int] | None) -> tuple[int, ...]:
+    """The configured end tokens, the tokenizer's EOS, and the known turn ends that it has; ascending."""
     listed = configured if isinstance(configured, list) else [configured]
     known = (_special_id(tokenizer, token) for token in TURN_ENDS)
     return tuple(sorted({int(token) for token in (tokenizer.eos_token_id, *listed, *known) if token is not None}))
@@ -139,6 +157,25 @@ def decode_completion(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[in
     while kept and kept[-1] in ends:
         kept.pop()
     return str(tokenizer.decode(kept, skip_special_tokens=False))
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, talk: list[dict[str, str]], fallback: str | None = None) -> str:
+    """The chat template's text up to the assistant's turn; `fallback`, if given, where the template refuses `talk`.
+
+    Raises:
+        CurioError: the template refuses these messages.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        if fallback is not None:
+            return fallback
+        raise CurioError(
+            f"the chat template of {tokenizer.name_or_path} refuses the messages: {error}",
+            'Where it knows no system role, set model.system_prompt="" and put the text into model.question_prefix.',
+        ) from None
 
 
 def _special_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:

@@ -29,7 +29,7 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
 
     _check_folder(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **_source(settings))
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, **_source(settings))
     except (OSError, ValueError) as error:
         raise CurioError(
             f"cannot open a tokenizer at {path}: {_first_line(error)}", "Name a folder or hub id that has one."
@@ -60,6 +60,7 @@ def load_model(path: str, settings: Model, *, dtype: torch.dtype, device: torch.
             config=config,
             dtype=dtype,
             attn_implementation=_attention(settings.attention, device),
+            use_safetensors=True,
             **_source(settings),
         )
     except (OSError, ValueError) as error:
@@ -94,9 +95,16 @@ def check_context(path: str, settings: Model, needed: int) -> int:
     """Return `needed` tokens of context, or say how to get them.
 
     Raises:
-        CurioError: the model's context is shorter.
+        CurioError: the model's context is shorter, or there is no model.
     """
-    limit = getattr(load_config(path, settings), "max_position_embeddings", None)
+    _check_folder(path)
+    try:
+        limit = getattr(load_config(path, settings), "max_position_embeddings", None)
+    except (OSError, ValueError) as error:
+        raise CurioError(
+            f"cannot read the configuration of {path}: {_first_line(error)}",
+            "Name a folder or hub id of a causal language model.",
+        ) from None
     if limit is not None and needed > limit:
         raise CurioError(
             f"the longest prompt and completion need {needed} tokens, the context of {path} is {limit}",
@@ -107,7 +115,11 @@ def check_context(path: str, settings: Model, needed: int) -> int:
 
 
 def body_and_head(model: PreTrainedModel) -> tuple[Body, nn.Parameter]:
-    """The transformer without its head (last hidden states [B, T, H] after the final norm), and the head's weight [V, H]."""
+    """The transformer without its head, and the head's weight [V, H].
+
+    The first is called with `input_ids` and `position_ids` [B, T] and gives the last hidden states [B, T, H] after
+    the final norm.
+    """
     head: Any = model.get_output_embeddings()
     return partial(_hidden, model.get_decoder()), head.weight
 
@@ -124,7 +136,7 @@ def compute_dtype(precision: str, device: torch.device | str) -> torch.dtype:
     if precision != "auto":
         return getattr(torch, precision)
     if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
 
 

@@ -17,7 +17,7 @@ from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer
 from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
 from curiosft_cli.train.stats import StepStats
-from curiosft_cli.train.student import Student
+from curiosft_cli.train.student import BESIDE_FORWARD, Student
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,6 +77,7 @@ class Loop:
     def open(cls, config: Config, settings: LoopSettings, stage: StageDir, init: str, accelerator: Accelerator) -> Loop:
         """Load the newest checkpoint of this stage, or `init` when there is none."""
         import torch
+        from torch.distributed.fsdp import register_fsdp_forward_method
 
         steps = stage.checkpoints()
         source = stage.checkpoint(steps[-1]) if steps else None
@@ -89,6 +90,8 @@ class Loop:
         dtype = compute_dtype(settings.precision, accelerator.device)
         student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype)
         student, optimizer = accelerator.prepare(student, make_optimizer(model, settings))
+        for method in BESIDE_FORWARD:
+            register_fsdp_forward_method(accelerator.unwrap_model(student), method)
         return cls(settings, stage, accelerator, tokenizer, model, student, optimizer.optimizer, source)
 
     def resume(self, teacher: Teacher | None = None) -> int:
@@ -99,7 +102,7 @@ class Loop:
             self.source,
             accelerator=self.accelerator,
             optimizer=self.optimizer,
-            teacher=teacher.model if teacher else None,
+            teacher=teacher.weights if teacher else None,
         )
         self.skipped = counters["skipped"]
         return counters["step"]
@@ -120,7 +123,8 @@ class Loop:
         return Totals(
             tokens=sum(len(row.response_ids) for row in rows),
             sequences=sum(bool(row.response_ids) for row in rows),
-            micro_batches=len(packs) * self.accelerator.num_processes,
+            # A pack stays empty only where there are more packs than rows.
+            micro_batches=min(len(packs) * self.accelerator.num_processes, len(rows)),
             max_length=max_length,
         )
 
@@ -181,7 +185,7 @@ class Loop:
             model=self.model,
             tokenizer=self.tokenizer,
             optimizer=self.optimizer,
-            teacher=teacher.model if teacher else None,
+            teacher=teacher.weights if teacher else None,
             counters={"step": step, "skipped": self.skipped, **counters},
         )
         if self.accelerator.is_main_process:

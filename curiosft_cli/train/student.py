@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from curiosft_cli.train.head import HeadRows, fused_head, head_logp
+from curiosft_cli.train.head import HeadRows, TeacherRows, fused_head, head_logp, teacher_logp
 from curiosft_cli.train.load import body_and_head
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from curiosft_cli.objectives import BoundObjective
     from curiosft_cli.objectives.temperature import TemperatureSettings
     from curiosft_cli.train.batches import Pack
+
+
+BESIDE_FORWARD = ("logp", "tempered")
+"""Methods of `Student` that need its weights whole, as `forward` does: sharding must be told of them."""
 
 
 class Student(nn.Module):
@@ -60,6 +64,14 @@ class Student(nn.Module):
             temperature=temperature,
             entropy=entropy,
             self_teacher=self.self_teacher,
+        )
+
+    @torch.no_grad()
+    def tempered(self, pack: Pack, settings: TemperatureSettings) -> TeacherRows:
+        """What a teacher with the weights that are here now says about the pack's supervised tokens (Eq. 4, 7, 8)."""
+        hidden, head_weight = self._hidden(pack)
+        return teacher_logp(
+            hidden, head_weight, pack.labels, settings, chunk=self.chunk, compute_dtype=self.compute_dtype
         )
 
     @torch.no_grad()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from curiosft_cli.objectives.curio import sync_due
 from curiosft_cli.objectives.temperature import TemperatureSettings
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.train.head import TeacherRows, teacher_logp
-from curiosft_cli.train.load import body_and_head
+from curiosft_cli.train.shards import local_shard
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from curiosft_cli.run.sections import Teacher as Settings
     from curiosft_cli.train.batches import Pack
+    from curiosft_cli.train.head import TeacherRows
     from curiosft_cli.train.stats import StepStats
     from curiosft_cli.train.student import Student
 
@@ -26,38 +26,35 @@ SMALLEST_BFLOAT16_WEIGHT = 0.1
 
 
 class Teacher:
-    """A second set of weights and the temperature search on its logits.
+    """The teacher's weights, kept as shards like the student's, and lent to the student's module to answer.
+
+    One module serves both, so data parallel and sharding hold for the teacher as they do for the student, and it
+    multiplies in the same precision.
 
     Args:
         student: what is copied; the teacher starts equal to it.
         settings: `[sft.teacher]`.
-        chunk: positions per step of the chunked head.
-        compute_dtype: dtype of the products.
     """
 
-    def __init__(self, student: PreTrainedModel, settings: Settings, *, chunk: int, compute_dtype: torch.dtype) -> None:
-        self.model = copy.deepcopy(student).eval().requires_grad_(False)
+    def __init__(self, student: Student, settings: Settings) -> None:
+        self._student = student
         self._settings = settings
         self._temperature = temperature_settings(settings)
-        self._chunk = chunk
-        self._compute_dtype = compute_dtype
-        check_dtype(settings, next(self.model.parameters()).dtype)
+        # Parameters only, tied ones once; buffers are the student's own.
+        self.weights = {name: local_shard(value).clone() for name, value in student.model.named_parameters()}
+        check_dtype(settings, next(iter(self.weights.values())).dtype)
 
-    def update(self, step: int, student: PreTrainedModel) -> bool:
+    def update(self, step: int) -> bool:
         """Mix the student in after optimizer step `step` (1-based) if it is due; return whether it was.
 
-        phi <- (1 - s) phi + s theta (Algorithm 1, line 17), shard by shard; tied weights once, buffers not at all.
+        phi <- (1 - s) phi + s theta (Algorithm 1, line 17), shard by shard.
         """
         import torch
 
         if not sync_due(step, self._settings.sync_every):
             return False
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.model.parameters()),
-                [parameter.detach() for parameter in student.parameters()],
-                self._settings.student_weight,
-            )
+        student = [local_shard(parameter) for parameter in self._student.model.parameters()]
+        torch._foreach_lerp_(list(self.weights.values()), student, self._settings.student_weight)
         return True
 
     def extra(self, pack: Pack, stats: StepStats) -> dict[str, Tensor]:
@@ -69,14 +66,40 @@ class Teacher:
 
     def logp(self, pack: Pack) -> TeacherRows:
         """log pi_tch(y; tau) [N] of the pack's supervised tokens, with the temperatures and entropies behind it."""
-        import torch
+        with self._lent():
+            return self._student.tempered(pack, self._temperature)
 
-        body, weight = body_and_head(self.model)
+    @contextmanager
+    def _lent(self) -> Generator[None]:
+        """The student's module with the teacher's weights and without dropout; afterwards exactly as before."""
+        training = self._student.training
+        self._student.eval()
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+            self._student.train(training)
+
+    def _exchange(self) -> None:
+        """Let student and teacher trade weights, bit for bit."""
+        import torch
+        from torch.distributed.fsdp import FSDPModule
+        from torch.distributed.tensor import DTensor
+
+        if isinstance(self._student, FSDPModule):
+            # A forward pass without a backward one leaves the outermost weights whole.
+            self._student.reshard()
         with torch.no_grad():
-            hidden = body(input_ids=pack.input_ids, position_ids=pack.position_ids)[0, pack.predictors]
-            return teacher_logp(
-                hidden, weight, pack.labels, self._temperature, chunk=self._chunk, compute_dtype=self._compute_dtype
-            )
+            for name, parameter in self._student.model.named_parameters():
+                if isinstance(parameter, DTensor):
+                    # Sharding keeps views of this memory, so the values move, one shard at a time.
+                    shard = local_shard(parameter)
+                    held = shard.clone()
+                    shard.copy_(self.weights[name])
+                    self.weights[name].copy_(held)
+                else:
+                    parameter.data, self.weights[name] = self.weights[name], parameter.data
 
 
 def open_teacher(settings: Settings, student: Student) -> Teacher | None:
@@ -84,7 +107,7 @@ def open_teacher(settings: Settings, student: Student) -> Teacher | None:
     if settings.kind == "self":
         student.self_teacher = temperature_settings(settings)
         return None
-    return Teacher(student.model, settings, chunk=student.chunk, compute_dtype=student.compute_dtype)
+    return Teacher(student, settings)
 
 
 def temperature_settings(settings: Settings) -> TemperatureSettings:

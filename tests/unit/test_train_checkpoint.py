@@ -9,16 +9,19 @@ from typing import NamedTuple
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import is_complete
-from curiosft_cli.run.sections import Sft
+from curiosft_cli.run.rundir import StageDir
+from curiosft_cli.run.sections import Model, Sft
 from curiosft_cli.run.sections import Teacher as TeacherSettings
 from curiosft_cli.train.batches import make_pack
-from curiosft_cli.train.checkpoint import load_state, save_checkpoint
-from curiosft_cli.train.encode import Row
+from curiosft_cli.train.checkpoint import full_weights, load_state, save_checkpoint
+from curiosft_cli.train.encode import Row, end_token_id
+from curiosft_cli.train.load import load_tokenizer
 from curiosft_cli.train.optim import make_optimizer
 from curiosft_cli.train.student import Student
 from curiosft_cli.train.teacher import Teacher
@@ -34,11 +37,7 @@ def trainer(path: Path) -> Trainer:
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     student = Student(model, chunk=8, compute_dtype=torch.float32)
     settings = TeacherSettings(sync_every=2, student_weight=0.5, topk=64)
-    return Trainer(
-        student,
-        make_optimizer(model, Sft(learning_rate=1e-2)),
-        Teacher(model, settings, chunk=8, compute_dtype=torch.float32),
-    )
+    return Trainer(student, make_optimizer(model, Sft(learning_rate=1e-2)), Teacher(student, settings))
 
 
 def train(state: Trainer, steps: range) -> None:
@@ -52,7 +51,7 @@ def train(state: Trainer, steps: range) -> None:
         state.student(pack, objective, extra, weights)[0].backward()
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
-        state.teacher.update(step + 1, state.student.model)
+        state.teacher.update(step + 1)
 
 
 def save(state: Trainer, target: Path, tiny_model: Path) -> None:
@@ -60,9 +59,9 @@ def save(state: Trainer, target: Path, tiny_model: Path) -> None:
         target,
         accelerator=Accelerator(cpu=True),
         model=state.student.model,
-        tokenizer=AutoTokenizer.from_pretrained(tiny_model),
+        tokenizer=load_tokenizer(str(tiny_model), Model()),
         optimizer=state.optimizer,
-        teacher=state.teacher.model,
+        teacher=state.teacher.weights,
         counters={"step": 3},
     )
 
@@ -83,13 +82,14 @@ def test_3_and_3_steps_equal_6_bit_for_bit(tiny_model: Path, tmp_path: Path) -> 
         tmp_path / "checkpoint-3",
         accelerator=Accelerator(cpu=True),
         optimizer=second.optimizer,
-        teacher=second.teacher.model,
+        teacher=second.teacher.weights,
     )
     assert counters["step"] == 3
     train(second, range(3, 6))
-    for ours, theirs in ((whole.student, second.student), (whole.teacher.model, second.teacher.model)):
-        for expected, got in zip(ours.parameters(), theirs.parameters(), strict=True):
-            assert torch.equal(expected, got)
+    for expected, got in zip(whole.student.parameters(), second.student.parameters(), strict=True):
+        assert torch.equal(expected, got)
+    for name, expected in whole.teacher.weights.items():
+        assert torch.equal(expected, second.teacher.weights[name])
 
 
 def test_it_opens_in_transformers_with_equal_weights_and_holds_no_pickle(tiny_model: Path, tmp_path: Path) -> None:
@@ -126,3 +126,41 @@ def test_a_full_disk_stops_before_anything_is_written(
         save(trainer(tiny_model), tmp_path / "checkpoint-3", tiny_model)
     assert caught.value.exit_code == GUARD
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_stops_at_the_token_that_training_taught(tiny_model: Path, tmp_path: Path) -> None:
+    """A base model lists its document end only, with sampling settings that transformers refuses to write."""
+    state = trainer(tiny_model)
+    settings = GenerationConfig(eos_token_id=0)
+    settings.do_sample, settings.temperature = False, 0.6
+    state.student.model.generation_config = settings
+    save(state, tmp_path / "checkpoint-3", tiny_model)
+    tokenizer = load_tokenizer(str(tiny_model), Model())
+    saved = GenerationConfig.from_pretrained(tmp_path / "checkpoint-3")
+    assert {0, end_token_id(tokenizer)} <= set(saved.eos_token_id)
+    assert state.student.model.generation_config is settings
+
+
+def test_a_tied_head_is_saved_once(tiny_model: Path, tmp_path: Path) -> None:
+    state = trainer(tiny_model)
+    weights = full_weights(state.student.model)
+    assert weights["lm_head.weight"] is weights["model.embed_tokens.weight"]
+    save(state, tmp_path / "checkpoint-3", tiny_model)
+    assert "lm_head.weight" not in load_file(tmp_path / "checkpoint-3" / "model.safetensors")
+    assert full_weights(state.student.model, keep=False) == {}
+
+
+def test_a_save_that_dies_leaves_no_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = trainer(tiny_model)
+    save(state, tmp_path / "checkpoint-3", tiny_model)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(state.student.model), "save_pretrained", die)
+    with pytest.raises(KeyboardInterrupt):
+        save(state, tmp_path / "checkpoint-6", tiny_model)
+    assert StageDir(tmp_path).checkpoints() == [3]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-3"]

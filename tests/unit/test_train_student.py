@@ -88,7 +88,7 @@ def test_curio_with_alpha_0_is_sft_in_every_gradient(student: Student) -> None:
     student(pack, SFT_OBJECTIVES["sft"].bind(), {}, weights)[0].backward()
     plain = [parameter.grad.clone() for parameter in student.parameters() if parameter.grad is not None]
     student.zero_grad()
-    teacher = Teacher(student.model, TeacherSettings(topk=64), chunk=4, compute_dtype=torch.float32)
+    teacher = Teacher(student, TeacherSettings(topk=64))
     extra = {"teacher_logp": teacher.logp(pack).logp}
     student(pack, SFT_OBJECTIVES["curio"].bind(alpha=0.0), extra, weights)[0].backward()
     for before, parameter in zip(plain, student.parameters(), strict=True):
@@ -100,7 +100,7 @@ def test_the_self_teacher_equals_a_fresh_copy(student: Student) -> None:
     weights = torch.full((len(pack.labels),), 1 / len(pack.labels))
     objective = SFT_OBJECTIVES["curio"].bind()
     settings = TeacherSettings(topk=64)
-    copy = Teacher(student.model, settings, chunk=4, compute_dtype=torch.float32)
+    copy = Teacher(student, settings)
     with_copy, _ = student(pack, objective, {"teacher_logp": copy.logp(pack).logp}, weights)
     assert open_teacher(settings.model_copy(update={"kind": "self"}), student) is None
     with_self, rows = student(pack, objective, {}, weights)
@@ -119,12 +119,30 @@ def test_a_dummy_pack_weighs_nothing(student: Student) -> None:
 def test_the_teacher_follows_every_n_steps_and_mixes_a_tied_weight_once(student: Student) -> None:
     """s = 0.25: after one synchronisation each weight is 0.75 of the old plus 0.25 of the new."""
     settings = TeacherSettings(student_weight=0.25, sync_every=2)
-    teacher = Teacher(student.model, settings, chunk=4, compute_dtype=torch.float32)
-    before = {name: value.clone() for name, value in teacher.model.named_parameters()}
+    teacher = Teacher(student, settings)
+    before = {name: value.clone() for name, value in teacher.weights.items()}
     with torch.no_grad():
         for parameter in student.model.parameters():
             parameter += 1.0
-    assert not teacher.update(1, student.model)
-    assert teacher.update(2, student.model)
-    for name, value in teacher.model.named_parameters():
+    assert not teacher.update(1)
+    assert teacher.update(2)
+    for name, value in teacher.weights.items():
         torch.testing.assert_close(value, before[name] + 0.25, atol=1e-6, rtol=1e-6)
+
+
+def test_asking_the_teacher_leaves_the_student_bit_for_bit_as_it_was(student: Student) -> None:
+    """The answer is that of a separate model with the teacher's weights, also after the student has moved on."""
+    pack = make_pack(ROWS, range(len(ROWS)), "cpu")
+    teacher = Teacher(student, TeacherSettings(topk=64))
+    before = teacher.logp(pack)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.mul_(1.5)
+    moved = {name: value.clone() for name, value in student.named_parameters()}
+    kept = {name: value.clone() for name, value in teacher.weights.items()}
+    student.train()
+    torch.testing.assert_close(teacher.logp(pack).logp, before.logp, atol=0, rtol=0)
+    assert student.training
+    assert all(torch.equal(value, moved[name]) for name, value in student.named_parameters())
+    assert all(torch.equal(value, kept[name]) for name, value in teacher.weights.items())
+    assert not torch.allclose(Teacher(student, TeacherSettings(topk=64)).logp(pack).logp, before.logp)
