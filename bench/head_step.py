@@ -2,7 +2,8 @@
 
 Four steps per shape, run in turn, medians of processor time: SFT and CurioSFT, each "fused" (this package) and
 "naive" (all logits at once, autograd, `topk` and 15 bisections as in Figure 6 of the paper). A CurioSFT step holds
-its teacher's head too. Prints one JSON line: microseconds of processor time per token, and ratios.
+its teacher's head too; "products" is the limit, the bare matrix products of the fused SFT step (3 of them).
+Prints one JSON line: microseconds of processor time per token, and ratios.
 
     OMP_NUM_THREADS=1 python bench/head_step.py --tokens 512 --chunk 256 --rounds 3
 """
@@ -62,6 +63,17 @@ def fused(data: dict[str, Tensor], teacher: bool, chunk: int, entropy: bool = Fa
     return fused_head(hidden, weight, labels, objective, extra=extra, weights=weights, chunk=chunk, entropy=entropy)[0]
 
 
+def products(data: dict[str, Tensor], chunk: int) -> Tensor:
+    """Logits, hidden gradient and weight gradient as bare products through one buffer; the loss is not one."""
+    hidden, weight = data["hidden"].detach(), data["weight"].detach()
+    logits, by_weight = torch.empty(chunk, len(weight)), torch.zeros_like(weight)
+    for part in hidden.split(chunk):
+        z = torch.mm(part, weight.t(), out=logits[: len(part)])
+        torch.mm(z, weight)
+        by_weight.addmm_(z.t(), part)
+    return by_weight[0, 0].requires_grad_()
+
+
 def timed(step: Callable[[], Tensor], data: dict[str, Tensor]) -> tuple[float, float]:
     """Processor time in s of one forward and backward, and the loss."""
     for name in ("hidden", "weight"):
@@ -69,13 +81,14 @@ def timed(step: Callable[[], Tensor], data: dict[str, Tensor]) -> tuple[float, f
     started = time.process_time()
     loss = step()
     loss.backward()
-    return time.process_time() - started, float(loss)
+    return time.process_time() - started, float(loss.detach())
 
 
 def measure(shape: tuple[int, int], tokens: int, chunk: int, rounds: int) -> dict[str, float]:
     data = inputs(*shape, tokens)
     data["hidden"].requires_grad_(), data["weight"].requires_grad_()
     steps: dict[str, Callable[[], Tensor]] = {
+        "products": lambda: products(data, chunk),
         "naive_sft": lambda: naive(data, False),
         "fused_sft": lambda: fused(data, False, chunk),
         "fused_sft_entropy": lambda: fused(data, False, chunk, entropy=True),
@@ -93,6 +106,7 @@ def measure(shape: tuple[int, int], tokens: int, chunk: int, rounds: int) -> dic
     return {f"{name}_us": round(value, 1) for name, value in per_token.items()} | {
         "speedup_sft": round(per_token["naive_sft"] / per_token["fused_sft"], 2),
         "speedup_curio": round(per_token["naive_curio"] / per_token["fused_curio"], 2),
+        "fused_sft_over_products": round(per_token["fused_sft"] / per_token["products"], 3),
         "curio_over_sft": round(per_token["fused_curio"] / per_token["fused_sft"], 3),
         "loss_gap": abs(losses["naive_curio"] - losses["fused_curio"]),
     }

@@ -52,12 +52,18 @@ class RolloutEngine(Protocol):
     ) -> Iterator[tuple[int, Completion]]:
         """Yield `(index of the prompt, completion)` in finishing order; one completion per prompt.
 
+        A prompt that is empty or fills the context is refused by the call itself. Leaving the iterator ends what is
+        still running; one stream at a time.
+
         `seeds` has one entry per prompt; equal seeds on equal prompts draw equal completions.
         """
         ...
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
-        """Log-probabilities in nats of `token_ids[1:]`, each given the tokens before it, at temperature 1."""
+        """Log-probabilities in nats of `token_ids[1:]`, each given the tokens before it, at temperature 1.
+
+        Any rollout can be scored: a sequence may be as long as the context.
+        """
         ...
 
     def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -72,7 +78,7 @@ class RolloutEngine(Protocol):
         ...
 
     def wake(self) -> None:
-        """Take the memory again before sampling."""
+        """Take the memory again; on an accelerator the weights are undefined until `load_weights`."""
         ...
 
     def close(self) -> None:

@@ -23,6 +23,8 @@ def open_engine(
     cpu_kv_cache_gib: float = 1.0,
     gpu_memory_utilization: float = 0.9,
     hf_overrides: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> RolloutEngine:
     """Open vLLM, or transformers where vLLM is not installed ("auto") or not wanted.
 
@@ -35,22 +37,25 @@ def open_engine(
         cpu_kv_cache_gib: key-value cache on a CPU, GiB.
         gpu_memory_utilization: share of GPU memory for the engine.
         hf_overrides: keys that replace those of the model's configuration.
+        revision: of a hub id.
+        trust_remote_code: run Python code that comes with the model.
 
     Raises:
         CurioError: exit code 3 when vLLM is asked for and not installed.
     """
     from curiosft_cli.engine.vllm import VllmEngine, vllm_installed
 
+    model: dict[str, Any] = {
+        "max_model_len": max_model_len,
+        "dtype": dtype,
+        "seed": seed,
+        "hf_overrides": hf_overrides,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+    }
     if kind == "vllm" or (kind == "auto" and vllm_installed()):
-        return VllmEngine(
-            model_dir,
-            max_model_len=max_model_len,
-            dtype=dtype,
-            seed=seed,
-            cpu_kv_cache_gib=cpu_kv_cache_gib,
-            gpu_memory_utilization=gpu_memory_utilization,
-            hf_overrides=hf_overrides,
-        )
+        memory = {"cpu_kv_cache_gib": cpu_kv_cache_gib, "gpu_memory_utilization": gpu_memory_utilization}
+        return VllmEngine(model_dir, **model, **memory)
     from curiosft_cli.engine.transformers import TransformersEngine
 
-    return TransformersEngine(model_dir, max_model_len=max_model_len, dtype=dtype, seed=seed, hf_overrides=hf_overrides)
+    return TransformersEngine(model_dir, **model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from curiosft_cli.run.errors import CurioError
@@ -31,3 +32,8 @@ def check_prompts(
                 f"in a context of {max_model_len}",
                 "Leave it out, or raise the context length",
             )
+
+
+def fill_seeds(seeds: Sequence[int] | None, count: int, source: random.Random) -> Sequence[int]:
+    """Return the caller's seeds, or draw `count` of 63 bits, so that no engine touches the global random state."""
+    return seeds if seeds is not None else [source.getrandbits(63) for _ in range(count)]

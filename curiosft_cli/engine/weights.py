@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, dtype, nn
 
 HANDOVER_TOLERANCE = {"float32": 0.02, "bfloat16": 0.1}
-"""Largest mean |engine - trainer| log-probability in nats that rounding explains, by the engine's dtype (our choice)."""
+"""Largest mean |engine - trainer| in nats that rounding explains, by the engine's dtype (our choice)."""
 
 
 def full_state(model: nn.Module, dtype: dtype | None = None) -> Iterator[tuple[str, Tensor]]:

@@ -119,14 +119,15 @@ def gem(
     """
     assert rows.logits is not None
     logits = rows.logits.detach()
+    chosen = logits.gather(-1, rows.labels.unsqueeze(-1))
     weight = (logits / beta).softmax(-1)
     if gem_h == "logsigmoid":
-        chosen = logits.gather(-1, rows.labels.unsqueeze(-1))
-        weight = weight * (gem_slope * (logits - chosen)).sigmoid()
+        weight = weight * (logits - chosen).mul_(gem_slope).sigmoid_()
     # sum_v c_v (log p_y - log p_v) = C z_y - sum_v c_v z_v: the normaliser cancels, in value and in gradient.
-    scores = rows.logits.clamp(min=LOGIT_FLOOR)
-    label = scores.gather(-1, rows.labels.unsqueeze(-1))
-    return TokenLoss(-(weight * (label - scores)).sum(-1))
+    # Both are taken relative to the value of z_y, so that nothing as large as a logit is rounded.
+    others = (weight * (rows.logits - chosen).clamp(min=LOGIT_FLOOR)).sum(-1)
+    label = rows.logits.gather(-1, rows.labels.unsqueeze(-1)) - chosen
+    return TokenLoss(others - weight.sum(-1) * label.squeeze(-1))
 
 
 def dft(rows: TokenRows) -> TokenLoss:

@@ -1,209 +1,230 @@
 """Clean the questions of a data set with a chat model and the paper's Table 8 prompt.
 
-read the questions
-ask for those without a saved answer      (each finished answer is appended and flushed at once)
-judge every answer                        (a changed number keeps the original question)
-write questions.jsonl in input order, rejected.jsonl, usage.json
+    read the questions
+    for each question, many at a time:       (the same question is asked once)
+        ask                                  -> answers.jsonl, appended and flushed as it finishes
+        judge the answer
+        refused?  ask once more, stricter    -> answers.jsonl
+    write questions.jsonl in input order, rejected.jsonl, usage.json
+
+A restart asks only for what answers.jsonl lacks: a killed process loses no more than what was in flight.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 from curiosft_cli.run.errors import MISSING, CurioError
-from curiosft_cli.run.files import JsonLines, read_jsonl, write_json, write_text
+from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
-from curiosft_cli.tasks.prompts import REPHRASE_PROMPT, rephrase_message
+from curiosft_cli.tasks.datafiles import Row
+from curiosft_cli.tasks.prompts import rephrase_message
 from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.rewrites import judge
-from curiosft_cli.tasks.sources import read_all
+from curiosft_cli.tasks.rewrite_log import Attempt, Decision, RewriteLog, is_answer
+from curiosft_cli.tasks.rewrites import flags
+from curiosft_cli.tasks.sources import read_pairs, with_question
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from curiosft_cli.engine.chat import ChatClient
 
 LOCAL = "local"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PROMPT_HASH = hashlib.sha256(REPHRASE_PROMPT.encode()).hexdigest()[:16]
+LOCAL_CONTEXT = 4096
+Progress = Callable[[int, int, str], None]
 
 
 def run(config: Config, stage: StageDir) -> None:
-    """Ask for every question that has no saved answer, judge all answers, and write the cleaned set."""
+    """Clean every question of `rephrase.data` (or `data.train`)."""
     console = Console(stage.log_file)
-    problems = read_all(config.data, run_dir=stage.path.parent, sources=config.rephrase.data or config.data.train)
-    answers = {row["key"]: row for row in read_jsonl(stage.path / "answers.jsonl")}
-    missing = {key(config, problem.question): problem.question for problem in problems}
-    missing = {name: question for name, question in missing.items() if name not in answers}
-    if missing:
-        with endpoint(config, stage) as (base_url, model), JsonLines(stage.path / "answers.jsonl") as file:
-            asyncio.run(ask_all(config, base_url, model, missing, file, console))
-        answers = {row["key"]: row for row in read_jsonl(stage.path / "answers.jsonl")}
-    verdicts = write_questions(config, stage, problems, answers)
-    console.say(f"rephrase: {len(problems)} questions: " + ", ".join(f"{n} {name}" for name, n in verdicts.items()))
-    console.close()
+    try:
+        summary = rephrase(config, stage, console.progress)
+        for line in summary["skipped_rows"]:
+            console.say(f"rephrase: left out {line}")
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
+        console.say(f"rephrase: {summary['questions']} questions: {counts}")
+    finally:
+        console.close()
 
 
-def key(config: Config, question: str) -> str:
-    """Identity of a request: prompt, model, sampling and question. The same question is asked once."""
+def rephrase(config: Config, stage: StageDir, progress: Progress) -> dict[str, Any]:
+    """Ask what is missing, decide on every question, write the three result files; returns usage.json's content.
+
+    Raises:
+        CurioError: a row cannot be read; the endpoint refuses the key, is down, or answers nothing.
+    """
+    started = time.monotonic()
     settings = config.rephrase
-    model = config.model.path if settings.base_url == LOCAL else settings.model
-    parts = (PROMPT_HASH, model, settings.temperature, settings.max_completion_length, question)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    sampling = (settings.temperature, settings.max_completion_length)
+    skipped: list[str] = []
+    faults: Counter[str] = Counter()
+    with RewriteLog(
+        stage.path / "answers.jsonl", model_name(config), sampling, second_attempt=settings.second_attempt
+    ) as log:
+        questions = dict.fromkeys(problem.question for _, problem in read_questions(config, stage, skipped))
+        missing = [question for question in questions if log.lacks(question)]
+        if missing:
+            with endpoint(config, stage) as base_url:
+                faults = asyncio.run(ask_all(config, base_url, missing, log, progress))
+        summary = write_results(config, stage, log)
+    summary |= {"faults": dict(faults), "skipped_rows": skipped, "seconds": time.monotonic() - started}
+    write_json(stage.path / "usage.json", summary)
+    return summary
+
+
+def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Iterator[tuple[Row, Problem]]:
+    """The rows to clean, as they were found, and their problems.
+
+    Raises:
+        CurioError: a row cannot be read, or the source is this stage's own result.
+    """
+    sources = config.rephrase.data or config.data.train
+    if "rephrase" in sources:
+        raise CurioError(
+            "the questions to clean are this run's cleaned questions", "Set rephrase.data to where they come from."
+        )
+    return read_pairs(config.data, skipped, run_dir=stage.path.parent, sources=sources)
+
+
+async def ask_all(
+    config: Config, base_url: str, questions: list[str], log: RewriteLog, progress: Progress
+) -> Counter[str]:
+    """Ask for all questions, saving each answer as it comes; returns the faults that were overcome, by kind.
+
+    Raises:
+        CurioError: exit code 3 when the endpoint refuses, is down, or answered no question at all.
+    """
+    from curiosft_cli.engine.chat import ChatClient, in_parallel
+
+    settings = config.rephrase
+    done = 0
+    client = ChatClient(
+        base_url,
+        LOCAL if settings.base_url == LOCAL else settings.model,
+        settings.api_key_env,
+        concurrency=settings.concurrency,
+        temperature=settings.temperature,
+        max_tokens=settings.max_completion_length,
+        timeout_s=settings.timeout_s,
+        max_attempts=settings.max_attempts,
+        answered=log.totals()["answers"],
+    )
+    async with client:
+
+        async def one(question: str) -> None:
+            nonlocal done
+            for attempt, row in log.attempts(question):
+                if not is_answer(row):
+                    log.save(attempt, question, await ask(client, attempt, question))
+            done += 1
+            progress(done, len(questions), "rephrase: questions")
+
+        await in_parallel(one, questions, min(settings.concurrency, len(questions)))
+    if not client.answered:
+        reason = next(log.attempts(questions[0]))[1]
+        raise CurioError(
+            f"{base_url} answered none of {len(questions)} questions: {reason and reason['error']}",
+            "Check rephrase.model and rephrase.max_completion_length.",
+            MISSING,
+        )
+    return client.faults
+
+
+async def ask(client: ChatClient, attempt: Attempt, question: str) -> Row:
+    """One answer, or why there is none, as a row of answers.jsonl."""
+    from curiosft_cli.engine.chat import QuestionFailed
+
+    try:
+        answer = asdict(await client.ask(rephrase_message(question) + attempt.addition))
+    except QuestionFailed as failure:
+        return {"error": str(failure)}
+    return {"answer": answer.pop("text"), **answer}
 
 
 @contextmanager
-def endpoint(config: Config, stage: StageDir) -> Generator[tuple[str, str]]:
-    """Base URL and model name to ask; a local server lives as long as the context."""
+def endpoint(config: Config, stage: StageDir) -> Generator[str]:
+    """Base URL to ask; a local server lives as long as the context."""
     if config.rephrase.base_url != LOCAL:
-        yield config.rephrase.base_url, config.rephrase.model
+        yield config.rephrase.base_url
         return
     from curiosft_cli.engine.server import serve
     from curiosft_cli.train.load import load_config
 
-    context = getattr(load_config(config.model.path, config.model), "max_position_embeddings", None) or 8192
+    context = getattr(load_config(config.model.path, config.model), "max_position_embeddings", None) or LOCAL_CONTEXT
     with serve(
         config.model.path,
         name=LOCAL,
         log_file=stage.path / "server.log",
-        max_model_len=min(context, 4096),
+        max_model_len=min(context, LOCAL_CONTEXT),
     ) as base_url:
-        yield base_url, LOCAL
+        yield base_url
 
 
-async def ask_all(
-    config: Config, base_url: str, model: str, questions: dict[str, str], file: JsonLines, console: Console
-) -> None:
-    """Ask for all questions, at most `rephrase.concurrency` at a time, and append each answer as it comes.
-
-    Raises:
-        CurioError: exit code 3 when the endpoint refuses the key or stays out of reach; answers so far are kept.
-    """
-    import openai
-
-    client = _client(config, base_url)
-    gate = asyncio.Semaphore(config.rephrase.concurrency)
-    done = 0
-
-    async def ask(name: str, question: str) -> None:
-        nonlocal done
-        async with gate:
-            row = await _ask(config, client, model, question)
-        file.append({"key": name, **row})
-        done += 1
-        console.progress(done, len(questions), "rephrase: questions")
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for name, question in questions.items():
-                group.create_task(ask(name, question))
-    except* openai.APIStatusError as errors:
-        first = errors.exceptions[0]
-        raise CurioError(f"{base_url} answered: {str(first).splitlines()[0]}", _advice(config), MISSING) from None
-    except* openai.APIConnectionError as errors:
-        reason = errors.exceptions[0].__cause__ or errors.exceptions[0]
-        raise CurioError(f"cannot reach {base_url}: {reason}", _advice(config), MISSING) from None
-    finally:
-        await client.close()
+def write_results(config: Config, stage: StageDir, log: RewriteLog) -> dict[str, Any]:
+    """Write questions.jsonl and rejected.jsonl; returns the counts."""
+    verdicts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    with in_one_step(stage.path / "questions.jsonl") as kept, in_one_step(stage.path / "rejected.jsonl") as rejected:
+        for row, problem in read_questions(config, stage, []):
+            decision = log.decide(problem.question)
+            outcome, reason = decision.verdict.outcome, decision.verdict.reason
+            verdicts[outcome] += 1
+            if outcome != "rejected":
+                kept.append(cleaned_row(config, row, problem, decision))
+            if outcome != "accepted":
+                reasons[reason.partition(":")[0]] += 1
+                answer = decision.answer.get("answer", "")
+                rejected.append(
+                    {
+                        "id": problem.id,
+                        "verdict": outcome,
+                        "reason": reason,
+                        "original_question": problem.question,
+                        "answer": answer,
+                    }
+                )
+    return {"questions": verdicts.total(), "verdicts": dict(verdicts), "reasons": dict(reasons), **log.totals()}
 
 
-async def _ask(config: Config, client: AsyncOpenAI, model: str, question: str) -> dict[str, Any]:
-    started = time.monotonic()
-    response = await client.chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": rephrase_message(question)}],
-        temperature=config.rephrase.temperature,
-        max_tokens=config.rephrase.max_completion_length,
-    )
-    choice = response.choices[0]
-    usage = response.usage
+def cleaned_row(config: Config, row: Row, problem: Problem, decision: Decision) -> Row:
+    """The row as it was found with the new question in its place, the original beside it, and how it came about."""
     return {
-        "answer": choice.message.content or "",
-        "finish_reason": choice.finish_reason,
-        "prompt_tokens": usage.prompt_tokens if usage else 0,
-        "completion_tokens": usage.completion_tokens if usage else 0,
-        "seconds": time.monotonic() - started,
+        "id": problem.id,
+        **with_question(row, decision.question),
+        "original_question": problem.question,
+        "rephrase": {
+            "model": model_name(config),
+            "prompt_hash": decision.attempt.prompt_hash,
+            "time": decision.answer["time"],
+            "tokens": decision.answer.get("completion_tokens", 0),
+            "verdict": decision.verdict.outcome,
+            "reason": decision.verdict.reason,
+            "flags": flags(decision.question),
+        },
     }
 
 
-def _client(config: Config, base_url: str) -> AsyncOpenAI:
-    from openai import AsyncOpenAI
-
-    variable = config.rephrase.api_key_env
-    secret = os.environ.get(variable)
-    if not secret and urlparse(base_url).hostname not in LOOPBACK:
-        raise CurioError(
-            f"the environment variable {variable} is not set", f"export {variable}=..., then run again.", MISSING
-        )
-    return AsyncOpenAI(
-        base_url=base_url,
-        api_key=secret or "none",
-        timeout=config.rephrase.timeout_s,
-        max_retries=config.rephrase.max_attempts - 1,
-    )
+def model_name(config: Config) -> str:
+    """The model that answers: the endpoint's, or the run's own behind a local server."""
+    return config.model.path if config.rephrase.base_url == LOCAL else config.rephrase.model
 
 
-def _advice(config: Config) -> str:
-    return f"Check rephrase.base_url, rephrase.model and {config.rephrase.api_key_env}; finished answers are kept."
-
-
-def write_questions(
-    config: Config, stage: StageDir, problems: list[Problem], answers: dict[str, dict[str, Any]]
-) -> Counter[str]:
-    """Judge the answers and write the three result files; returns how many questions got which verdict."""
-    verdicts: Counter[str] = Counter()
-    kept: list[dict[str, Any]] = []
-    rejected: list[dict[str, Any]] = []
-    for problem in problems:
-        answer = answers[key(config, problem.question)]
-        verdict = judge(problem.question, answer["answer"])
-        verdicts[verdict.outcome] += 1
-        accepted = verdict.outcome == "accepted"
-        kept.append(
-            asdict(problem)
-            | {
-                "question": answer["answer"].strip() if accepted else problem.question,
-                "original_question": problem.question,
-                "rephrase": {
-                    "model": config.model.path if config.rephrase.base_url == LOCAL else config.rephrase.model,
-                    "prompt_hash": PROMPT_HASH,
-                    "verdict": verdict.outcome,
-                    "reason": verdict.reason,
-                },
-            }
-        )
-        if not accepted:
-            rejected.append(
-                {"id": problem.id, "reason": verdict.reason, **asdict(problem), "answer_given": answer["answer"]}
-            )
-    write_text(stage.path / "questions.jsonl", _lines(kept))
-    write_text(stage.path / "rejected.jsonl", _lines(rejected))
-    write_json(
-        stage.path / "usage.json",
-        {
-            "requests": len(answers),
-            "prompt_tokens": sum(row["prompt_tokens"] for row in answers.values()),
-            "completion_tokens": sum(row["completion_tokens"] for row in answers.values()),
-            "verdicts": dict(verdicts),
-        },
-    )
-    return verdicts
-
-
-def _lines(rows: list[dict[str, Any]]) -> str:
-    import json
-
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+@contextmanager
+def in_one_step(path: Path) -> Generator[JsonLines]:
+    """A JSONL file that appears whole, when the context ends well."""
+    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+    partial.unlink(missing_ok=True)
+    with JsonLines(partial) as file:
+        yield file
+    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class GraderPool:
         deadline_s: seconds one item may take before its worker is killed and the item scores 0 with "timeout".
         memory_gib: address space of a worker; exceeding it scores 0 with "oom" or "crash".
         recycle_after: items after which an idle worker is replaced, because the algebra's caches grow.
-        library_timeout_s: seconds for each parse and each comparison inside the worker (rounded up).
+        library_timeout_s: CPU seconds for each parse and each comparison inside the worker.
     """
 
     def __init__(

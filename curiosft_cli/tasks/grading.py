@@ -73,7 +73,7 @@ def grade(
         end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
         grader: "official" scores `answer` by plain Math-Verify on the whole completion, or-ed with a comparison of
             the last box; the format is then not looked at for `answer`, and `strict` needs both.
-        library_timeout_s: seconds that Math-Verify gets for each parse and each comparison (rounded up).
+        library_timeout_s: CPU seconds that Math-Verify gets for each parse and each comparison.
     """
     if not is_gradable(problem, library_timeout_s):
         return Grade(None, None, None, None, "ok", "ungradable_gold")

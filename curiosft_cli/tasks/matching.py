@@ -10,10 +10,12 @@ from curiosft_cli.tasks import symbolic
 from curiosft_cli.tasks.answers import has_bracketed_thousands, normalise, squeeze
 from curiosft_cli.tasks.readings import (
     TEXT,
+    exact_multiple,
     flat_text,
     has_digits_of,
     listed_values,
     named_option,
+    number_list,
     numeral_with_base,
     option,
     plain_number,
@@ -182,16 +184,31 @@ def _is_numeric(side: str) -> bool:
 
 
 def _match_value(answer: str, gold: str, timeout_s: float) -> Verdict:
+    """Decide plain numbers, lists of them, and multiples of a root or of pi exactly; leave the rest to Math-Verify."""
     number, gold_number = plain_number(answer), plain_number(gold)
-    if number is None or gold_number is None:
-        return symbolic.equal(gold, answer, timeout_s)
-    percent, gold_percent = answer.rstrip().endswith("%"), gold.rstrip().endswith("%")
+    if number and gold_number:
+        return _match_numbers(number, gold_number, _is_percent(answer), _is_percent(gold)), "ok"
+    listed, gold_listed = number_list(answer), number_list(gold)
+    if listed and gold_listed and listed[0] == gold_listed[0]:
+        (is_tuple, values), gold_values = listed, gold_listed[1]
+        return (values == gold_values if is_tuple else sorted(values) == sorted(gold_values)), "ok"
+    multiple, gold_multiple = exact_multiple(answer), exact_multiple(gold)
+    if multiple and gold_multiple:
+        return multiple == gold_multiple, "ok"
+    return symbolic.equal(gold, answer, timeout_s)
+
+
+def _match_numbers(number: Number, gold_number: Number, percent: bool, gold_percent: bool) -> bool:
+    """Compare two numbers; where one of them alone is a percentage it may be meant as a share of 1 or of 100."""
     if percent == gold_percent:
-        return _same_number(number, gold_number), "ok"
-    value, exact = gold_number if gold_percent else number
-    readings = ((value, exact), (value / 100, exact))
-    other = number if gold_percent else gold_number
-    return any(_same_number(*((other, r) if gold_percent else (r, other))) for r in readings), "ok"
+        return _same_number(number, gold_number)
+    value, exact = number if percent else gold_number
+    other = gold_number if percent else number
+    return any(_same_number((meant, exact), other) for meant in (value, value / 100))
+
+
+def _is_percent(text: str) -> bool:
+    return text.rstrip().endswith("%")
 
 
 def _same_number(number: Number, gold_number: Number) -> bool:

@@ -26,6 +26,12 @@ _PLAIN = re.compile(
     rf"|(?:(?P<a>\d+\.?\d*|\.\d+)(?:/(?P<b>\d+))?)(?:\\times10\^(?:\{{(?P<power>[+-]?\d{{1,4}})\}}|(?P<digit>\d)))?"
     r"|10\^(?:\{(?P<alone>[+-]?\d{1,4})\}|(?P<one>\d)))(?:\\%)?"
 )
+_IRRATIONAL = r"\\pi|\\sqrt\{\d+\}"
+_MULTIPLE = re.compile(
+    rf"(?P<sign>-?)(?:(?P<whole>\d*)|\\frac\{{(?P<top>\d*)(?P<inner>{_IRRATIONAL})?\}}\{{(?P<low>\d+)\}})"
+    rf"(?P<outer>{_IRRATIONAL})?"
+)
+_TUPLE = re.compile(r"\((.*)\)")
 _MARK = re.compile(r"\\.|[()\[\]{},]", re.DOTALL)
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _ASSIGNMENT = re.compile(r"(?:\s|\\[,; ])*([A-Za-z](?:_(?:\w|\{\w+\}))?)\s*=\s*([^=<>]+)")
@@ -111,6 +117,33 @@ def plain_number(text: str) -> tuple[Fraction, bool] | None:
         return None
     value = top / low * Fraction(10) ** int(power or 0)
     return (-value if match["sign"] == "-" else value), "." not in match[0]
+
+
+def exact_multiple(text: str) -> tuple[str, Fraction] | None:
+    """Return ("pi", q) for a rational multiple q of pi, or ("root", s) for the root of |s| with the sign of s, or None.
+
+    `3\\sqrt{2}` is ("root", 18), `-\\frac{\\sqrt{2}}{2}` is ("root", -1/2), and `2` is ("root", 4).
+    """
+    match = _MULTIPLE.fullmatch(squeeze(text))
+    if not match or (match["inner"] and match["outer"]) or not (match["whole"] or match["outer"] or match["low"]):
+        return None
+    irrational = match["inner"] or match["outer"] or ""
+    if not (match["whole"] or match["top"] or irrational) or (match["low"] and not int(match["low"])):
+        return None
+    factor = Fraction(int(match["whole"] or match["top"] or 1), int(match["low"] or 1))
+    sign = -1 if match["sign"] else 1
+    if irrational == r"\pi":
+        return "pi", sign * factor
+    return "root", sign * factor**2 * int(irrational[6:-1] or 1)
+
+
+def number_list(text: str) -> tuple[bool, list[Fraction]] | None:
+    """Return (is a tuple, its values) for two or more exact numbers in round brackets or in a bare list, or None."""
+    squeezed = squeeze(text)
+    inner = _TUPLE.fullmatch(squeezed)
+    numbers = [plain_number(value) for value in top_level_values(inner[1] if inner else squeezed)]
+    exact = [number[0] for number in numbers if number and number[1]]
+    return (inner is not None, exact) if len(numbers) == len(exact) > 1 and "%" not in squeezed else None
 
 
 def without_variables(answer: str) -> str:

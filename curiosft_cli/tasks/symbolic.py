@@ -1,6 +1,7 @@
 """Math-Verify behind two functions: the only place that imports it, on first use.
 
-It works only in the main thread (its timeouts are alarms), and it is not symmetric: the gold comes first.
+Its own timeouts are off: they count seconds on the wall, so that a busy machine would turn right answers into wrong
+ones, and they cancel an alarm that the caller has set. Ours count CPU seconds. Both are signals: main thread only.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ T = TypeVar("T")
 
 LIBRARY_TIMEOUT_S = 3.0
 
-_TOKEN = re.compile(r"\\(?:begin|end|text|mathrm|mathbb|mathcal|operatorname|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]")
+_TOKEN = re.compile(
+    r"\\(?:begin|end|text|mathrm|mathbb|mathcal|operatorname|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+"
+    r"|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|[A-Za-z]"
+)
 _SUBSCRIPT_COMMAND = re.compile(r"_\{?\\(max|min|odot|oplus|infty)(?![A-Za-z])\s*\}?")
+_INDEXED_E = re.compile(r"(?<![A-Za-z\\])e(?=_)")
+_INDEX_I = re.compile(r"\\(?:sum|prod|cup|cap)|_\s*(?:i|\{[^{}]*i[^{}]*\})")
 _SYMBOL = r"(?:[A-Za-z]|\\(?!frac|d?frac)[A-Za-z]+)(?:_(?:\w|\{\w+\}))?"
 _DERIVATIVE = re.compile(
     rf"\\frac\{{\s*d(?:\^\{{?(\d)\}}?)?\s*({_SYMBOL})(?:\([a-z]\))?\s*\}}\{{\s*d\s*({_SYMBOL})(?(1)\^\{{?\1\}}?)\s*\}}"
 )
-_SPARE_SYMBOLS = ("\\xi", "\\chi", "\\upsilon", "\\kappa", "\\zeta", "\\eta", "\\iota", "\\nu", "\\psi", "\\tau")
+_SPARE_SYMBOLS = r"\xi \chi \upsilon \kappa \zeta \eta \iota \nu \psi \tau \rho \sigma \phi \omega \varphi \beta \alpha"
+_MISREAD = ("E", "I", "d", r"\gamma", r"\Gamma")
+_AGAIN_S = 0.5
 _LIFT_BELOW = 1e-3
 _LIFT_ZERO = 30
 
@@ -37,11 +45,9 @@ def _library() -> Any:
     """Import Math-Verify (0.5 s) and fix what it looks for: LaTeX, with its own removal of units off.
 
     The library would take the `m` of `6m` for metres; and asked for bare expressions too, it reads a number out of
-    LaTeX that it cannot parse. Returns (module, its timeout exception, extraction targets).
+    LaTeX that it cannot parse. Returns (module, extraction targets).
     """
     import math_verify
-    import math_verify.errors
-    import math_verify.utils
     from latex2sympy2_extended import NormalizationConfig
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -49,7 +55,7 @@ def _library() -> Any:
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
     )
     target = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=spelling)
-    return math_verify, math_verify.errors.TimeoutException, (target,)
+    return math_verify, (target,)
 
 
 def load() -> None:
@@ -74,13 +80,13 @@ def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple
             numeric_precision=15,
             strict=True,
             allow_set_relation_comp=False,
-            timeout_seconds=math.ceil(timeout_s),
+            timeout_seconds=None,
             raise_on_error=True,
-        )
+        ),
+        timeout_s,
     )
     if not same and status == "ok" and (exact := _exact_pair(golds[0], answers[0])):
-        timed = _library()[0].utils.timeout(math.ceil(timeout_s))
-        same, status = _guarded(lambda: timed(_agree)(*exact))
+        same, status = _guarded(lambda: _agree(*exact), timeout_s)
     return bool(same), status
 
 
@@ -92,16 +98,16 @@ def can_parse(gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> bool:
 
 def plain_score(completion: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
     """Score a whole completion by Math-Verify with its default configuration, as the official evaluation does."""
-    library, seconds = _library()[0], math.ceil(timeout_s)
+    library = _library()[0]
 
     def score() -> bool:
         readings = [
-            library.parse(text, parsing_timeout=seconds, raise_on_error=True)
+            library.parse(text, parsing_timeout=None, raise_on_error=True)
             for text in (rf"\boxed{{{gold}}}", completion)
         ]
-        return library.verify(*readings, timeout_seconds=seconds, raise_on_error=True)
+        return library.verify(*readings, timeout_seconds=None, raise_on_error=True)
 
-    same, status = _guarded(score)
+    same, status = _guarded(score, timeout_s)
     return bool(same), status
 
 
@@ -111,52 +117,71 @@ def _parse_gold(gold: str, timeout_s: float) -> tuple[tuple[Any, ...], GradeStat
 
 
 def _parse(text: str, timeout_s: float) -> tuple[tuple[Any, ...], GradeStatus]:
-    library, _, targets = _library()
+    library, targets = _library()
     readings, status = _guarded(
-        lambda: library.parse(text, targets, parsing_timeout=math.ceil(timeout_s), raise_on_error=True)
+        lambda: library.parse(text, targets, parsing_timeout=None, raise_on_error=True), timeout_s
     )
-    return tuple(readings or ()), status
+    return tuple(reading for reading in readings or () if not _is_undefined(reading)), status
 
 
-def _guarded(call: Callable[[], T]) -> tuple[T | None, GradeStatus]:
-    """Run the library: its exceptions become a status, and the caller's own alarm, which it cancels, is set again."""
+def _is_undefined(reading: Any) -> bool:
+    from sympy import Basic, nan, zoo
+
+    return isinstance(reading, Basic) and reading.has(nan, zoo)
+
+
+def _guarded(call: Callable[[], T], timeout_s: float) -> tuple[T | None, GradeStatus]:
+    """Run the library for so many CPU seconds; its exceptions become a status."""
     if threading.current_thread() is not threading.main_thread():
-        raise CurioError(
-            "a completion is graded outside the main thread, where Math-Verify cannot time itself", "use GraderPool"
-        )
-    remaining_s, interval_s = signal.getitimer(signal.ITIMER_REAL)
+        raise CurioError("a completion is graded outside the main thread, where it cannot be timed", "use GraderPool")
+    previous = signal.signal(signal.SIGVTALRM, _raise_out_of_time)
+    signal.setitimer(signal.ITIMER_VIRTUAL, timeout_s, _AGAIN_S)
     try:
         return call(), "ok"
-    except _library()[1]:
+    except _OutOfTime:
         return None, "timeout"
     except MemoryError:
         return None, "oom"
     except Exception:
         return None, "parse_error"
     finally:
-        if remaining_s:
-            signal.setitimer(signal.ITIMER_REAL, remaining_s, interval_s)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, previous)
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception, so that the library cannot catch it; raised again in case a bare except did."""
+
+
+def _raise_out_of_time(signum: int, frame: object) -> None:
+    raise _OutOfTime
 
 
 def _distinct_symbols(gold: str, answer: str) -> tuple[str, str]:
-    """Rename what the library would confuse: it lower-cases every symbol, and reads E as Euler's number.
+    """Rename what the library would confuse.
 
-    A capital whose small letter occurs on either side, and every E and every e with an index, becomes a Greek letter
-    that occurs on neither; a derivative becomes a symbol, because the derivative of a symbol is zero to the library.
+    It lower-cases every symbol, reads E, I and gamma as constants and `d x` as one symbol, and cannot read e with an
+    index: these become Greek letters that occur on neither side. A derivative becomes a symbol, because the derivative
+    of a symbol is zero to it, and i becomes the root of -1, because it takes i for a variable.
     """
-    texts = [_DERIVATIVE.sub(_derivative_symbol, _SUBSCRIPT_COMMAND.sub(r"_{\1}", text)) for text in (gold, answer)]
+    texts = [_spelled_symbols(text) for text in (gold, answer)]
     tokens = {token for text in texts for token in _TOKEN.findall(text)}
-    spare = (symbol for symbol in _SPARE_SYMBOLS if not tokens & {symbol, symbol[0] + symbol[1:].title()})
-    names = {t: next(spare, t) for t in sorted(tokens) if t == "E" or (t != t.lower() and t.lower() in tokens)}
-    if any(re.search(r"(?<![A-Za-z\\])e_", text) for text in texts):
-        names["e_"] = next(spare, "e_") + "_"
+    lowered = {token.lower() for token in tokens}
+    spare = (symbol for symbol in _SPARE_SYMBOLS.split() if symbol not in lowered)
+    names = {
+        t: f"{next(spare, t)} " for t in sorted(tokens) if t in _MISREAD or (t != t.lower() and t.lower() in tokens)
+    }
+    if r"\int" in tokens:
+        names.pop("d", None)
+    if "i" in tokens and not any(_INDEX_I.search(text) for text in texts):
+        names["i"] = r"\sqrt{-1}"
+    ours, theirs = (_TOKEN.sub(lambda token: names.get(token[0], token[0]), text) for text in texts)
+    return ours, theirs
 
-    def rename(match: re.Match[str]) -> str:
-        indexed = match[0] + match.string[match.end() : match.end() + 1]
-        symbol = names.get(match[0]) or (names["e_"][:-1] if indexed == "e_" and "e_" in names else None)
-        return f"{symbol} " if symbol else match[0]
 
-    return _TOKEN.sub(rename, texts[0]), _TOKEN.sub(rename, texts[1])
+def _spelled_symbols(text: str) -> str:
+    text = _INDEXED_E.sub(r"\\varrho ", _SUBSCRIPT_COMMAND.sub(r"_{\1}", text))
+    return _DERIVATIVE.sub(_derivative_symbol, text)
 
 
 def _exact_pair(gold: Any, answer: Any) -> tuple[Any, Any] | None:
@@ -190,7 +215,7 @@ def _lifting_power(gold: str, timeout_s: float) -> int:
 
     for reading in _parse_gold(gold, timeout_s)[0]:
         if isinstance(reading, Expr) and reading.is_number:
-            size, _ = _guarded(lambda value=reading: abs(complex(value.evalf())))
+            size, _ = _guarded(lambda value=reading: abs(complex(value.evalf())), timeout_s)
             if size == 0:
                 return _LIFT_ZERO
             return -math.floor(math.log10(size)) if size and size < _LIFT_BELOW else 0

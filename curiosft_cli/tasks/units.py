@@ -6,7 +6,8 @@ import re
 
 from curiosft_cli.tasks.readings import TEXT, top_level_values
 
-# One line per unit: its spellings. Two different lines contradict each other.
+# One line per unit: its name (a sum of names for a compound), then its other spellings.
+# Answers whose names differ contradict each other.
 _SPELLINGS = """
 mm millimeter millimeters millimetre millimetres
 cm centimeter centimeters centimetre centimetres
@@ -34,8 +35,8 @@ month months
 year years
 dollar dollars usd
 cent cents
-mph
-kmh kmph
+mile+h mph
+km+h kmh kmph
 degree degrees
 radian radians rad
 hz hertz
@@ -46,9 +47,9 @@ volt volts
 mol mole moles
 angstrom angstroms
 """
-_UNITS = {spelling: line.split()[0] for line in _SPELLINGS.strip().splitlines() for spelling in line.split()}
+_UNITS = {name: line.split()[0].split("+") for line in _SPELLINGS.strip().splitlines() for name in line.split()}
 _COUNTED = ("units", "unit", "people", "students", "ways", "times", "points", "sides", "square", "sq", "cubic")
-_WORD = "|".join(sorted((w for w in [*_UNITS, *_COUNTED] if len(w) > 1), key=len, reverse=True))
+_WORD = "|".join(sorted((w for w in [*_UNITS, *_COUNTED] if w.isalpha() and len(w) > 1), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d|\{?\\circ\}?))?"
 _FONT = r"\\(?:text(?:rm|normal|bf|it|sf)?|mathrm|mbox|hbox|operatorname)"
 _GROUP = rf"(?:\\mu\s*)?{_FONT}\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_POWER}"
@@ -89,5 +90,5 @@ def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:
     names = re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|\\circ", " ", match[0]))
     if match.re is _TEXT_UNIT and any(n in _CONNECTIVES or (len(n) == 1 and n not in _UNIT_LETTERS) for n in names):
         return value
-    found.update(_UNITS[name.lower()] for name in names if name.lower() in _UNITS)
+    found.update(part for name in names for part in _UNITS.get(name.lower(), ()))
     return core

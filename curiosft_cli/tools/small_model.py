@@ -76,4 +76,6 @@ def _unpack(gguf: Path, folder: Path) -> None:
         **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    assert tokenizer is not None  # the file carries one
+    tokenizer.save_pretrained(folder)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
 from curiosft_cli.run.errors import GUARD, CurioError
@@ -198,9 +198,11 @@ class Loop:
         return f"{self.dtype_name} products, {processes} process(es) on {self.accelerator.device.type}"
 
     @property
-    def dtype_name(self) -> str:
-        """`float32` or `bfloat16`: the precision of the large products."""
-        return str(self.student_module.compute_dtype).removeprefix("torch.")
+    def dtype_name(self) -> Literal["float32", "bfloat16"]:
+        """The precision of the large products."""
+        import torch
+
+        return "bfloat16" if self.student_module.compute_dtype == torch.bfloat16 else "float32"
 
     @property
     def student_module(self) -> Student:

@@ -112,7 +112,8 @@ def test_the_four_stages_run_and_a_second_time_are_skipped(recipe: Path) -> None
     for stage, step in (("sft", 6), ("rl", 2)):
         checkpoint = run / stage / f"checkpoint-{step}"
         assert AutoModelForCausalLM.from_pretrained(checkpoint).config.vocab_size
-        assert AutoTokenizer.from_pretrained(checkpoint).chat_template
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        assert tokenizer is not None and tokenizer.chat_template
     rollouts = metrics(run / "rl")
     assert [row["step"] for row in rollouts] == [1, 2]
     # float32 on both sides: the engine's log-probabilities are the trainer's.

@@ -171,6 +171,28 @@ REFUSED = {
     r"1/8": [r"\cos(\pi/7)\cos(2\pi/7)\cos(4\pi/7)"],
     r"4": [r"(1+i)^4"],
     r"262537412640768744": [r"e^{\pi\sqrt{163}}"],
+    r"m_{p} c^{2}\left(\gamma^{2}-1\right) \sin ^{2} \theta": [
+        r"m_{p} c^{2}\left(\gamma^{2}-3\right) \sin ^{2} \theta",
+    ],
+    r"\gamma^2": [r"\gamma"],
+    r"I^2 R": [r"I R"],
+    r"I_1+I_2": [r"2I_1"],
+    r"I_1-I_2": [r"0"],
+    r"e_1+e_2": [r"2e_1"],
+    r"E_1-E_2": [r"0"],
+    r"d x": [r"x d^2"],
+    r"\frac{e^{2 i t}}{(2+2 i)}": [r"\frac{(1+i)e^{2it}}{4}"],
+    r"1+\sqrt{3} i": [r"2(\cos 60^\circ + i \sin 60^\circ)"],
+    r"1+2i": [r"1+2j"],
+    r"a_i": [r"a_j"],
+    r"\frac{d v}{d t}": [r"v'"],
+    r"m \frac{d v}{d t}+b v=f": [r"f = bv - m\frac{dv}{dt}"],
+    r"\Delta x": [r"\delta x"],
+    r"\hbar \omega(v+1 / 2)-\frac{E_{0}^{2} e^{2}}{2 m \omega^{2}}": [
+        r"\hbar\omega(v+\frac12) - \frac{e^2E_0^2}{m\omega^2}",
+    ],
+    r"\Gamma(5)": [r"24"],
+    r"i": [r"I"],
 }
 # fmt: on
 

@@ -1,0 +1,297 @@
+"""Ask an OpenAI-compatible endpoint many questions at once, and lose none to its bad days.
+
+A fault of the moment (408, 409, 429, 5xx, a dropped connection, silence, an empty answer) is tried again with
+exponential back-off; an answer cut at its limit is asked again with a larger one; a question that the endpoint refuses
+(400, 413, 422) concerns that question alone; a refused key or an unknown model (401 to 404) stops everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from curiosft_cli.engine.endpoint import read_key, retry_after_s
+from curiosft_cli.engine.gate import Gate
+from curiosft_cli.run.errors import MISSING, CurioError
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+
+T = TypeVar("T")
+
+STOPS = frozenset({401, 402, 403, 404})
+PASSING = frozenset({408, 409, 425, 429})
+OVERLOAD = frozenset({429, 503, 529})
+NO_QUOTA = "insufficient_quota"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        text: what the model wrote.
+        truncated: it was cut at its token limit, also at the larger one.
+        prompt_tokens: as the endpoint counts.
+        completion_tokens: as the endpoint counts, without those of earlier tries.
+        tries: requests that it took.
+        seconds: duration of the request that succeeded, in seconds.
+    """
+
+    text: str
+    truncated: bool
+    prompt_tokens: int
+    completion_tokens: int
+    tries: int
+    seconds: float
+
+
+class QuestionFailed(Exception):
+    """One question got no answer; the message says why. The others go on."""
+
+
+class Fault(Exception):
+    """One try failed in a way that may pass.
+
+    Args:
+        kind: its name in the counts, e.g. "429".
+        detail: what happened.
+        retry_after_s: the wait that the endpoint asks for, in seconds.
+        overload: fewer requests at once may help.
+        alive: the endpoint did answer, so the fault is the question's.
+        unreachable: no connection could be made.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        retry_after_s: float = 0.0,
+        overload: bool = False,
+        alive: bool = False,
+        unreachable: bool = False,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+        self.overload = overload
+        self.alive = alive
+        self.unreachable = unreachable
+
+
+class ChatClient:
+    """A model behind an OpenAI-compatible endpoint; use it as an asynchronous context.
+
+    Args:
+        base_url: the endpoint, without credentials.
+        model: the model's name there.
+        api_key_env: environment variable with the key; only a loopback address may do without.
+        concurrency: requests in flight at most; overload lowers the number for a while.
+        temperature: sampling temperature.
+        max_tokens: longest answer, in tokens.
+        timeout_s: longest wait for one request, in seconds.
+        max_attempts: tries of one question.
+        answered: questions that this endpoint has answered before.
+        enlargements: how often a cut answer is asked again with twice the limit.
+        backoff_s: first wait before a new try, in seconds; doubled every time.
+        longest_backoff_s: bound of that wait, in seconds.
+        hopeless: refusals, without any answer, that stop the run.
+        outage: questions given up in a row that stop the run.
+
+    Raises:
+        CurioError: the address is not one (exit code 2), or the key is missing (exit code 3).
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key_env: str,
+        *,
+        concurrency: int = 64,
+        temperature: float = 0.0,
+        max_tokens: int = 2048,
+        timeout_s: float = 120.0,
+        max_attempts: int = 6,
+        answered: int = 0,
+        enlargements: int = 1,
+        backoff_s: float = 1.0,
+        longest_backoff_s: float = 60.0,
+        hopeless: int = 20,
+        outage: int = 3,
+    ) -> None:
+        from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI, DefaultAioHttpClient
+
+        self._url, self._model, self._variable = base_url, model, api_key_env
+        self._secret = read_key(base_url, api_key_env)
+        self._temperature, self._max_tokens, self._enlargements = temperature, max_tokens, enlargements
+        self._timeout_s, self._max_attempts = timeout_s, max_attempts
+        self._backoff_s, self._longest_backoff_s = backoff_s, longest_backoff_s
+        self._hopeless, self._outage = hopeless, outage
+        self._gate = Gate(concurrency)
+        self._given_up_in_row = 0
+        self.answered = answered
+        self.refused = 0
+        self.faults: Counter[str] = Counter()
+        limits = type(DEFAULT_CONNECTION_LIMITS)(max_connections=concurrency, max_keepalive_connections=concurrency)
+        # One deadline of our own around the whole request; the transport's own would each cover a part of it.
+        self._client = AsyncOpenAI(
+            base_url=base_url,
+            api_key=self._secret or "none",
+            timeout=None,
+            max_retries=0,
+            http_client=DefaultAioHttpClient(limits=limits, timeout=None),
+        )
+
+    async def __aenter__(self) -> ChatClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def ask(self, prompt: str) -> Answer:
+        """The answer to one user message.
+
+        Raises:
+            QuestionFailed: this question gets no answer.
+            CurioError: exit code 3 when the endpoint refuses everybody or is down.
+        """
+        limit, largest = self._max_tokens, self._max_tokens << self._enlargements
+        cut: Answer | None = None
+        tries = counted = 0
+        while True:
+            answered = self.answered
+            tries, counted = tries + 1, counted + 1
+            try:
+                answer = await self._try(prompt, limit, tries)
+            except QuestionFailed:
+                if cut:
+                    return cut  # the larger limit does not fit into the model's context
+                self.refused += 1
+                if self.refused >= self._hopeless and not self.answered:
+                    raise self._stopped(f"refuses every question, {self.refused} so far") from None
+                raise
+            except Fault as fault:
+                self.faults[fault.kind] += 1
+                if fault.overload and self.answered > answered:
+                    counted -= 1  # the others get through: this one is only waiting its turn
+                if counted >= self._max_attempts:
+                    raise self._gave_up(fault, tries, others=self.answered > answered) from None
+                await asyncio.sleep(self._delay_s(counted, fault))
+                continue
+            self.answered, self._given_up_in_row = self.answered + 1, 0
+            if not answer.truncated or limit >= largest:
+                return answer
+            self.faults["length"] += 1
+            cut, limit = answer, limit * 2
+
+    async def _try(self, prompt: str, limit: int, tries: int) -> Answer:
+        """One request."""
+        async with self._gate:
+            started = time.monotonic()
+            try:
+                response = await self._send(prompt, limit)
+            except Fault as fault:
+                if fault.overload:
+                    self._gate.shrink(started)
+                    self._gate.close_for(fault.retry_after_s)
+                raise
+        self._gate.grow()
+        return self._read(response, tries, time.monotonic() - started)
+
+    def _read(self, response: Any, tries: int, seconds: float) -> Answer:
+        """The answer in a response's JSON."""
+        choices = response.get("choices") if isinstance(response, Mapping) else None
+        if not choices:
+            raise Fault("empty", "an answer without a choice", alive=True)
+        text = (choices[0].get("message") or {}).get("content") or ""
+        reason = choices[0].get("finish_reason")
+        if not text.strip() and reason != "length":
+            if reason == "content_filter":
+                raise QuestionFailed("the endpoint's content filter")
+            raise Fault("empty", "an empty answer", alive=True)
+        usage = response.get("usage") or {}
+        spent = (usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+        return Answer(text, reason == "length", *spent, tries, seconds)
+
+    async def _send(self, prompt: str, limit: int) -> object:
+        import openai
+
+        body = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": self._temperature,
+            "max_tokens": limit,
+        }
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                # The typed method checks and converts both bodies, which takes half of the client's processor time.
+                return await self._client.post("/chat/completions", body=body, cast_to=object)
+        except TimeoutError:
+            raise Fault("timeout", f"no answer in {self._timeout_s:g} s") from None
+        except openai.APIStatusError as error:
+            raise self._meaning(error) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            unreachable = type(cause).__name__ == "ConnectError"
+            raise Fault("connection", str(cause) or type(cause).__name__, unreachable=unreachable) from None
+        except (openai.APIResponseValidationError, json.JSONDecodeError):
+            raise Fault("not JSON", "an answer that is not JSON") from None
+        except UnicodeEncodeError:
+            raise QuestionFailed("the question is not Unicode text") from None
+
+    def _meaning(self, error: APIStatusError) -> Exception:
+        """What a status code means for this question and for the run."""
+        status, said = error.status_code, self._redacted(error.message)
+        if status in STOPS or error.code == NO_QUOTA:
+            return self._stopped(f"answered {status}: {said}")
+        if status in PASSING or status >= 500:
+            wait_s = retry_after_s(error.response.headers.get("retry-after"), time.time())
+            return Fault(str(status), f"{status}: {said}", retry_after_s=wait_s, overload=status in OVERLOAD)
+        return QuestionFailed(f"{status}: {said}")
+
+    def _gave_up(self, fault: Fault, tries: int, *, others: bool) -> Exception:
+        """Whether a question that ran out of tries is alone with its trouble."""
+        if not fault.alive:
+            self._given_up_in_row += 1
+            if self._given_up_in_row >= self._outage or (fault.unreachable and not others):
+                return self._stopped(f"keeps failing ({self._redacted(str(fault))})")
+        return QuestionFailed(f"gave up after {tries} tries: {self._redacted(str(fault))}")
+
+    def _delay_s(self, tries: int, fault: Fault) -> float:
+        """Exponential back-off with jitter, in seconds; never less than the endpoint asks for."""
+        bound = min(self._longest_backoff_s, self._backoff_s * 2.0 ** (tries - 1))
+        return fault.retry_after_s + bound * random.uniform(0.5, 1.0)
+
+    def _stopped(self, what: str) -> CurioError:
+        advice = f"Check the address, the model '{self._model}' and {self._variable}; finished answers are kept."
+        return CurioError(f"{self._url} {what}", advice, MISSING)
+
+    def _redacted(self, text: str, longest: int = 300) -> str:
+        """One line of what an endpoint said, without the key if it repeats it."""
+        line = " ".join(text.split())[:longest]
+        return line.replace(self._secret, "***") if self._secret else line
+
+
+async def in_parallel(work: Callable[[T], Awaitable[None]], items: Iterable[T], workers: int) -> None:
+    """Do `work` on every item, `workers` at a time; the first `CurioError` ends all and is raised."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(worker())
+    except ExceptionGroup as errors:
+        known = errors.subgroup(CurioError)
+        raise (known.exceptions[0] if known else errors) from None

@@ -1,0 +1,131 @@
+"""Log-probabilities through the chunked head without a gradient: of any model, and of the tempered teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curiosft_cli.objectives.temperature import TemperatureSettings, solve
+from curiosft_cli.objectives.tokens import entropy as entropy_of
+from curiosft_cli.train.head_chunks import HeadProduct, cat_rows, detached, entropy_, select_top_, softmax_and_logp
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Log-probabilities [N] of the labels in nats, and, where asked for, entropies [N] and nucleus masses [N]."""
+
+    logp: Tensor
+    entropy: Tensor | None
+    kept_mass: Tensor | None
+
+
+@dataclass(frozen=True)
+class TeacherRows:
+    """The tempered teacher on the labels.
+
+    Attributes:
+        logp: [N] float32, log pi_tch(y; tau), full vocabulary, in nats.
+        tau: [N] float32.
+        entropy: [N] float32, top-k entropy at temperature 1, in nats.
+        target: [N] float32, entropy aimed at, in nats.
+        status: [N] int8, see `objectives.temperature`.
+    """
+
+    logp: Tensor
+    tau: Tensor
+    entropy: Tensor
+    target: Tensor
+    status: Tensor
+
+
+def head_logp(
+    hidden: Tensor,
+    head_weight: Tensor,
+    labels: Tensor,
+    *,
+    chunk: int = 1024,
+    compute_dtype: torch.dtype = torch.float32,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    top_p: float | None = None,
+) -> ScoredRows:
+    """Log-probabilities of N labels without a gradient; with `top_p`, also the mass of each nucleus.
+
+    Arguments as for `fused_head`. `top_p`: the nucleus is the smallest set of most likely tokens that reaches it.
+    """
+    with detached(hidden.device):
+        head = HeadProduct(hidden, head_weight, chunk, compute_dtype, temperature)
+        logps, entropies, masses = [], [], []
+        for rows in head.chunks():
+            logits = head.logits(rows)
+            probabilities = head.buffer("probabilities", rows) if entropy else logits
+            logp, *scale = softmax_and_logp(logits, labels[rows], out=probabilities)
+            logps.append(logp)
+            if entropy:
+                entropies.append(entropy_(logits, probabilities, *scale))
+            if top_p is not None:
+                masses.append(_nucleus_mass_(probabilities, top_p))
+        return ScoredRows(
+            cat_rows(logps, hidden.device),
+            cat_rows(entropies, hidden.device) if entropy else None,
+            cat_rows(masses, hidden.device) if top_p is not None else None,
+        )
+
+
+def teacher_logp(
+    hidden: Tensor,
+    head_weight: Tensor,
+    labels: Tensor,
+    settings: TemperatureSettings,
+    *,
+    chunk: int = 1024,
+    compute_dtype: torch.dtype = torch.float32,
+) -> TeacherRows:
+    """log pi_tch(y; tau) of N labels (Eq. 4), tau from Eq. 7 and 8 per token; no gradient, same buffers."""
+    with detached(hidden.device):
+        head = HeadProduct(hidden, head_weight, chunk, compute_dtype)
+        return joined_rows(
+            [tempered_rows_(head.logits(rows), labels[rows], settings) for rows in head.chunks()], hidden.device
+        )
+
+
+def tempered_rows_(logits: Tensor, labels: Tensor, settings: TemperatureSettings) -> TeacherRows:
+    """The teacher's rows of one chunk; overwrites `logits`, and nothing it does depends on their order in a row."""
+    chosen = logits.gather(1, labels[:, None]).squeeze(1)
+    top, region = select_top_(logits, settings.topk)
+    highest = top.amax(-1)
+    solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(logits, rows))
+    logits.mul_(solution.tau.reciprocal()[:, None])
+    torch.softmax(logits, -1, out=logits)
+    logp = (chosen - highest) / solution.tau + region.amax(-1).log_()
+    return TeacherRows(logp, solution.tau, solution.entropy, solution.target, solution.status)
+
+
+def _full_entropy(logits: Tensor, rows: Tensor, block: int = 16) -> Tensor:
+    """Entropies [M] of the given rows of `logits`, a few copied at a time."""
+    return torch.cat([entropy_of(logits[part]) for part in rows.split(block)])
+
+
+def joined_rows(parts: list[TeacherRows], device: torch.device) -> TeacherRows:
+    def joined(name: str) -> Tensor:
+        return cat_rows([getattr(part, name) for part in parts], device)
+
+    return TeacherRows(joined("logp"), joined("tau"), joined("entropy"), joined("target"), joined("status").char())
+
+
+def _nucleus_mass_(probabilities: Tensor, top_p: float, enough: int = 512, block: int = 16) -> Tensor:
+    """Probability [c] of the smallest set of tokens that reaches `top_p`; reorders the rows.
+
+    Looks at the `enough` largest first, and at more only where these do not reach `top_p`.
+    """
+
+    top, _ = select_top_(probabilities, enough)
+    ordered = top.sort(-1, descending=True).values
+    mass = (ordered * (ordered.cumsum(-1) - ordered < top_p)).sum(-1)
+    if enough < probabilities.shape[1]:
+        short = (top.sum(-1) < top_p).nonzero().squeeze(-1)
+        for rows in short.split(block):
+            mass[rows] = _nucleus_mass_(probabilities[rows], top_p, 8 * enough)
+    return mass

@@ -1,0 +1,44 @@
+"""Which engine opens, in which number format, and what a missing vLLM says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from curiosft_cli.engine import vllm
+from curiosft_cli.engine.device import resolve_dtype
+from curiosft_cli.engine.open import open_engine
+from curiosft_cli.engine.transformers import TransformersEngine
+from curiosft_cli.run.errors import MISSING, CurioError
+
+
+@pytest.fixture
+def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm, "vllm_installed", lambda: False)
+
+
+@pytest.mark.usefixtures("no_vllm")
+def test_vllm_asked_for_and_missing_names_the_installation(tiny_model: Path) -> None:
+    with pytest.raises(CurioError, match="pip install") as raised:
+        open_engine("vllm", tiny_model, max_model_len=32)
+    assert raised.value.exit_code == MISSING
+
+
+@pytest.mark.usefixtures("no_vllm")
+def test_auto_falls_back_to_transformers(tiny_model: Path) -> None:
+    engine = open_engine("auto", tiny_model, max_model_len=32, dtype="float32")
+    assert isinstance(engine, TransformersEngine)
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"), [("fpu avx2 avx512_bf16 ssse3", "bfloat16"), ("fpu avx2 avx512f", "float32")]
+)
+def test_auto_dtype_asks_the_processor(flags: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "cpuinfo").write_text(f"flags\t: {flags}\n")
+    assert resolve_dtype("auto", tmp_path / "cpuinfo") == dtype
+    assert resolve_dtype("auto", tmp_path / "absent") == "float32"
+    assert resolve_dtype("bfloat16", tmp_path / "absent") == "bfloat16"

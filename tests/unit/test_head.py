@@ -1,0 +1,315 @@
+"""The chunked head against plain autograd on full logits, and what it promises beyond the numbers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, BoundObjective, TokenRows
+from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
+from curiosft_cli.objectives.tokens import entropy, label_logp, tempered_logp
+from curiosft_cli.train.head import fused_head, head_logp, release_buffers, teacher_logp
+
+TOKENS, HIDDEN, VOCABULARY = 11, 8, 50
+EVERY = [
+    pytest.param(objective.bind(**params), id="-".join([name, *map(str, params.values())]))
+    for table in (SFT_OBJECTIVES, RL_OBJECTIVES)
+    for name, objective in table.items()
+    for params in {
+        "kl": [{"kl_kind": kind} for kind in ("reverse", "forward", "k3")],
+        "gem": [{"gem_h": h} for h in ("logsigmoid", "linear")],
+        "entropy_top": [{"denominator": d} for d in ("all", "selected")],
+        "luffy": [{}, {"entropy_coef": 0.0}],
+    }.get(name, [{}])
+]
+
+
+def problem(seed: int = 0, tokens: int = TOKENS) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    labels = torch.randint(VOCABULARY, (tokens,), generator=generator)
+    hidden, weight = normal(tokens, HIDDEN), normal(VOCABULARY, HIDDEN)
+    return {
+        "hidden": hidden,
+        "weight": weight,
+        "labels": labels,
+        "base": hidden + 0.3 * normal(tokens, HIDDEN),
+        "weights": torch.rand(tokens, generator=generator) / max(tokens, 1),
+        "old": label_logp((hidden + 0.1 * normal(tokens, HIDDEN)) @ weight.t(), labels),
+        "advantage": normal(tokens),
+        "expert": torch.arange(tokens) % 2 == 0,
+        "selected": torch.arange(tokens) % 3 == 0,
+    }
+
+
+def extra_of(data: dict[str, Tensor], objective: BoundObjective) -> dict[str, Tensor]:
+    given_to = {"teacher_logp": data["old"], "old_logp": data["old"], "ref_logp": data["old"]} | data
+    return {name: given_to[name] for name in objective.needs - {"logits", "ref_logits", "entropy"}}
+
+
+def by_autograd(data: dict[str, Tensor], objective: BoundObjective, temperature: float = 1.0) -> tuple[Tensor, ...]:
+    hidden, weight = data["hidden"].clone().requires_grad_(), data["weight"].clone().requires_grad_()
+    logits = hidden @ weight.t() / temperature
+    base = (data["base"] @ data["weight"].t()).detach()
+    rows = TokenRows(
+        label_logp(logits, data["labels"]), data["labels"], extra_of(data, objective), entropy(logits), logits, base
+    )
+    terms = objective.fn(rows).terms
+    loss = torch.stack([(term * data["weights"] * (i + 1)).sum() for i, term in enumerate(terms)]).sum()
+    return (loss.detach(), *torch.autograd.grad(loss, (hidden, weight)), rows.logp.detach(), entropy(logits).detach())
+
+
+def by_head(data: dict[str, Tensor], objective: BoundObjective, **options: Any) -> tuple[Tensor, ...]:
+    hidden, weight = data["hidden"].clone().requires_grad_(), data["weight"].clone().requires_grad_()
+    loss, seen = fused_head(
+        hidden,
+        weight,
+        data["labels"],
+        objective,
+        extra=extra_of(data, objective),
+        weights=[data["weights"] * (i + 1) for i in range(len(objective.terms))],
+        entropy=True,
+        reference=(data["base"], data["weight"]) if "ref_logits" in objective.needs else None,
+        **options,
+    )
+    loss.backward()
+    assert hidden.grad is not None and weight.grad is not None and seen.entropy is not None
+    return loss.detach(), hidden.grad, weight.grad, seen.logp, seen.entropy
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("objective", EVERY)
+def test_equals_autograd_on_full_logits(objective: BoundObjective, temperature: float, chunk: int) -> None:
+    data = problem()
+    want = by_autograd(data, objective, temperature)
+    got = by_head(data, objective, temperature=temperature, chunk=chunk)
+    for ours, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("objective", EVERY)
+def test_bfloat16_products_stay_near_float32(objective: BoundObjective) -> None:
+    """bf16 keeps 8 bits: gradients within a few percent of their length, in the parameters' own dtype."""
+    data = problem(1)
+    want, got = by_head(data, objective), by_head(data, objective, compute_dtype=torch.bfloat16)
+    for ours, theirs in zip(got[1:3], want[1:3], strict=True):
+        assert ours.dtype == theirs.dtype
+        assert (ours - theirs).norm() < 0.06 * theirs.norm()
+    torch.testing.assert_close(got[4], want[4], rtol=0.05, atol=0.05)
+    low = {name: value.bfloat16() if name in ("hidden", "weight", "base") else value for name, value in data.items()}
+    assert {grad.dtype for grad in by_head(low, objective, compute_dtype=torch.bfloat16)[1:3]} == {torch.bfloat16}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 100), st.integers(1, 40), st.integers(1, 50))
+def test_the_chunk_size_does_not_matter(seed: int, tokens: int, chunk: int) -> None:
+    data, objective = problem(seed, tokens), SFT_OBJECTIVES["curio"].bind()
+    for ours, theirs in zip(by_head(data, objective, chunk=chunk), by_head(data, objective), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", EVERY)
+def test_no_tokens_give_a_connected_zero(objective: BoundObjective) -> None:
+    loss, by_hidden, by_weight, logp, _ = by_head(problem(tokens=0) | {"entropy": torch.zeros(0)}, objective)
+    assert float(loss) == 0.0 and logp.shape == (0,) and by_hidden.shape == (0, HIDDEN)
+    assert by_weight.shape == (VOCABULARY, HIDDEN) and not by_weight.any()
+
+
+def test_no_tokens_have_empty_rows() -> None:
+    data = problem(tokens=0)
+    place = data["hidden"], data["weight"], data["labels"]
+    assert teacher_logp(*place, TemperatureSettings()).status.dtype == torch.int8
+    scored = head_logp(*place, entropy=True, top_p=0.9)
+    assert scored.entropy is not None and scored.kept_mass is not None
+    assert scored.logp.shape == scored.entropy.shape == scored.kept_mass.shape == (0,)
+
+
+def test_what_comes_from_above_scales_the_gradients_once() -> None:
+    data, objective = problem(), SFT_OBJECTIVES["sft"].bind()
+    want = by_head(data, objective)
+    hidden = data["hidden"].clone().requires_grad_()
+    loss, _ = fused_head(hidden, data["weight"], data["labels"], objective, extra={}, weights=data["weights"])
+    (loss * -2.5).backward(retain_graph=True)
+    torch.testing.assert_close(hidden.grad, -2.5 * want[1])
+    with pytest.raises(RuntimeError, match="second forward"):
+        loss.backward()
+
+
+def test_frozen_head_and_no_grad() -> None:
+    data, objective = problem(), SFT_OBJECTIVES["sft"].bind()
+    arguments: dict[str, Any] = {"extra": {}, "weights": data["weights"]}
+    weight = data["weight"].clone().requires_grad_()
+    loss, _ = fused_head(data["hidden"], weight, data["labels"], objective, **arguments)
+    loss.backward()
+    torch.testing.assert_close(weight.grad, by_head(data, objective)[2])
+    with torch.no_grad():
+        value, seen = fused_head(data["hidden"], weight, data["labels"], objective, entropy=True, **arguments)
+    assert not value.requires_grad and float(value) == pytest.approx(float(loss))
+    torch.testing.assert_close(seen.entropy, entropy(data["hidden"] @ data["weight"].t()))
+
+
+def test_tied_head_and_accumulation() -> None:
+    """One matrix as embedding and head, gradients of two micro-batches added, equal one batch by autograd."""
+    torch.manual_seed(0)
+    embedding, body = nn.Embedding(VOCABULARY, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+    tokens, labels = torch.randint(VOCABULARY, (10,)), torch.randint(VOCABULARY, (10,))
+    for part in (slice(0, 4), slice(4, 10)):
+        hidden = body(embedding(tokens[part]))
+        loss, _ = fused_head(
+            hidden,
+            embedding.weight,
+            labels[part],
+            SFT_OBJECTIVES["sft"].bind(),
+            extra={},
+            weights=torch.full((part.stop - part.start,), 0.1),
+            chunk=3,
+        )
+        loss.backward()
+    got = [parameter.grad for parameter in (embedding.weight, *body.parameters())]
+    logits = body(embedding(tokens)) @ embedding.weight.t()
+    want = torch.autograd.grad(-label_logp(logits, labels).mean(), [embedding.weight, *body.parameters()])
+    for ours, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_autocast_does_not_reach_the_head() -> None:
+    data, objective = problem(), SFT_OBJECTIVES["curio"].bind()
+    want = by_head(data, objective)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = by_head(data, objective)
+    for ours, theirs in zip(got, want, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("topk", [5, 64])
+@pytest.mark.parametrize("tau_mode", ["adaptive", "fixed"])
+def test_teacher_equals_the_plain_functions(tau_mode: Any, topk: int) -> None:
+    data = problem(2, tokens=40)
+    chosen = TemperatureSettings(tau_mode=tau_mode, topk=topk, low_entropy_guard=0.2)
+    hidden = data["hidden"] * torch.linspace(0.2, 4.0, 40)[:, None]  # unsure to sure
+    logits = hidden @ data["weight"].t()
+    want = solve_logits(logits, chosen)
+    got = teacher_logp(hidden, data["weight"], data["labels"], chosen, chunk=7)
+    torch.testing.assert_close(got.tau, want.tau, rtol=0, atol=1e-4)
+    torch.testing.assert_close(got.entropy, want.entropy, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.target, want.target, rtol=1e-4, atol=1e-5)
+    assert torch.equal(got.status, want.status)
+    if tau_mode == "adaptive":
+        assert len(got.status.unique()) > 2
+    by_hand = tempered_logp(logits, got.tau).gather(1, data["labels"][:, None]).squeeze(1)
+    torch.testing.assert_close(got.logp, by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_self_teacher_is_the_teacher_on_the_same_weights() -> None:
+    data, chosen = problem(), TemperatureSettings(topk=5)
+    place = data["hidden"], data["weight"], data["labels"]
+    teacher, objective = teacher_logp(*place, chosen), SFT_OBJECTIVES["curio"].bind()
+    separate = fused_head(*place, objective, extra={"teacher_logp": teacher.logp}, weights=data["weights"])[0]
+    own, seen = fused_head(*place, objective, extra={}, weights=data["weights"], self_teacher=chosen, chunk=4)
+    torch.testing.assert_close(own, separate)
+    assert seen.teacher is not None
+    torch.testing.assert_close(seen.teacher.logp, teacher.logp)
+    assert torch.equal(seen.teacher.status, teacher.status)
+
+
+def test_teacher_rows_made_in_inference_mode_can_train() -> None:
+    release_buffers()  # so that the buffers are made inside, too
+    data, objective = problem(), RL_OBJECTIVES["grpo"].bind()
+    with torch.inference_mode():
+        hidden = data["hidden"] * 1.0
+        rows = teacher_logp(hidden, data["weight"], data["labels"], TemperatureSettings(topk=5))
+        scored = head_logp(hidden, data["weight"], data["labels"])
+    weight = data["weight"].clone().requires_grad_()
+    loss, _ = fused_head(
+        data["hidden"],
+        weight,
+        data["labels"],
+        objective,
+        extra={"old_logp": scored.logp, "advantage": rows.logp * 1.0},
+        weights=data["weights"],
+    )
+    loss.backward()
+    assert weight.grad is not None and weight.grad.any()
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("vocabulary", [50, 3000])
+def test_nucleus_mass(vocabulary: int, top_p: float) -> None:
+    """The smallest set of most likely tokens that reaches top_p; 3000 flat tokens need more than the quick look."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(6, 4, generator=generator), torch.randn(vocabulary, 4, generator=generator)
+    if vocabulary > 512:
+        hidden[0] = 0.0
+    got = head_logp(hidden, weight, torch.zeros(6, dtype=torch.int64), chunk=4, top_p=top_p, temperature=0.8)
+    assert got.kept_mass is not None
+    for probabilities, mass in zip((hidden @ weight.t() / 0.8).softmax(-1), got.kept_mass, strict=True):
+        ordered = probabilities.double().sort(descending=True).values
+        kept = int((ordered.cumsum(0) < top_p - 1e-6).sum()) + 1
+        assert float(mass) == pytest.approx(float(ordered[:kept].sum()), abs=1e-3 if vocabulary > 50 else 1e-5)
+
+
+def test_impossible_label_keeps_the_loss_finite() -> None:
+    """log pi(y) = -400 is below float32's smallest probability and still exact."""
+    hidden, weight = torch.tensor([[1.0]]), torch.tensor([[400.0], [0.0]])
+    scored = head_logp(hidden, weight, torch.tensor([1]), entropy=True)
+    assert float(scored.logp) == -400.0
+    assert scored.entropy is not None and float(scored.entropy) == 0.0
+    loss, _ = fused_head(
+        hidden.requires_grad_(),
+        weight.requires_grad_(),
+        torch.tensor([1]),
+        SFT_OBJECTIVES["curio"].bind(),
+        extra={"teacher_logp": torch.tensor([-300.0])},
+        weights=torch.ones(1),
+    )
+    loss.backward()
+    assert float(loss) == 400.0 + 0.5 * 100.0**2
+    assert weight.grad is not None and weight.grad[:, 0].tolist() == pytest.approx([101.0, -101.0])
+
+
+PEAK = """
+import torch
+from curiosft_cli.objectives import SFT_OBJECTIVES
+from curiosft_cli.objectives.temperature import TemperatureSettings
+from curiosft_cli.train.head import fused_head, teacher_logp
+torch.set_num_threads(1)
+tokens, size, vocabulary, chunk = {tokens}, {size}, {vocabulary}, {chunk}
+hidden = torch.randn(tokens, size, requires_grad=True)
+weight = torch.randn(vocabulary, size, requires_grad=True)
+labels = torch.randint(vocabulary, (tokens,))
+def step(n):
+    teacher_logp(hidden[:256], weight, labels[:256], TemperatureSettings(), chunk=chunk)
+    loss, _ = fused_head(hidden[:n], weight, labels[:n], SFT_OBJECTIVES["curio"].bind(),
+        extra={{"teacher_logp": torch.zeros(n)}}, weights=torch.full((n,), 1 / n), chunk=chunk, entropy=True)
+    loss.backward()
+def peak():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0]) * 1024
+before = peak()
+step(tokens)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_peak_memory_is_bounded_by_the_chunk() -> None:
+    """4,096 tokens of 200,000 words: full logits hold 3.3 GB; the head's growth is a few chunks of 64 x 200,000."""
+    sizes = {"tokens": 4096, "size": 8, "vocabulary": 200_000, "chunk": 64}
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK.format(**sizes)], capture_output=True, text=True, check=True, timeout=300
+    )
+    grown = int(done.stdout)
+    assert grown < 6 * sizes["chunk"] * sizes["vocabulary"] * 4
+    assert grown < 0.1 * sizes["tokens"] * sizes["vocabulary"] * 4
+    assert grown > sizes["chunk"] * sizes["vocabulary"] * 4
