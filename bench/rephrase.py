@@ -2,7 +2,8 @@
 
     python bench/rephrase.py [--questions 2000] [--latency-s 1.0] [--in-flight 64 256]
 
-The server runs in a process of its own. Ideal: every place is always taken, so questions / places rounds of one latency.
+The server runs in a process of its own. Ideal: every place is always taken, so
+questions / places rounds of one latency.
 """
 
 from __future__ import annotations

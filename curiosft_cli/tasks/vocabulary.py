@@ -28,7 +28,8 @@ TERMS = frozenset(
     geometric derivative integral limit matrix determinant vector without replacement independent random uniform biased
     fair meter metre kilometer km cm mm inch foot feet mile hour minute second day week month year dollar cent kg gram
     liter litre degree radian older younger taller shorter before after above below clockwise unique simultaneously
-    never always least add subtract multiply divide gain lose give take spend earn buy sell smaller larger bigger youngest
+    never always least add subtract multiply divide gain lose give take spend earn buy sell smaller larger bigger
+    youngest
     oldest major minor upper lower same refuse except unless cannot opposite neither both arc chord tangent secant
     """.split()  # noqa: SIM905
 )
