@@ -4,8 +4,9 @@ from __future__ import annotations
 
 # To digits. Without one, first and second, which are mostly other things than numbers.
 NUMBER_WORDS = {
-    "zero": "0", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
-    "ten": "10", "eleven": "11", "twelve": "12", "thirteen": "13", "fourteen": "14", "fifteen": "15", "sixteen": "16",
+    "zero": "0", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
+    "nine": "9", "ten": "10", "eleven": "11", "twelve": "12",
+    "thirteen": "13", "fourteen": "14", "fifteen": "15", "sixteen": "16",
     "seventeen": "17", "eighteen": "18", "nineteen": "19", "twenty": "20",
     "third": "3", "fourth": "4", "fifth": "5", "sixth": "6", "seventh": "7", "eighth": "8", "ninth": "9", "tenth": "10",
     "thirds": "3", "fourths": "4", "fifths": "5", "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60",
@@ -29,8 +30,8 @@ TERMS = frozenset(
     fair meter metre kilometer km cm mm inch foot feet mile hour minute second day week month year dollar cent kg gram
     liter litre degree radian older younger taller shorter before after above below clockwise unique simultaneously
     never always least add subtract multiply divide gain lose give take spend earn buy sell smaller larger bigger
-    youngest
-    oldest major minor upper lower same refuse except unless cannot opposite neither both arc chord tangent secant
+    youngest oldest major minor upper lower same refuse except unless cannot opposite neither both arc chord
+    tangent secant
     """.split()  # noqa: SIM905
 )
 FREE_WORDS = frozenset(
