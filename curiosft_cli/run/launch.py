@@ -45,7 +45,7 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
     if accelerate:
         command = _accelerate_command(module, stage, config, extra, environment)
     else:
-        environment.setdefault("OMP_NUM_THREADS", str(config.launch.threads or os.cpu_count() or 1))
+        _set_threads(environment, config, processes=1)
         command = [sys.executable, "-m", module, str(stage.path)]
     stage.set_status("running")
     code = _wait(command, environment)
@@ -91,8 +91,7 @@ def _accelerate_command(
 
     gpus = torch.cuda.device_count()
     processes = config.launch.processes or max(1, gpus)
-    threads = config.launch.threads or max(1, (os.cpu_count() or 1) // processes)
-    environment["OMP_NUM_THREADS"] = str(threads)
+    _set_threads(environment, config, processes)
     options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     options += ["--num_processes", str(processes), "--main_process_port", str(free_port())]
     if gpus == 0:
@@ -105,6 +104,13 @@ def _accelerate_command(
         options = list(extra)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     return [*launcher, *options, "--module", module, str(stage.path)]
+
+
+def _set_threads(environment: dict[str, str], config: Config, processes: int) -> None:
+    """Threads of each process: the configured number, else the user's OMP_NUM_THREADS, else the cores shared out."""
+    if config.launch.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(config.launch.threads)
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
 
 def _wait(command: Sequence[str], environment: dict[str, str]) -> int:

@@ -81,6 +81,11 @@ class StageDir:
         found = ((CHECKPOINT.match(entry.name), entry) for entry in self.path.iterdir())
         return sorted(int(match[1]) for match, entry in found if match and is_complete(entry))
 
+    def has_results(self) -> bool:
+        """Whether anything was made here that other settings would contradict."""
+        lines = self.path.rglob("*.jsonl*") if self.path.is_dir() else ()
+        return bool(self.checkpoints()) or any(file.stat().st_size for file in lines)
+
     def prune(self, keep_last: int) -> None:
         """Drop the resume state of all but the newest checkpoint, then the oldest checkpoints."""
         steps = self.checkpoints()
@@ -103,13 +108,15 @@ def begin(
 ) -> tuple[StageDir, bool]:
     """Open a stage's folder for this configuration; return it and whether the stage is complete already.
 
+    A folder without results, left by a run that failed at the start, takes the new settings.
+
     Raises:
-        CurioError: the folder was made by a configuration that differs where this stage looks.
+        CurioError: the folder holds results of a configuration that differs where this stage looks.
     """
     directory = run.stage(folder or stage)
     if fresh and directory.path.exists():
         shutil.rmtree(directory.path)
-    if directory.config_file.exists():
+    if directory.config_file.exists() and directory.has_results():
         changes = differing(from_json(directory.config_file), config, STAGE_SECTIONS[stage])
         if changes:
             raise CurioError(

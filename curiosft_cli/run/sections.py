@@ -288,7 +288,8 @@ class Launch(Section):
     """Training processes through accelerate; 0 trains inside the command (tests, debugger);
     none is one per GPU, or one on CPU."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of each process (OMP_NUM_THREADS); none shares the cores among the processes."""
+    """CPU threads of each process (OMP_NUM_THREADS); none takes it from the environment,
+    or shares the cores among the processes."""
 
 
 class Log(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from curiosft_cli.run.config import load
+from curiosft_cli.run.config import from_json, load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import folder_in_one_step
 from curiosft_cli.run.rundir import RunDir, StageDir, begin, resolve_checkpoint
@@ -58,11 +58,22 @@ def test_pruning_keeps_the_newest_and_drops_old_resume_state(tmp_path: Path) -> 
     assert (stage.checkpoint(3) / "state").exists()
 
 
+def test_a_run_that_failed_at_the_start_takes_mended_settings(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "curio")
+    stage, _ = begin(run, "sft", load("curio", ["data.train=['missing.jsonl']"]).config)
+    stage.set_status("failed", error="missing.jsonl does not exist", exit_code=2)
+    mended = load("curio", ["data.train=['there.jsonl']"]).config
+    stage, complete = begin(run, "sft", mended)
+    assert not complete
+    assert from_json(stage.config_file) == mended
+
+
 def test_a_stage_refuses_other_settings_and_starts_over_when_told(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "curio")
     first = load("curio").config
     stage, complete = begin(run, "sft", first)
     assert not complete
+    make_checkpoint(stage, 1)
     stage.set_status("complete")
     assert begin(run, "sft", first)[1]
     assert begin(run, "sft", load("curio", ["rl.steps=9"]).config)[1]  # not this stage's business
