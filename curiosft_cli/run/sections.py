@@ -6,9 +6,12 @@ Defaults are the paper's (Tables 5 and 6, Section 5) unless the docstring says "
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# One name may be given without brackets: data.train=questions.jsonl.
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
 class Section(BaseModel):
@@ -56,7 +59,7 @@ class Model(Section):
 
 
 class Data(Section):
-    train: tuple[str, ...] = ("Elliott/Openr1-Math-46k-8192",)
+    train: Names = ("Elliott/Openr1-Math-46k-8192",)
     """Training data: files (JSONL, JSON, parquet), hub ids, `rephrase` (this run's cleaned questions),
     or `arithmetic:SPLIT:ROWS[:SEED]` (the built-in generator). Several are concatenated in this order."""
     max_prompt_length: int = Field(1024, ge=1)
@@ -68,7 +71,7 @@ class Data(Section):
 
 
 class Rephrase(Section):
-    data: tuple[str, ...] = ()
+    data: Names = ()
     """Questions to clean: sources as in `data.train`; empty uses `data.train`."""
     base_url: str = "https://api.deepseek.com"
     """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
@@ -239,9 +242,9 @@ class Rl(Section):
 class Eval(Section):
     name: str = Field("eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Folder of the results inside the run; one set of sampling settings has one name."""
-    checkpoints: tuple[str, ...] = ("sft",)
+    checkpoints: Names = ("sft",)
     """References: `base`, `sft`, `sft@300`, `rl`, `OTHER-RUN:sft`, a folder or a hub id."""
-    benchmarks: tuple[str, ...] = (
+    benchmarks: Names = (
         "aime24",
         "aime25",
         "amc",

@@ -94,6 +94,11 @@ def test_none_switches_a_value_off() -> None:
     assert load("curio", ["sft.teacher.low_entropy_guard=none"]).config.sft.teacher.low_entropy_guard is None
 
 
+def test_one_name_needs_no_brackets() -> None:
+    assert load("curio", ["data.train=a.jsonl"]).config.data.train == ("a.jsonl",)
+    assert load("curio", ['data.train=["a.jsonl", "b.jsonl"]']).config.data.train == ("a.jsonl", "b.jsonl")
+
+
 def test_a_saved_configuration_reads_back_equal(tmp_path: Path) -> None:
     config = load("curio", ["sft.epochs=5"]).config
     file = tmp_path / "config.json"
