@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.loop import Loop
 
+# What the loop below can give an objective; the head computes entropy and logits itself.
+SUPPLIED = frozenset({"old_logp", "advantage", "entropy", "logits"})
+
 
 def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
@@ -49,12 +52,13 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.train.encode import stop_token_ids
     from curiosft_cli.train.load import check_context, context_overrides
     from curiosft_cli.train.loop import Loop
-    from curiosft_cli.train.start import start_accelerator
+    from curiosft_cli.train.start import check_supplied, start_accelerator
 
     rl = config.rl
     accelerator = start_accelerator(config.run.seed)
     console = Console(stage.log_file, enabled=accelerator.is_main_process)
     objective = RL_OBJECTIVES[rl.objective].bind(**rl.params)
+    check_supplied(objective, rl.objective, SUPPLIED)
     init = resolve_checkpoint(rl.init, config)
     loop = Loop.open(config, rl, stage, init, accelerator)
     step = loop.resume()

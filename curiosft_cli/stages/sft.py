@@ -30,19 +30,23 @@ if TYPE_CHECKING:
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.loop import Loop
 
+# What the loop below can give an objective; the head computes entropy and logits itself.
+SUPPLIED = frozenset({"teacher_logp", "entropy", "logits"})
+
 
 def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
     from curiosft_cli.train.batches import step_rows, steps_per_epoch
     from curiosft_cli.train.loop import Loop
     from curiosft_cli.train.optim import cosine_lr
-    from curiosft_cli.train.start import start_accelerator
+    from curiosft_cli.train.start import check_supplied, start_accelerator
     from curiosft_cli.train.teacher import open_teacher
 
     sft = config.sft
     accelerator = start_accelerator(config.run.seed)
     console = Console(stage.log_file, enabled=accelerator.is_main_process)
     objective = SFT_OBJECTIVES[sft.objective].bind(**sft.params)
+    check_supplied(objective, sft.objective, SUPPLIED)
     loop = Loop.open(config, sft, stage, resolve_checkpoint(sft.init, config), accelerator)
     rows = encode_data(config, stage, loop, console)
     teacher = open_teacher(sft.teacher, loop.student_module) if "teacher_logp" in objective.needs else None

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
+    from curiosft_cli.objectives import BoundObjective
+
 
 def start_accelerator(seed: int) -> Accelerator:
     """Open accelerate, check that the ranks really talk to each other, and seed every generator.
@@ -35,6 +37,20 @@ def start_accelerator(seed: int) -> Accelerator:
         )
     set_seed(seed)
     return accelerator
+
+
+def check_supplied(objective: BoundObjective, name: str, supplied: frozenset[str]) -> None:
+    """Refuse an objective that reads what this stage's loop does not compute.
+
+    Raises:
+        CurioError: `supplied` lacks a need, or a term of the loss has a divisor of its own.
+    """
+    lacking = sorted(objective.needs - supplied) + sorted(set(objective.terms) - {"reduction"})
+    if lacking:
+        raise CurioError(
+            f"objective '{name}' with these parameters needs {', '.join(lacking)}, which this stage does not supply",
+            "Choose another objective.",
+        )
 
 
 def check_ranks_agree(accelerator: Accelerator, model: nn.Module) -> None:

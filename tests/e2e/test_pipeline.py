@@ -211,6 +211,7 @@ def test_two_processes_equal_one(recipe: Path) -> None:
         (["sft", "curio", "sft.objective=curios"], 2, "did you mean 'curio'"),
         (["rl", "{recipe}", "run.name=empty"], 2, "no complete checkpoint"),
         (["sft", "{recipe}", "run.name=bad", 'data.train=["missing.jsonl"]'], 2, "missing.jsonl"),
+        (["sft", "{recipe}", "run.name=bad4", "sft.objective=psft", "data.train=arithmetic:train:4"], 2, "old_logp"),
         (["eval", "{recipe}", "run.name=bad2", 'eval.benchmarks=["arithmetik"]'], 2, "did you mean 'arithmetic'"),
         (["sft", "{recipe}", "run.name=bad3", 'data.train=["rephrase"]'], 2, "no cleaned questions"),
     ],
