@@ -38,3 +38,15 @@ def process_group_kept() -> Generator[None]:
         yield
     finally:
         distributed.destroy_process_group = destroy
+
+
+@contextmanager
+def cpu_step() -> Generator[None]:
+    """Around a step on a CPU: the sampler draws from torch's global generator, seeds or not, and compiles itself.
+
+    Compiled, it needs a C++ compiler on the machine and some seconds at first, for a few milliseconds a step.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
+        yield

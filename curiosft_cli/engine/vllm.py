@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.engine.base import Completion, Sampling
-from curiosft_cli.engine.containment import process_group_kept, process_left_alone
+from curiosft_cli.engine.containment import cpu_step, process_group_kept, process_left_alone
 from curiosft_cli.engine.device import Dtype, resolve_dtype
 from curiosft_cli.engine.requests import check_prompts, fill_seeds
 from curiosft_cli.run.errors import MISSING, CurioError
@@ -115,6 +115,7 @@ class VllmEngine:
         self._version = 0
         self._state: State = "ready"
         self._frees_weights = not current_platform.is_cpu()
+        self._cpu_step = cpu_step if current_platform.is_cpu() and options["enforce_eager"] else nullcontext
         self._requests = 0
         self._seeds = random.Random(seed)
         self._trainer_communicates = torch.distributed.is_initialized()
@@ -211,7 +212,6 @@ class VllmEngine:
         self, prompts: Sequence[Sequence[int]], params: list[SamplingParams]
     ) -> Generator[tuple[int, RequestOutput]]:
         """Send all requests, step the engine, yield `(index, finished request)` as they finish."""
-        import torch
         from vllm import RequestOutput
 
         engine = self._engine("ready")
@@ -225,7 +225,7 @@ class VllmEngine:
                 engine.add_request(name, {"prompt_token_ids": list(prompt)}, sampling)
                 running[name] = index
             while engine.has_unfinished_requests():
-                with torch.random.fork_rng(devices=[]):  # the CPU sampler draws from it, seeds or not
+                with self._cpu_step():
                     outputs = engine.step()
                 for output in outputs:
                     if isinstance(output, RequestOutput) and output.finished:

@@ -197,6 +197,16 @@ def test_a_hand_over_without_the_head_is_caught(engine: VllmEngine, folders: tup
     engine.load_weights(0, iter(state(folders[0])))
 
 
+def test_an_eager_engine_compiles_nothing(engine: VllmEngine) -> None:
+    """So that no C++ compiler is needed."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    generate(engine, PROMPTS, SAMPLED, SEEDS)
+    generate(engine, PROMPTS[:2], Sampling(1.0, 1.0, 4, ()), SEEDS[:2])
+    assert not counters["frames"]
+
+
 def test_sleep_and_wake_are_harmless(engine: VllmEngine) -> None:
     before = generate(engine, PROMPTS, GREEDY)
     engine.sleep()
