@@ -27,7 +27,7 @@ _MATHS_WRAP = re.compile(r"\s*(?:\\\((.*)\\\)|\\\[(.*)\\\])\s*", re.DOTALL)
 _GROUPED = re.compile(r"(?<=\d)(?:\\,|\s*\{,\}\s*)(?=\d{3}(?!\d))")
 _COMMA_RUN = re.compile(r"(?<![\d.])\d+(?:,\d+)+(?!\d)")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
-_E_NOTATION = re.compile(r"(?<![\w.\\^])([+-]?(?:\d+\.?\d*|\.\d+))[eE]([+-]?\d{1,4})(?![\w.]*\w)")
+_E_NOTATION = re.compile(r"(?<![\w.\\^])([+-]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([+-]?\d{1,4})(?![\w.]*\w)")
 _REPEATING = re.compile(r"(?<!\d)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
 _MIXED = re.compile(r"(?<![\w.})])(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d.]))")
 _SCALE_WORDS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}

@@ -20,10 +20,10 @@ _BASED = re.compile(
 )
 _BASE_NAMES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
                "eleven": 11, "twelve": 12, "sixteen": 16}  # fmt: skip
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _PLAIN = re.compile(
     rf"(?P<sign>[+-]?)(?:\\frac\{{(?P<top>{_NUMBER})\}}\{{(?P<low>{_NUMBER})\}}"
-    rf"|(?:(?P<a>\d+\.?\d*|\.\d+)(?:/(?P<b>\d+))?)(?:\\times10\^(?:\{{(?P<power>[+-]?\d{{1,4}})\}}|(?P<digit>\d)))?"
+    rf"|(?:(?P<a>\d+(?:\.\d*)?|\.\d+)(?:/(?P<b>\d+))?)(?:\\times10\^(?:\{{(?P<power>[+-]?\d{{1,4}})\}}|(?P<digit>\d)))?"
     r"|10\^(?:\{(?P<alone>[+-]?\d{1,4})\}|(?P<one>\d)))(?:\\%)?"
 )
 _IRRATIONAL = r"\\pi|\\sqrt\{\d+\}"
