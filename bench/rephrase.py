@@ -82,7 +82,7 @@ def main() -> None:
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(options.latency_s, there), daemon=True)
     server.start()
     port = here.recv()
-    asyncio.run(measure(port, questions[:8], 8))  # the first use imports the openai package
+    asyncio.run(measure(port, questions[:8], 8))  # the first use imports aiohttp
     try:
         for in_flight in options.in_flight:
             cpu = resource.getrusage(resource.RUSAGE_SELF).ru_utime

@@ -14,18 +14,16 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from curiosft_cli.engine.endpoint import read_key, retry_after_s
+from curiosft_cli.engine.endpoint import proxy_for, read_key, retry_after_s
 from curiosft_cli.engine.gate import Gate
 from curiosft_cli.run.errors import MISSING, CurioError
-
-if TYPE_CHECKING:
-    from openai import APIStatusError
 
 T = TypeVar("T")
 
 STOPS = frozenset({401, 402, 403, 404})
+FIRST_ERROR = 300
 PASSING = frozenset({408, 409, 425, 429})
 OVERLOAD = frozenset({429, 503, 529})
 NO_QUOTA = "insufficient_quota"
@@ -127,12 +125,10 @@ class ChatClient:
         hopeless: int = 20,
         outage: int = 3,
     ) -> None:
-        from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI, DefaultAioHttpClient
-
-        self._url, self._model, self._variable = base_url, model, api_key_env
+        self._url, self._model, self._variable = base_url.rstrip("/"), model, api_key_env
         self._secret = read_key(base_url, api_key_env)
         self._temperature, self._max_tokens, self._enlargements = temperature, max_tokens, enlargements
-        self._timeout_s, self._max_attempts = timeout_s, max_attempts
+        self._concurrency, self._timeout_s, self._max_attempts = concurrency, timeout_s, max_attempts
         self._backoff_s, self._longest_backoff_s = backoff_s, longest_backoff_s
         self._hopeless, self._outage = hopeless, outage
         self._gate = Gate(concurrency)
@@ -140,24 +136,31 @@ class ChatClient:
         self.answered = answered
         self.refused = 0
         self.faults: Counter[str] = Counter()
-        limits = type(DEFAULT_CONNECTION_LIMITS)(max_connections=concurrency, max_keepalive_connections=concurrency)
-        # One deadline of our own around the whole request; the transport's own would each cover a part of it.
-        self._client = AsyncOpenAI(
-            base_url=base_url,
-            api_key=self._secret or "none",
-            timeout=None,
-            max_retries=0,
-            http_client=DefaultAioHttpClient(limits=limits, timeout=None),
-        )
 
     async def __aenter__(self) -> ChatClient:
+        import aiohttp
+
+        headers = {"Content-Type": "application/json"}
+        if self._secret:
+            headers["Authorization"] = f"Bearer {self._secret}"
+        # One deadline of our own around a whole request: the library's would each cover a part of it.
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=self._concurrency),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            proxy=proxy_for(self._url),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
+        await self._session.close()
 
-    async def ask(self, prompt: str) -> Answer:
+    async def ask(self, prompt: str, longest: int | None = None) -> Answer:
         """The answer to one user message.
+
+        Args:
+            prompt: the message.
+            longest: characters beyond which an answer is of no use; one that is cut there is not asked again.
 
         Raises:
             QuestionFailed: this question gets no answer.
@@ -187,7 +190,7 @@ class ChatClient:
                 await asyncio.sleep(self._delay_s(counted, fault))
                 continue
             self.answered, self._given_up_in_row = self.answered + 1, 0
-            if not answer.truncated or limit >= largest:
+            if not answer.truncated or limit >= largest or (longest is not None and len(answer.text) > longest):
                 return answer
             self.faults["length"] += 1
             cut, limit = answer, limit * 2
@@ -222,7 +225,8 @@ class ChatClient:
         return Answer(text, reason == "length", *spent, tries, seconds)
 
     async def _send(self, prompt: str, limit: int) -> object:
-        import openai
+        """One request's JSON."""
+        import aiohttp
 
         body = {
             "model": self._model,
@@ -231,31 +235,37 @@ class ChatClient:
             "max_tokens": limit,
         }
         try:
-            async with asyncio.timeout(self._timeout_s):
-                # The typed method checks and converts both bodies, which takes half of the client's processor time.
-                return await self._client.post("/chat/completions", body=body, cast_to=object)
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._session.post(f"{self._url}/chat/completions", data=json.dumps(body).encode()) as response,
+            ):
+                content = await response.read()
         except TimeoutError:
             raise Fault("timeout", f"no answer in {self._timeout_s:g} s") from None
-        except openai.APIStatusError as error:
-            raise self._meaning(error) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            unreachable = type(cause).__name__ == "ConnectError"
-            raise Fault("connection", str(cause) or type(cause).__name__, unreachable=unreachable) from None
-        except (openai.APIResponseValidationError, json.JSONDecodeError):
-            raise Fault("not JSON", "an answer that is not JSON") from None
-        except UnicodeEncodeError:
-            raise QuestionFailed("the question is not Unicode text") from None
+        except (aiohttp.ClientError, OSError) as error:
+            unreachable = isinstance(error, aiohttp.ClientConnectorError)
+            raise Fault("connection", str(error) or type(error).__name__, unreachable=unreachable) from None
+        try:
+            said = json.loads(content)
+        except ValueError:
+            said = None
+        if response.status >= FIRST_ERROR:
+            raise self._meaning(response.status, response.headers.get("Retry-After"), said)
+        if said is None:
+            raise Fault("not JSON", "an answer that is not JSON")
+        return said
 
-    def _meaning(self, error: APIStatusError) -> Exception:
-        """What a status code means for this question and for the run."""
-        status, said = error.status_code, self._redacted(error.message)
-        if status in STOPS or error.code == NO_QUOTA:
-            return self._stopped(f"answered {status}: {said}")
+    def _meaning(self, status: int, retry_after: str | None, said: object) -> Exception:
+        """What an error means for this question and for the run."""
+        error = said.get("error", said) if isinstance(said, Mapping) else said
+        message, code = (error.get("message"), error.get("code")) if isinstance(error, Mapping) else (error, None)
+        what = f"{status}: {self._redacted(str(message or 'no reason given'))}"
+        if status in STOPS or code == NO_QUOTA:
+            return self._stopped(f"answered {what}")
         if status in PASSING or status >= 500:
-            wait_s = retry_after_s(error.response.headers.get("retry-after"), time.time())
-            return Fault(str(status), f"{status}: {said}", retry_after_s=wait_s, overload=status in OVERLOAD)
-        return QuestionFailed(f"{status}: {said}")
+            wait_s = retry_after_s(retry_after, time.time())
+            return Fault(str(status), what, retry_after_s=wait_s, overload=status in OVERLOAD)
+        return QuestionFailed(what)
 
     def _gave_up(self, fault: Fault, tries: int, *, others: bool) -> Exception:
         """Whether a question that ran out of tries is alone with its trouble."""

@@ -6,6 +6,7 @@ import ipaddress
 import os
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from curiosft_cli.run.errors import MISSING, CurioError
 
@@ -16,7 +17,10 @@ def read_key(base_url: str, variable: str) -> str:
     Raises:
         CurioError: the address is not one (exit code 2), or the key is missing or unusable (exit code 3).
     """
-    address = urlsplit(base_url)
+    try:
+        address = urlsplit(base_url)
+    except ValueError:
+        address = urlsplit("")
     if address.scheme not in ("http", "https") or not address.hostname:
         raise CurioError(f"'{base_url}' is not an address", "Give an OpenAI-compatible endpoint, https://...")
     if address.username or address.password:
@@ -27,6 +31,14 @@ def read_key(base_url: str, variable: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise CurioError(f"the key in {variable} is not plain text", "Set it again.", MISSING)
     return key
+
+
+def proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names for this address, if any. Looked up once: a look-up per request is slow."""
+    address = urlsplit(base_url)
+    if not address.hostname or is_loopback(address.hostname) or proxy_bypass(address.hostname):
+        return None
+    return getproxies().get(address.scheme)
 
 
 def is_loopback(host: str) -> bool:

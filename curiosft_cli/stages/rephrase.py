@@ -1,10 +1,9 @@
 """Clean the questions of a data set with a chat model and the paper's Table 8 prompt.
 
     read the questions
-    for each question, many at a time:       (the same question is asked once)
-        ask                                  -> answers.jsonl, appended and flushed as it finishes
-        judge the answer
-        refused?  ask once more, stricter    -> answers.jsonl
+    ask for each, many at a time             -> answers.jsonl, appended and flushed as each finishes
+    judge; for what is not accepted,
+    ask once more, stricter                  -> answers.jsonl
     write questions.jsonl in input order, rejected.jsonl, usage.json
 
 A restart asks only for what answers.jsonl lacks: a killed process loses no more than what was in flight.
@@ -15,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,8 @@ from curiosft_cli.run.sections import Config
 from curiosft_cli.tasks.datafiles import Row
 from curiosft_cli.tasks.prompts import rephrase_message
 from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.rewrite_log import Attempt, Decision, RewriteLog, is_answer
-from curiosft_cli.tasks.rewrites import flags
+from curiosft_cli.tasks.rewrite_log import ATTEMPTS, Attempt, Decision, RewriteLog
+from curiosft_cli.tasks.rewrites import flags, longest_rewrite
 from curiosft_cli.tasks.sources import read_pairs, with_question
 
 if TYPE_CHECKING:
@@ -70,10 +69,13 @@ def rephrase(config: Config, stage: StageDir, progress: Progress) -> dict[str, A
         stage.path / "answers.jsonl", model_name(config), sampling, second_attempt=settings.second_attempt
     ) as log:
         questions = dict.fromkeys(problem.question for _, problem in read_questions(config, stage, skipped))
-        missing = [question for question in questions if log.lacks(question)]
-        if missing:
-            with endpoint(config, stage) as base_url:
-                faults = asyncio.run(ask_all(config, base_url, missing, log, progress))
+        with ExitStack() as stack:
+            base_url = ""
+            for attempt in ATTEMPTS:
+                missing = still_to_ask(attempt, questions, log, progress)
+                if missing:
+                    base_url = base_url or stack.enter_context(endpoint(config, stage))
+                    faults += asyncio.run(ask_all(config, base_url, attempt, missing, log, progress))
         summary = write_results(config, stage, log)
     summary |= {"faults": dict(faults), "skipped_rows": skipped, "seconds": time.monotonic() - started}
     write_json(stage.path / "usage.json", summary)
@@ -94,10 +96,21 @@ def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Itera
     return read_pairs(config.data, skipped, run_dir=stage.path.parent, sources=sources)
 
 
+def still_to_ask(attempt: Attempt, questions: Collection[str], log: RewriteLog, progress: Progress) -> list[str]:
+    """The questions without an answer to this way of asking; for the second way, all first answers are judged."""
+    missing: list[str] = []
+    for done, question in enumerate(questions, start=1):
+        if log.wants(attempt, question):
+            missing.append(question)
+        if attempt is not ATTEMPTS[0]:
+            progress(done, len(questions), "rephrase: checking answers")
+    return missing
+
+
 async def ask_all(
-    config: Config, base_url: str, questions: list[str], log: RewriteLog, progress: Progress
+    config: Config, base_url: str, attempt: Attempt, questions: list[str], log: RewriteLog, progress: Progress
 ) -> Counter[str]:
-    """Ask for all questions, saving each answer as it comes; returns the faults that were overcome, by kind.
+    """Ask for these questions in this way, saving each answer as it comes; returns the faults, by kind.
 
     Raises:
         CurioError: exit code 3 when the endpoint refuses, is down, or answered no question at all.
@@ -121,17 +134,15 @@ async def ask_all(
 
         async def one(question: str) -> None:
             nonlocal done
-            for attempt, row in log.attempts(question):
-                if not is_answer(row):
-                    log.save(attempt, question, await ask(client, attempt, question))
+            log.save(attempt, question, await ask(client, attempt, question))
             done += 1
-            progress(done, len(questions), "rephrase: questions")
+            progress(done, len(questions), f"rephrase: {attempt.name}")
 
         await in_parallel(one, questions, min(settings.concurrency, len(questions)))
     if not client.answered:
-        reason = next(log.attempts(questions[0]))[1]
+        failure = log.get(attempt, questions[0]) or {}
         raise CurioError(
-            f"{base_url} answered none of {len(questions)} questions: {reason and reason['error']}",
+            f"{base_url} answered none of {len(questions)} questions: {failure.get('error')}",
             "Check rephrase.model and rephrase.max_completion_length.",
             MISSING,
         )
@@ -143,7 +154,7 @@ async def ask(client: ChatClient, attempt: Attempt, question: str) -> Row:
     from curiosft_cli.engine.chat import QuestionFailed
 
     try:
-        answer = asdict(await client.ask(rephrase_message(question) + attempt.addition))
+        answer = asdict(await client.ask(rephrase_message(question) + attempt.addition, longest_rewrite(question)))
     except QuestionFailed as failure:
         return {"error": str(failure)}
     return {"answer": answer.pop("text"), **answer}

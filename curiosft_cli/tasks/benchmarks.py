@@ -173,6 +173,8 @@ def load_benchmark(name: str, *, data: str | None = None, limit: int | None = No
         problems = generate("test", ARITHMETIC_ROWS)
     else:
         problems = list(_from_hub(benchmark.hub, name))
+    if not problems:
+        raise CurioError(f"benchmark '{name}' has no rows", f"Give a file: eval.data.{name}=FILE.")
     return distinct_ids(unique(problems, name), name)[:limit]
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-MATH = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\])+)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)
+from curiosft_cli.tasks.wording import MATH
+
 _HIDDEN = re.compile("\ue000(\\d+)\ue001")
 
 _CONTEST = (
@@ -38,7 +39,8 @@ _LABEL = re.compile(
     r"[\s*#>]*(?:\d+\s*(?:points?|pts?|marks?)\s*[:.\-–—]|\[[^\]\d$=]{1,40}\]"
     r"|(?:problem|prob|question|exercise|example|ex|task|puzzle|challenge|item)\b\.?\s*#?\s*[A-Z]?\d+(?:[.\-]\d+)*[a-z]?"
     r"\s*(?:\([^()$\n]*\))?\s*[.:)\]*]*(?:\s+[-–—])?"
-    r"|(?:q|p|no\.?|nr\.?|number|#)\s*\d+(?:[.\-]\d+)*\s*(?:[.:)\]]+|[-–—](?=\s))"
+    r"|(?:q|p|no\.?|nr\.?|number|#)\s*\d+(?:[.\-]\d+)*\s*(?:[.:)\]]+|[-–—](?=\s))|q\d+(?=\s)"
+    r"|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)\w*\.?\s+(?:19|20)\d\d\b"
     r"|(?:[A-Za-z]+\s+){1,3}#\d+\**\s*[-–—.:)]"
     r"|[(（]?\d{1,3}[.)、．）](?=\s|$))",
     re.IGNORECASE,
@@ -49,18 +51,20 @@ _GREETING = re.compile(
 )
 # Chat that is taken out wherever it stands.
 _ASIDES = re.compile(
-    r"\[(hide|spoiler|quote)[^\]]*\](?:.|\n)*?\[/\1\]|https?://\S+|www\.\S+|\S+@\S+\.\w+|(?<!\w)@\w+", re.IGNORECASE
+    r"\[(hide|spoiler|quote)[^\]]*\][\s\S]{0,2000}?\[/\1\]|https?://\S+|www\.\S+|[\w.+-]{1,64}@[\w-]{1,64}\.\w+|(?<!\w)@\w+|^\s*>.*$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _PARENTHESIS = re.compile(r"[(（]([^()（）\n]{3,})[)）]")
 _EMOTICON = re.compile(r"(?<!\w)[:;=]-?[()DPp|](?!\w)|\^_\^|<3(?!\w)|\b[xX]D\b|:[a-z_]{3,}:")
 # From here to the end of the post.
 _TAIL = re.compile(
-    r"^[\s*_#>]*(?:(?:my|the|full|official|a|suggested)\s+)*(?:solution|answer|ans|proof|attempt|work(?:ing)?|progress"
-    r"|explanation|reply|re|comments?|discussion)\b\s*(?:\d+|key)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
+    r"^[ \t*_#>]{0,8}(?:(?:my|the|full|official|a|suggested)\s+)*"
+    r"(?:solution|answer|ans|proof|attempt|work(?:ing)?|progress|explanation|reasoning|reply|re|comments?|discussion)\b\s*(?:\d+|key)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
     re.IGNORECASE | re.MULTILINE,
 )
 ANSWER_TOLD = re.compile(
-    r"\b(?:(?:the|my|correct|final|official|right|given)\s+(?:answer|solution|result)|(?:final\s+)?ans(?:wer)?(?=\s*[:=：])"
+    r"\b(?:(?:the|my|correct|final|official|right|given)\s+(?:answer|solution)"
+    r"|(?:final\s+)?ans(?:wer)?(?:\s+given)?(?=\s*[:=：])"
     r"|(?:answer\s+)?key|(?:my|the|our)\s+(?:text)?book)\s*(?:in\s+the\s+book\s*)?(?:is|was|says?|should\s+be|gives?|=|:|：)"
     r"\s*(?:\w+\s+)?(?:[$\d\ue000*-]|[A-E]\b)|\\boxed",
     re.IGNORECASE,
@@ -82,7 +86,7 @@ _SMALL_TALK = re.compile(
 _META = re.compile(
     r"\b(?:edit(?:\s+\d+)?\s*:|update\s*:|hints?\s*[:!.]|views\b|replies\b|likes\s*:|tags?\s*:|source\s*:|difficulty\b|category\s*:"
     r"|level\s*:|author\s*:|p\.\s?s\.|posted\b|posting\b|last\s+edited\b|credits?\s+(?:to|goes)\b|taken\s+from\b|rate\s+this\b"
-    r"|due\s+(?:on\s+)?\w+day\b|sent\s+from\b|asking\s+for\s+a\s+friend\b|(?:correct|best|first)\s+(?:correct\s+)?(?:reply|solver)\b)",
+    r"|due\s+(?:on\s+)?\w+day\b|reasoning\s*:|revision\s+sheet|handout|worksheet|marathon|graders?\b|earlier\s+thread|sent\s+from\b|asking\s+for\s+a\s+friend\b|(?:correct|best|first)\s+(?:correct\s+)?(?:reply|solver)\b)",
     re.IGNORECASE,
 )
 # The writer, the thread, the lesson: a number beside it is theirs.
@@ -90,7 +94,7 @@ _ABOUT_POST = re.compile(
     r"\b(?:me|my\s+(?:\w+\s+){0,2}(?:teacher|professor|prof|tutor|coach|son|daughter|friend|brother|sister|cousin|uncle|aunt"
     r"|dad|mom|mum|kids?|child|wife|husband|boss|colleague|class|classmates?|students?|book|textbook|homework|answer|solution"
     r"|attempt|work|approach|guess|exam|test|quiz|head|calculator|school|english|progress|thoughts?|idea|niece|nephew|grandpa"
-    r"|grandma|roommate|post)|our\s+(?:\w+\s+)?(?:teacher|professor|class|school|contest|coach|exam|test|book|team|club)"
+    r"|grandma|roommate|post|question|problem)|our\s+(?:\w+\s+)?(?:teacher|professor|class|school|contest|coach|exam|test|book|team|club)"
     r"|(?:gave|given|asked|told|showed?)\s+(?:it\s+to\s+)?us|help\s+us|how\s+(?:do|would|should|can)\s+(?:I|you|we)\s+(?:do|solve"
     r"|approach|start|prove)|(?:I|am|[’']m|got|be|been|getting|still)\s+stuck|stuck\s+(?:on|with|at|here)|tutoring"
     r"|upvotes?|lost\s+\d+\s+points"
@@ -104,7 +108,9 @@ _ABOUT_POST = re.compile(
     r"|an\s+exam|attached))))(?!\w)",
     re.IGNORECASE,
 )
-_WRITER_SPEAKS = re.compile(r"\W*(?:(?:but|and|so|also|well|ok)\s+)*(?:I|my|our|we)\b", re.IGNORECASE)
+_WRITER_SPEAKS = re.compile(
+    r"\W*(?:(?:but|and|so|also|well|ok|yes|no|yeah|because|though)\s+)*(?:I|my|our|we)\b", re.IGNORECASE
+)
 _QUANTITY = re.compile(
     r"\d|\ue000|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|half|twice|dozen)\b", re.I
 )
@@ -125,7 +131,7 @@ _BREAK = re.compile(
 )
 _NO_BREAK = re.compile(
     r"\b(?:e\.g|i\.e|etc|vs|cf|fig|eq|no|nr|st|dr|mr|mrs|ms|approx)\.\s*$"
-    r"|\b(?:edit(?:\s+\d+)?|update|hints?|tags?|source|p\.?s\.?|ans(?:wer)?|views|replies|likes|level|author|category|topic)\s*:\s*$",
+    r"|\b(?:edit(?:\s+\d+)?|update|hints?|tags?|source|p\.?s\.?|ans(?:wer)?(?:\s+given)?|reasoning|note|views|replies|likes|level|author|category|topic)\s*:\s*$",
     re.IGNORECASE,
 )
 MIN_REPEATED = 12

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +18,24 @@ class Attempt:
     """One way of asking.
 
     Attributes:
+        name: for progress.
         addition: what follows Table 8's message.
         prompt_hash: first 16 digits of the SHA-256 of the whole prompt.
     """
 
+    name: str
     addition: str
     prompt_hash: str
 
     @classmethod
-    def with_addition(cls, addition: str) -> Attempt:
+    def with_addition(cls, name: str, addition: str) -> Attempt:
         """Table 8 and this addition."""
-        return cls(addition, hashlib.sha256((REPHRASE_PROMPT + addition).encode()).hexdigest()[:16])
+        return cls(name, addition, hashlib.sha256((REPHRASE_PROMPT + addition).encode()).hexdigest()[:16])
 
 
-FIRST = Attempt.with_addition("")
-SECOND = Attempt.with_addition(STRICTER)
+FIRST = Attempt.with_addition("questions", "")
+SECOND = Attempt.with_addition("second attempts", STRICTER)
+ATTEMPTS = (FIRST, SECOND)
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class RewriteLog:
         self._second_attempt = second_attempt
         self._file = JsonLines(path)
         self._rows: dict[str, Row] = {row["key"]: row for row in read_jsonl(path)}
+        self._verdicts: dict[str, Verdict] = {}
 
     def __enter__(self) -> RewriteLog:
         return self
@@ -85,31 +88,21 @@ class RewriteLog:
         row = {"key": key, "prompt_hash": attempt.prompt_hash, "time": now, **row}
         self._file.append(row)
         self._rows[key] = row
+        self._verdicts.pop(key, None)
 
-    def attempts(self, question: str) -> Iterator[tuple[Attempt, Row | None]]:
-        """The ways of asking that this question needs, with what is saved of them.
-
-        Lazy: what is saved between two of them decides whether there is a second one.
-        """
-        yield FIRST, self.get(FIRST, question)
-        first = self.get(FIRST, question)
-        if self._second_attempt and is_answer(first) and verdict_on(question, first).outcome != "accepted":
-            yield SECOND, self.get(SECOND, question)
-
-    def lacks(self, question: str) -> bool:
-        """Whether something remains to be asked; a failure is asked again."""
-        return not all(is_answer(row) for _, row in self.attempts(question))
+    def wants(self, attempt: Attempt, question: str) -> bool:
+        """Whether this way of asking is still to be tried; a failure is tried again."""
+        if is_answer(self.get(attempt, question)):
+            return False
+        return attempt is FIRST or self._needs_second(question)
 
     def decide(self, question: str) -> Decision:
         """The first accepted answer, else the original with the first answer's verdict."""
-        decisions = []
-        for attempt, row in self.attempts(question):
-            if row is None:
-                raise KeyError(f"question {question[:40]!r} was not asked")
-            verdict = verdict_on(question, row)
-            text = tidy(row["answer"]) if verdict.outcome == "accepted" else question
-            decisions.append(Decision(text, verdict, attempt, row))
-        return next((d for d in decisions if d.verdict.outcome == "accepted"), decisions[0])
+        first = self._decision(FIRST, question)
+        if not self._needs_second(question):
+            return first
+        second = self._decision(SECOND, question)
+        return second if second.verdict.outcome == "accepted" else first
 
     def totals(self) -> dict[str, int]:
         """Answers and their tokens, over all runs."""
@@ -119,6 +112,21 @@ class RewriteLog:
             "prompt_tokens": sum(row["prompt_tokens"] for row in rows),
             "completion_tokens": sum(row["completion_tokens"] for row in rows),
         }
+
+    def _needs_second(self, question: str) -> bool:
+        """Whether the first answer is there and was not accepted."""
+        is_asked = self._second_attempt and is_answer(self.get(FIRST, question))
+        return is_asked and self._decision(FIRST, question).verdict.outcome != "accepted"
+
+    def _decision(self, attempt: Attempt, question: str) -> Decision:
+        row = self.get(attempt, question)
+        if row is None:
+            raise KeyError(f"question {question[:40]!r} was not asked")
+        key = row["key"]
+        if key not in self._verdicts:
+            self._verdicts[key] = verdict_on(question, row)
+        verdict = self._verdicts[key]
+        return Decision(tidy(row["answer"]) if verdict.outcome == "accepted" else question, verdict, attempt, row)
 
     def _key(self, attempt: Attempt, question: str) -> str:
         """Identity of a request: prompt, model, sampling and question."""
@@ -130,10 +138,10 @@ def is_answer(row: Row | None) -> bool:
     return row is not None and "error" not in row
 
 
-def verdict_on(question: str, row: Row | None) -> Verdict:
+def verdict_on(question: str, row: Row) -> Verdict:
     """The verdict on a saved answer or failure."""
-    if row is None or "error" in row:
-        return Verdict("kept_original", f"no answer: {row['error'] if row else 'not asked'}")
+    if "error" in row:
+        return Verdict("kept_original", f"no answer: {row['error']}")
     if row["truncated"]:
         return Verdict("kept_original", "truncated")
     return judge(question, row["answer"])

@@ -226,7 +226,7 @@ def _identity(row: Mapping[str, Any]) -> str:
 def _text(row: Mapping[str, Any], column: str) -> str:
     if isinstance(row[column], str):
         return row[column]
-    raise BadRow(f"column {column}: found {type(row[column]).__name__} {str(row[column])[:40]!r}, expected text")
+    raise BadRow(f"column {column}: found {type(row[column]).__name__} {str(row[column])[:40]}, expected text")
 
 
 GENERATORS = ("arithmetic", "arithmetic-forum")

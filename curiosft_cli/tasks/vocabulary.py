@@ -41,3 +41,13 @@ FREE_WORDS = frozenset(
     evaluate all one any will would should they them these those than not but per out now
     """.split()  # noqa: SIM905
 )
+# Terms that also fill a sentence that is no mathematics.
+COMMON_TERMS = frozenset(
+    """
+    time hour minute second day week month year dollar cent foot feet speed rate average mean mode right left not
+    exactly more less fewer each every only total altogether together different before after above below outside inside
+    never always least most natural real complex odd even fair lose gain give take spend earn buy sell same both neither
+    except unless cannot opposite older younger smaller larger bigger major minor lower upper oldest youngest root
+    series function product factor solution unique
+    """.split()  # noqa: SIM905
+)

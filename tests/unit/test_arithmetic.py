@@ -1,34 +1,88 @@
-"""The built-in task: repeatable, never the same question in both splits, and its experts are right."""
+"""The built-in generator: right answers, splits that never share a question, the same everywhere."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from curiosft_cli.tasks.arithmetic import generate, noisy
+from curiosft_cli.tasks.arithmetic import Draw, generate, noisy, split_of
 from curiosft_cli.tasks.grading import grade
+from curiosft_cli.tasks.rewrites import judge
+
+STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)\.")
+GOLDEN_QUESTION = (
+    "Carla reads 13 pages a day for 4 days, and 10 pages on the last day. How many pages does Carla read in total?"
+)
+GOLDEN_ANSWER = "62"
+GOLDEN_DRAWS = [838, 48, 954, 180, 81]
+OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
 
 
-def test_the_same_seed_gives_the_same_problems_and_others_others() -> None:
-    assert generate("train", 20, 3) == generate("train", 20, 3)
-    assert generate("train", 20, 3) != generate("train", 20, 4)
-    assert generate("train", 20, 3) == generate("train", 40, 3)[:20]
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["train", "test"]))
+def test_every_step_of_every_expert_is_right(seed: int, split: str) -> None:
+    for problem in generate(split, 20, seed):
+        steps = STEP.findall(problem.response)
+        assert 1 <= len(steps) <= 3
+        total = steps[0][0]
+        for left, operation, right, result in steps:
+            assert left == total
+            assert OPERATIONS[operation](int(left), int(right)) == int(result) > 0
+            assert operation != "/" or int(left) % int(right) == 0
+            total = result
+        assert problem.answer == total
 
 
-def test_no_question_is_in_both_splits_or_twice() -> None:
-    train = [problem.question for seed in (0, 1) for problem in generate("train", 400, seed)]
-    test = [problem.question for problem in generate("test", 200)]
-    assert not set(train) & set(test)
-    assert len(set(test)) == len(test)
+def test_all_numbers_of_the_steps_but_the_totals_come_from_the_question() -> None:
+    for problem in generate("train", 300):
+        numbers = re.findall(r"\d+", problem.question)
+        steps = STEP.findall(problem.response)
+        assert steps[0][0] in numbers
+        assert all(right in numbers for _, _, right, _ in steps)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_every_expert_answer_earns_the_strict_reward(split: str) -> None:
+def test_every_expert_earns_the_strict_reward(split: str) -> None:
     for problem in generate(split, 60):
         assert grade(problem.response, problem).strict == 1.0, problem
 
 
-def test_a_forum_post_holds_the_question_and_more() -> None:
-    for problem in generate("train", 30):
-        post = noisy(problem)
-        assert len(post.question) > len(problem.question) + 5
-        assert (post.answer, post.response) == (problem.answer, problem.response)
+def test_the_splits_never_share_a_question_whatever_the_seeds() -> None:
+    train = {problem.question for seed in range(5) for problem in generate("train", 400, seed)}
+    test = {problem.question for seed in range(5) for problem in generate("test", 400, seed)}
+    assert not train & test
+    assert {split_of(question) for question in train} == {"train"}
+    assert {split_of(question) for question in test} == {"test"}
+
+
+def test_rows_are_different_and_a_longer_set_starts_with_the_shorter_one() -> None:
+    long, short = generate("train", 500, 3), generate("train", 50, 3)
+    assert long[:50] == short
+    assert len({problem.question for problem in long}) == len({problem.id for problem in long}) == 500
+
+
+def test_another_seed_gives_other_problems() -> None:
+    assert {problem.question for problem in generate("train", 50, 0)} != {p.question for p in generate("train", 50, 1)}
+
+
+def test_golden_first_problem_of_the_test_split() -> None:
+    problem = generate("test", 1)[0]
+    assert problem.question == GOLDEN_QUESTION
+    assert problem.answer == GOLDEN_ANSWER
+
+
+def test_golden_draws_do_not_depend_on_the_python_version() -> None:
+    draw = Draw("a seed")
+    assert [draw.below(1000) for _ in range(5)] == GOLDEN_DRAWS
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_noisy_post_holds_the_question_and_cleaning_it_is_accepted(seed: int) -> None:
+    for problem in generate("train", 100, seed):
+        post = noisy(problem, seed)
+        assert problem.question in post.question != problem.question
+        assert (post.answer, post.response, post.id) == (problem.answer, problem.response, problem.id)
+        assert judge(post.question, problem.question).outcome == "accepted"

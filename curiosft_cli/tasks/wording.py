@@ -1,0 +1,143 @@
+"""What a text holds, in one spelling: its formulas, numbers, mathematical terms, words and script."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+from curiosft_cli.tasks.vocabulary import COMMON_TERMS, FREE_WORDS, NUMBER_WORDS, TERMS
+
+# Bounded, so that a delimiter that is never closed costs little.
+MATH = re.compile(
+    r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$((?:\\.|[^$\\]){1,2000})\$|\\\[(.{1,2000}?)\\\]|\\\((.{1,2000}?)\\\)", re.DOTALL
+)
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,)(?:\\!)?(?=\d{3}(?!\d))")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+", re.UNICODE)
+_CJK = re.compile(r"(?<=[\u3040-\u30ff\u3400-\u9fff])|(?=[\u3040-\u30ff\u3400-\u9fff])")
+_NAMED = frozenset(NUMBER_WORDS.values())
+_SCRIPTS = {
+    "latin": "A-Za-z\u00c0-\u024f",
+    "cyrillic": "\u0400-\u04ff",
+    "cjk": "\u3040-\u30ff\u3400-\u9fff",
+    "hangul": "\uac00-\ud7a3",
+    "arabic": "\u0600-\u06ff",
+    "hebrew": "\u0590-\u05ff",
+    "devanagari": "\u0900-\u097f",
+    "thai": "\u0e00-\u0e7f",
+}
+_FLAT = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\begin\{[a-z]+\*?\}|\\end\{[a-z]+\*?\}|\\\[|\\\]|\\\(|\\\)|\\\\|\$|&", ""),
+        (r"\\(?:(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|quad|qquad)(?![A-Za-z])|[,;:! ])", ""),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\(?:text|mathrm|textbf|mathbf|operatorname)\s*\{([^{}]*)\}", r"\1"),
+        (r"\\(le|ge|ne)q(?![A-Za-z])", r"\\\1"),
+        (r"\\[lc]?dots(?![A-Za-z])|…|\.{2,}", "..."),
+        (_THOUSANDS.pattern, ""),
+        (r"[*_]{2}", ""),
+        (r"\s+", ""),
+        (r"\{([^{}\\]|\\[A-Za-z]+)\}", r"\1"),
+    )
+]
+_SIGNS = str.maketrans({
+    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "×": r"\times ", "·": r"\cdot ", "−": "-", "–": "-",
+    "π": r"\pi ", "∞": r"\infty ",
+    "°": r"^\circ ", "²": "^2", "³": "^3", "√": r"\sqrt ", "∈": r"\in ", "’": "'", "‘": "'",
+})  # fmt: skip
+
+
+def formulas(text: str) -> list[str]:
+    """The delimited formulas of a text and its undelimited runs around an operator, in one spelling."""
+    found = [next(filter(None, match.groups())) for match in MATH.finditer(text)]
+    run: list[str] = []
+    for word in [*without_formulas(text).split(), ""]:
+        bare = word.strip(".,;:!?()\"'")
+        if bare and (re.search(r"[=<>^+*/_\\]", word) or re.fullmatch(r"-?\d[\d.,]*|[a-zA-Z]|-", bare)):
+            run.append(word)
+            continue
+        if re.search(r"[=<>^+*/\\]", " ".join(run)):
+            found.append(" ".join(run))
+        run = []
+    return [flat for formula in found if (flat := squeezed(formula).strip(".,;:!?。，"))]
+
+
+@lru_cache(maxsize=512)
+def squeezed(text: str) -> str:
+    """A text without white space and delimiters, its formulas in one spelling."""
+    text = unicodedata.normalize("NFKC", text.translate(_SIGNS))
+    for pattern, replacement in _FLAT:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words and numbers, number words as digits, ideographs one by one."""
+    text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).replace("$", " ")
+    text = _COMMAND.sub(" ", _THOUSANDS.sub("", text))
+    words = [piece for word in _TOKEN.findall(text) for piece in _CJK.split(word) if piece]
+    return [NUMBER_WORDS.get(word.lower(), word.lower()) for word in words]
+
+
+@lru_cache(maxsize=64)
+def quantities(text: str) -> list[str]:
+    """Numbers and mathematical terms in the order of the text, terms in the singular."""
+    found: list[str] = []
+    for word in _words(text):
+        stems = (word, word.removesuffix("s"), word.removesuffix("es"))
+        found += [word] if is_number(word) else [stem for stem in stems if stem in TERMS][:1]
+    return found
+
+
+def is_number(word: str) -> bool:
+    """Whether a word is a number."""
+    return word[0].isdigit() or word in _NAMED
+
+
+def only_numbers(words: list[str]) -> Counter[str]:
+    """The numbers among some words."""
+    return Counter(word for word in words if is_number(word))
+
+
+def without_formulas(text: str) -> str:
+    """The prose of a text."""
+    return MATH.sub(" , ", text)
+
+
+def long_words(text: str) -> list[str]:
+    """The words of the prose that have more than two letters."""
+    return [word for word in re.findall(r"[^\W\d_]+", without_formulas(text).lower()) if len(word) > 2]
+
+
+def content_words(sentence: str) -> set[str]:
+    """Its long words without those that any question may have."""
+    return set(long_words(sentence)) - FREE_WORDS
+
+
+def carries(sentence: str) -> bool:
+    """Whether a sentence has a number, a formula or a term that is not also an everyday word."""
+    return bool(formulas(sentence)) or any(is_number(word) or word not in COMMON_TERMS for word in quantities(sentence))
+
+
+def script(text: str) -> str:
+    """The script that most letters outside formulas belong to."""
+    prose = without_formulas(text)
+    counts = {script: len(re.findall(f"[{letters}]", prose)) for script, letters in _SCRIPTS.items()}
+    most = max(counts, key=lambda script: counts[script])
+    return most if counts[most] else "none"
+
+
+def same_word(word: str, other: str, similar: float = 0.8) -> bool:
+    """Two forms of one word, or one of them misspelt: opposites mostly differ in their first letters."""
+    if _stem(word) == _stem(other):
+        return True
+    ends_alike = (word[0], word[-1]) == (other[0], other[-1])
+    return ends_alike and SequenceMatcher(None, word, other, autojunk=False).ratio() >= similar
+
+
+def _stem(word: str) -> str:
+    return re.sub(r"(?:ing|ed|es|s|d|e)$", "", word)
