@@ -88,7 +88,7 @@ class Rephrase(Section):
     timeout_s: float = Field(120.0, gt=0)
     """Longest wait for one request, in seconds (our choice)."""
     max_attempts: int = Field(6, ge=1)
-    """Tries of one request before the run stops (our choice)."""
+    """Tries of one request; then its question is kept as it was, and three such in a row stop the run (our choice)."""
     second_attempt: bool = True
     """Ask once more, more strictly, when an answer fails the checks (our choice)."""
 

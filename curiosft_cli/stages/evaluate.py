@@ -129,6 +129,7 @@ def sample(
         cpu_kv_cache_gib=config.eval.kv_cache_gib,
         gpu_memory_utilization=config.eval.gpu_memory_utilization,
         hf_overrides=context_overrides(path, config.model),
+        trust_remote_code=config.model.trust_remote_code,
     )
     try:
         for job in jobs:

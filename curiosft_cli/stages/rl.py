@@ -76,6 +76,7 @@ def run(config: Config, stage: StageDir) -> None:
         cpu_kv_cache_gib=rl.kv_cache_gib,
         gpu_memory_utilization=rl.gpu_memory_utilization,
         hf_overrides=context_overrides(path, config.model),
+        trust_remote_code=config.model.trust_remote_code,
     )
     console.say(f"rl: {rl.objective}, {len(prompts)} prompts, steps {step} to {rl.steps}, {loop.describe()}")
     try:
@@ -127,6 +128,8 @@ def encode_prompts(config: Config, stage: StageDir, loop: Loop, console: Console
 
     style = PromptFormat.from_config(config.model)
     problems = read_all(config.data, run_dir=stage.path.parent)
+    if problems.skipped:
+        console.say(f"rl: {len(problems.skipped)} rows could not be read, e.g. {problems.skipped[0]}")
     gradable = [problem for problem in problems if is_gradable(problem)]
     prompts = [Prompt(problem, encode_prompt(loop.tokenizer, problem, style)) for problem in gradable]
     fitting = [prompt for prompt in prompts if len(prompt.ids) <= config.data.max_prompt_length]

@@ -102,6 +102,8 @@ def encode_data(config: Config, stage: StageDir, loop: Loop, console: Console) -
     from curiosft_cli.train.encode import PromptFormat, encode_rows
 
     problems = read_all(config.data, run_dir=stage.path.parent)
+    if problems.skipped:
+        console.say(f"sft: {len(problems.skipped)} rows could not be read, e.g. {problems.skipped[0]}")
     rows, report = encode_rows(
         loop.tokenizer,
         problems,
