@@ -1,0 +1,56 @@
+"""`[eval]`: sampling and grading benchmarks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from curiosft_cli.run.sections.base import Names, Precision, Section
+
+
+class Eval(Section):
+    name: str = Field("eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Folder of the results inside the run; one set of sampling settings has one name."""
+    checkpoints: Names = ("sft",)
+    """References: `base`, `sft`, `sft@300`, `rl`, `OTHER-RUN:sft`, a folder or a hub id."""
+    benchmarks: Names = (
+        "aime24",
+        "aime25",
+        "amc",
+        "math500",
+        "minerva",
+        "olympiadbench",
+        "gpqa_diamond",
+        "arc_challenge",
+        "mmlu_pro",
+    )
+    """Benchmarks by name (`arithmetic` is the built-in generator's test set)."""
+    data: dict[str, str] = Field(default_factory=dict)
+    """Local file per benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`."""
+    samples: int | None = Field(None, ge=1)
+    """Samples per question; none is the benchmark's own (8; 1 for mmlu_pro)."""
+    limit: int | None = Field(None, ge=1)
+    """First questions of each benchmark only; recorded in the result. None is all."""
+    temperature: float = Field(0.6, ge=0)
+    """Sampling temperature (Section 5)."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Nucleus of the sampling (Section 5)."""
+    max_completion_length: int = Field(8192, ge=1)
+    """Longest completion in tokens."""
+    pass_k: tuple[int, ...] = (1, 2, 4, 8)
+    """k of the Pass@k column(s); those above `samples` are left out."""
+    entropy_samples: int = Field(1, ge=0)
+    """Completions per question for the teacher-forced entropy; 0 switches it off (our choice)."""
+    grader: Literal["curiosft", "official"] = "curiosft"
+    """Ours, or a reproduction of the authors' graders."""
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """Who samples."""
+    precision: Precision = "auto"
+    """Precision of the engine."""
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """As `rl.kv_cache_gib`."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of GPU memory that the engine may take (vLLM's default)."""
+    grader_workers: int = Field(2, ge=1)
+    """Grader processes (our choice)."""

@@ -1,0 +1,30 @@
+"""`[rephrase]`: cleaning questions through a chat API."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from curiosft_cli.run.sections.base import Names, Section
+
+
+class Rephrase(Section):
+    data: Names = ()
+    """Questions to clean: sources as in `data.train`; empty uses `data.train`."""
+    base_url: str = "https://api.deepseek.com"
+    """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
+    model: str = "deepseek-chat"
+    """Model name at the endpoint (the paper uses DeepSeek-V3)."""
+    api_key_env: str = Field("DEEPSEEK_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable that holds the key; the key itself is never stored or printed."""
+    temperature: float = Field(0.0, ge=0, le=2)
+    """Sampling temperature (our choice: the cleaned question should not vary)."""
+    max_completion_length: int = Field(2048, ge=1)
+    """Longest answer in tokens (our choice)."""
+    concurrency: int = Field(64, ge=1, le=4096)
+    """Requests in flight (our choice)."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Longest wait for one request, in seconds (our choice)."""
+    max_attempts: int = Field(6, ge=1)
+    """Tries of one request; then its question is kept as it was, and three such in a row stop the run (our choice)."""
+    second_attempt: bool = True
+    """Ask once more, more strictly, when an answer fails the checks (our choice)."""
