@@ -6,8 +6,8 @@ every micro-batch is exact however the batch is split.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ class Totals:
         sequences: sequences with at least one counted token (R).
         micro_batches: micro-batches with at least one counted token.
         max_length: the configured longest response in tokens (L).
+        masks: tokens whose `extra[name]` is true, for each such divisor among the objective's terms.
     """
 
     tokens: int
     sequences: int
     micro_batches: int = 1
     max_length: int = 1
+    masks: Mapping[str, int] = field(default_factory=dict)
 
 
 def token_mean(sequence: Tensor, totals: Totals) -> Tensor:
@@ -62,3 +64,12 @@ REDUCTIONS: dict[str, Callable[[Tensor, Totals], Tensor]] = {
     "constant": constant,
     "micro_token_mean": micro_token_mean,
 }
+
+
+def term_weights(divisor: str, reduction: str, sequence: Tensor, totals: Totals) -> Tensor:
+    """One weight per token of `sequence` [N] for a term of the loss with this divisor (`BoundObjective.terms`)."""
+    if divisor == "reduction":
+        return REDUCTIONS[reduction](sequence, totals)
+    if divisor == "tokens":
+        return token_mean(sequence, totals)
+    return _constant(sequence, totals.masks[divisor])

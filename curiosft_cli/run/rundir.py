@@ -86,13 +86,22 @@ class StageDir:
         lines = self.path.rglob("*.jsonl*") if self.path.is_dir() else ()
         return bool(self.checkpoints()) or any(file.stat().st_size for file in lines)
 
-    def prune(self, keep_last: int) -> None:
-        """Drop the resume state of all but the newest checkpoint, then the oldest checkpoints."""
+    def prune(self, keep_last: int, keep_every: int | None = None) -> None:
+        """Drop the resume state of all but the newest checkpoint, then the oldest checkpoints.
+
+        What is saved at a multiple of `keep_every` steps stays.
+        """
         steps = self.checkpoints()
         for step in steps[:-1]:
             shutil.rmtree(self.checkpoint(step) / "state", ignore_errors=True)
         for step in steps[: max(0, len(steps) - keep_last)]:
-            shutil.rmtree(self.checkpoint(step))
+            if not keep_every or step % keep_every:
+                shutil.rmtree(self.checkpoint(step))
+
+    @property
+    def skipped_rows(self) -> Path:
+        """One line for every row of the data that could not be used."""
+        return self.path / "skipped.jsonl"
 
     def rollouts(self, step: int) -> Path:
         """The rollouts of one RL step, while they are being written."""

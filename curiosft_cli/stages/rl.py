@@ -212,23 +212,28 @@ def train_step(
     if len(batches) == 1:
         objective, old = on_policy(objective), None
     else:
-        old = [[loop.student_module.logp(pack, rl.temperature) for pack in packs] for packs in packed]
+        old = [[loop.student_module.scored(pack, rl.temperature).logp for pack in packs] for packs in packed]
 
     values: dict[str, float] = {}
     for number, (batch, packs) in enumerate(zip(batches, packed, strict=True)):
-        totals = loop.totals([_row(usable[index]) for index in batch], packs, rl.max_completion_length)
+        extras: list[dict[str, Tensor]] = []
         for place, pack in enumerate(packs):
             members = [batch[member] for member in pack.members]
-            extra = {"advantage": advantage[members].to(pack.labels.device)[pack.sequence]}
+            extras.append({"advantage": advantage[members].to(pack.labels.device)[pack.sequence]})
             if old:
-                extra["old_logp"] = old[number][place]
+                extras[-1]["old_logp"] = old[number][place]
+        rows = [_row(usable[index]) for index in batch]
+        totals = loop.totals(rows, packs, rl.max_completion_length, objective, extras)
+        for place, (pack, extra) in enumerate(zip(packs, extras, strict=True)):
+            members = [batch[member] for member in pack.members]
             seen = loop.accumulate(
                 pack, objective, extra, totals, last=place == len(packs) - 1, temperature=rl.temperature
             )
             if number == 0 and pack.counted:
                 compare_with_engine(loop, seen.logp, [usable[member] for member in members])
         update = step * len(batches) + number
-        values |= loop.update(constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps))
+        loop.update(constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps))
+        values |= loop.report()
     return values
 
 
@@ -261,7 +266,7 @@ def hand_over(config: Config, engine: RolloutEngine, loop: Loop, probe: Rollout,
     loop.first_handover = False
     row = _row(probe)
     pack = loop.single_pack(row)
-    trainer = loop.student_module.logp(pack).tolist()
+    trainer = loop.student_module.scored(pack).logp.tolist()
     scored = engine.score([*row.prompt_ids, *row.response_ids])[-len(row.response_ids) :]
     tolerance = config.rl.handover_tolerance or HANDOVER_TOLERANCE[loop.dtype_name]
     check_handover(scored, trainer, tolerance)

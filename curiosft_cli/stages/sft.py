@@ -2,12 +2,12 @@
 
     for each optimizer step:
         take the step's rows, packed                 (the same rows whatever the number of ranks)
+        ask for what the objective reads             (the teacher's log pi_tch(y; tau): Eq. 4, 7, 8)
         for each pack:
-            teacher: log pi_tch(y; tau) per token    (Eq. 4, 7, 8; only for objectives that ask for it)
             student: loss and gradients              (Eq. 1, 5, 6, through the chunked head)
         clip, learning rate, optimizer step
         synchronise the teacher every n steps        (Algorithm 1, lines 16-18)
-        log; save
+        log; look at held-out rows; save
 
 Absent from the textbook loop: no padding (rows are packed), no logits tensor (the head walks in chunks), no
 average of averages (sums are divided once by the global token count).
@@ -15,32 +15,36 @@ average of averages (sums are divided once by the global token count).
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import write_text
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.run.sections import Config
-from curiosft_cli.tasks.sources import read_all
+from curiosft_cli.tasks.sources import read_pairs
 
 if TYPE_CHECKING:
-    from curiosft_cli.train.encode import Row
-    from curiosft_cli.train.loop import Loop
+    from collections.abc import Sequence
 
-# What the loop below can give an objective; the head computes entropy and logits itself.
-SUPPLIED = frozenset({"teacher_logp", "entropy", "logits"})
+    from curiosft_cli.train.batches import Pack
+    from curiosft_cli.train.feed import RowFeed
+    from curiosft_cli.train.guards import Guards
+    from curiosft_cli.train.loop import Loop
 
 
 def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
-    from curiosft_cli.train.batches import step_rows, steps_per_epoch
+    from curiosft_cli.train.batches import steps_per_epoch
+    from curiosft_cli.train.heldout import held_out
+    from curiosft_cli.train.inputs import SUPPLIED, open_inputs
     from curiosft_cli.train.loop import Loop
     from curiosft_cli.train.optim import cosine_lr
     from curiosft_cli.train.start import check_supplied, start_accelerator
-    from curiosft_cli.train.teacher import open_teacher
 
     sft = config.sft
     accelerator = start_accelerator(config.run.seed)
@@ -48,22 +52,31 @@ def run(config: Config, stage: StageDir) -> None:
     objective = SFT_OBJECTIVES[sft.objective].bind(**sft.params)
     check_supplied(objective, sft.objective, SUPPLIED)
     loop = Loop.open(config, sft, stage, resolve_checkpoint(sft.init, config), accelerator)
-    rows = encode_data(config, stage, loop, console)
-    teacher = open_teacher(sft.teacher, loop.student_module) if "teacher_logp" in objective.needs else None
-    step = loop.resume(teacher)
+    feed = open_data(config, config.data.train, stage, loop, console)
+    validation = open_data(config, config.data.validation, stage, loop, console) if config.data.validation else None
+    per_epoch = steps_per_epoch(len(feed), sft.batch_size)
+    total = min(sft.epochs * per_epoch, sft.max_steps or sft.epochs * per_epoch)
+
+    def packs_of(step: int) -> list[Pack]:
+        return loop.packs(feed.rows(step), sft.max_tokens_per_batch)
+
+    inputs = open_inputs(objective, sft, loop, packs_of, total)
+    step = loop.resume(inputs)
+    guards = open_guards(config)
+    guards.load(loop.counters.get("guards", {}))
     metrics = Metrics(stage.metrics_file, step, accelerator) if accelerator.is_main_process else None
-    total = sft.epochs * steps_per_epoch(len(rows), sft.batch_size)
-    total = min(total, sft.max_steps or total)
-    console.say(f"sft: {sft.objective}, {len(rows)} rows, steps {step} to {total}, {loop.describe()}")
+    console.say(f"sft: {sft.objective}, {len(feed)} rows, steps {step} to {total}, {loop.describe()}")
 
     while step < total:
         started = time.monotonic()
-        chosen = [rows[index] for index in step_rows(len(rows), sft.batch_size, config.run.seed, step)]
-        packs = loop.packs(chosen, sft.max_tokens_per_batch)
-        totals = loop.totals(chosen, packs, sft.max_response_length)
-        for number, pack in enumerate(packs, start=1):
-            extra = teacher.extra(pack, loop.stats) if teacher else {}
-            loop.accumulate(pack, objective, extra, totals, last=number == len(packs))
+        with loop.timed("data"):
+            chosen, packs = feed.rows(step), packs_of(step)
+        with loop.timed("inputs"):
+            extras = inputs.supply(step, packs)
+        totals = loop.totals(chosen, packs, sft.max_response_length, objective, extras)
+        for place, (pack, extra) in enumerate(zip(packs, extras, strict=True), start=1):
+            reference = inputs.reference(pack)
+            loop.accumulate(pack, objective, extra, totals, last=place == len(packs), reference=reference)
         rate = cosine_lr(
             step,
             peak=sft.learning_rate,
@@ -71,57 +84,84 @@ def run(config: Config, stage: StageDir) -> None:
             total_steps=total,
             min_ratio=sft.min_lr_ratio,
         )
-        values = loop.update(rate)
+        loop.update(rate)
         step += 1
-        if teacher:
-            teacher.update(step)
+        with loop.timed("sync"):
+            inputs.update(step)
 
-        seconds = time.monotonic() - started
-        tokens = sum(len(row) for row in chosen)
+        values = loop.report() | {"train/epoch": step / per_epoch}
+        if validation and sft.eval_steps and (step % sft.eval_steps == 0 or step == total):
+            values |= held_out(loop, validation, sft.max_tokens_per_batch)
+        seconds, tokens = time.monotonic() - started, sum(len(row) for row in chosen)
         values |= {
-            "train/epoch": step / steps_per_epoch(len(rows), sft.batch_size),
+            "data/pack_fill": tokens / (len(packs) * loop.ranks * sft.max_tokens_per_batch),
+            "data/truncated_rows": sum(row.truncated for row in chosen),
             "time/step_s": seconds,
             "tokens/s": tokens / seconds,
         }
         if metrics and (step % config.log.every == 0 or step == total):
             metrics.log(step, values)
-        console.progress(
-            step, total, f"sft: loss {values['train/loss_nats']:.3f} nats, {tokens / seconds:.0f} tokens/s"
-        )
-        if step % sft.save_steps == 0 or step == total:
-            loop.save(step, teacher)
+        loss = values.get("train/loss_nats", float("nan"))
+        console.progress(step, total, f"sft: loss {loss:.3f} nats, {tokens / seconds:.0f} tokens/s")
+        for breach in (breaches := guards.check(step, values)):
+            console.say(f"sft: warning: {breach}")
+        if step % sft.save_steps == 0 or step == total or (breaches and sft.guards.action == "stop"):
+            loop.save(step, inputs, guards=guards.state())
+        guards.stop(breaches)
+    feed.close()
     console.close()
 
 
-def encode_data(config: Config, stage: StageDir, loop: Loop, console: Console) -> list[Row]:
-    """Read and tokenise the training data; say what was left out or cut.
+def open_data(config: Config, sources: Sequence[str], stage: StageDir, loop: Loop, console: Console) -> RowFeed:
+    """Read the rows; say, and list in a file, what was left out.
 
     Raises:
         CurioError: no row is left to train on.
     """
-    from curiosft_cli.train.encode import PromptFormat, encode_rows
+    from curiosft_cli.train.encode import PromptFormat
+    from curiosft_cli.train.feed import open_feed
 
-    problems = read_all(config.data, run_dir=stage.path.parent)
-    if problems.skipped:
-        console.say(f"sft: {len(problems.skipped)} rows could not be read, e.g. {problems.skipped[0]}")
-    rows, report = encode_rows(
+    unread: list[str] = []
+    feed, left = open_feed(
         loop.tokenizer,
-        problems,
+        (problem for _, problem in read_pairs(config.data, unread, run_dir=stage.path.parent, sources=sources)),
         PromptFormat.from_config(config.model),
-        config.data.max_prompt_length,
-        config.sft.max_response_length,
+        stage.path,
+        max_prompt=config.data.max_prompt_length,
+        max_response=config.sft.max_response_length,
+        batch_size=config.sft.batch_size,
+        seed=config.run.seed,
     )
-    for what, ids in (("a prompt that is too long", report.prompt_too_long), ("no response", report.no_response)):
-        if ids:
-            console.say(f"sft: {len(ids)} rows left out with {what}, e.g. {', '.join(ids[:3])}")
-    if report.truncated:
-        console.say(f"sft: {report.truncated} responses cut at {config.sft.max_response_length} tokens")
-    if not rows:
+    reasons = {
+        "cannot be read": unread,
+        "have too long a prompt": left.prompt_too_long,
+        "lack a response": left.no_response,
+    }
+    for reason, rows in reasons.items():
+        if rows:
+            console.say(f"sft: {len(rows)} rows left out, they {reason}, e.g. {rows[0]}; all in {stage.skipped_rows}")
+    if any(reasons.values()) and loop.accelerator.is_main_process:
+        listed = [json.dumps({"reason": reason, "row": row}) for reason, rows in reasons.items() for row in rows]
+        write_text(stage.skipped_rows, "".join(f"{line}\n" for line in listed))
+    if not len(feed):
         raise CurioError(
-            f"no row of {', '.join(config.data.train)} can be trained on",
+            f"no row of {', '.join(sources)} can be trained on",
             "Supervised rows need a question and a response that fit data.max_prompt_length.",
         )
-    return rows
+    return feed
+
+
+def open_guards(config: Config) -> Guards:
+    """The guard rails of `[sft.guards]`."""
+    from curiosft_cli.train.guards import Guards, Rule
+
+    limits = config.sft.guards
+    rules = (
+        Rule("train/entropy_nats", "the entropy has collapsed", below=limits.entropy_min_nats),
+        Rule("train/entropy_nats", "the entropy explodes", above=limits.entropy_max_nats),
+        Rule("train/loss_nats", "the loss has a spike", spike=limits.loss_spike),
+    )
+    return Guards(rules, limits.action, limits.patience, limits.window)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def save_checkpoint(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     optimizer: Optimizer,
-    teacher: Mapping[str, Tensor] | None,
+    tensors: Mapping[str, Tensor],
     counters: Mapping[str, Any],
 ) -> None:
     """Write `target` in one step. Every rank calls this; each writes its own part of the state.
@@ -45,7 +45,7 @@ def save_checkpoint(
     Args:
         target: the checkpoint folder.
         model: the unwrapped student.
-        teacher: the teacher's weights on this rank, or none.
+        tensors: what else this rank needs to continue, by name (the teacher's weights).
         counters: numbers that the stage needs to continue (JSON values).
 
     Raises:
@@ -53,7 +53,7 @@ def save_checkpoint(
     """
     weights = full_weights(model, keep=accelerator.is_main_process)
     if accelerator.is_main_process:
-        _check_disk(target.parent, _bytes(weights) * (4 if teacher else 3))
+        check_disk(target.parent, 3 * _bytes(weights) + accelerator.num_processes * _bytes(tensors))
     opened: AbstractContextManager[Path] = (
         folder_in_one_step(target) if accelerator.is_main_process else nullcontext(partial_path(target))
     )
@@ -61,7 +61,7 @@ def save_checkpoint(
         accelerator.wait_for_everyone()
         state = folder / "state"
         state.mkdir(exist_ok=True)
-        _save_tensors(state / _rank_file(accelerator), _rank_state(optimizer, teacher))
+        _save_tensors(state / _rank_file(accelerator), _rank_state(optimizer, tensors))
         if accelerator.is_main_process:
             _save_model(folder, model, tokenizer, weights)
             write_json(folder / "trainer_state.json", {"global_step": counters["step"]})
@@ -71,9 +71,9 @@ def save_checkpoint(
 
 
 def load_state(
-    folder: Path, *, accelerator: Accelerator, optimizer: Optimizer, teacher: Mapping[str, Tensor] | None
-) -> dict[str, Any]:
-    """Fill optimizer, teacher and random state from a checkpoint and return its counters.
+    folder: Path, *, accelerator: Accelerator, optimizer: Optimizer
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Fill optimizer and random state from a checkpoint; return its counters and this rank's other tensors.
 
     The student's weights are the checkpoint's own model file: open the model from `folder` before.
 
@@ -94,12 +94,10 @@ def load_state(
         )
     saved = load_file(folder / "state" / _rank_file(accelerator))
     _load_optimizer(optimizer, saved)
-    for name, weight in (teacher or {}).items():
-        weight.copy_(saved[f"teacher.{name}"])
     torch.set_rng_state(saved["rng.cpu"])
     if "rng.cuda" in saved:
         torch.cuda.set_rng_state(saved["rng.cuda"])
-    return counters
+    return counters, {name: saved[name] for name in saved if not name.startswith(("optimizer.", "rng."))}
 
 
 def _save_model(
@@ -122,7 +120,7 @@ def _save_model(
     tokenizer.save_pretrained(folder)
 
 
-def _rank_state(optimizer: Optimizer, teacher: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+def _rank_state(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     import torch
 
     state = {"rng.cpu": torch.get_rng_state()}
@@ -131,8 +129,7 @@ def _rank_state(optimizer: Optimizer, teacher: Mapping[str, Tensor] | None) -> d
     for index, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
             state[f"optimizer.{index}.{key}"] = local_shard(torch.as_tensor(value))
-    state |= {f"teacher.{name}": weight for name, weight in (teacher or {}).items()}
-    return state
+    return state | dict(tensors)
 
 
 def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Tensor]) -> None:
@@ -168,7 +165,12 @@ def _bytes(weights: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
 
-def _check_disk(folder: Path, needed: int) -> None:
+def check_disk(folder: Path, needed: int) -> None:
+    """Refuse to write `needed` bytes where there is no room for them.
+
+    Raises:
+        CurioError: exit code 4.
+    """
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise CurioError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from curiosft_cli.run.errors import CurioError
@@ -59,15 +59,6 @@ class Row:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-@dataclass
-class EncodeReport:
-    """What did not become a whole row: ids of prompts that were too long, rows without a response, cut responses."""
-
-    prompt_too_long: list[str] = field(default_factory=list)
-    no_response: list[str] = field(default_factory=list)
-    truncated: int = 0
-
-
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: PromptFormat) -> list[int]:
     """The prompt's token ids: the chat template with a generation prompt, then the prefill, never twice.
 
@@ -101,27 +92,10 @@ def encode_response(
     return ids[:max_length], len(ids) > max_length
 
 
-def encode_rows(
-    tokenizer: PreTrainedTokenizerBase,
-    problems: Iterable[Problem],
-    style: PromptFormat,
-    max_prompt: int,
-    max_response: int,
-) -> tuple[list[Row], EncodeReport]:
-    """Encode every problem that has a response and whose prompt fits; the rest is reported, not lost in silence."""
-    rows: list[Row] = []
-    report = EncodeReport()
-    for problem in problems:
-        prompt = encode_prompt(tokenizer, problem, style)
-        if not response_text(problem.response, style):
-            report.no_response.append(problem.id)
-        elif len(prompt) > max_prompt:
-            report.prompt_too_long.append(problem.id)
-        else:
-            response, cut = encode_response(tokenizer, problem.response, style, max_response)
-            report.truncated += cut
-            rows.append(Row(tuple(prompt), tuple(response), cut, problem.id))
-    return rows, report
+def encode_row(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: PromptFormat, max_response: int) -> Row:
+    """Prompt and response of one problem; see `encode_prompt` and `encode_response`."""
+    response, cut = encode_response(tokenizer, problem.response, style, max_response)
+    return Row(tuple(encode_prompt(tokenizer, problem, style)), tuple(response), cut, problem.id)
 
 
 def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -61,6 +61,7 @@ class HeadRows:
     Attributes:
         logp: [N] float32, log pi(y) in nats.
         loss: [N] float32, the objective's own value (the sum of its terms), not reduced.
+        correct: [N] bool, whether no token is likelier than y.
         entropy: [N] float32 in nats, or none if it was not asked for.
         stats: [N] each, what the objective reports; empty when N is 0.
         teacher: the self-teacher's rows, or none.
@@ -68,6 +69,7 @@ class HeadRows:
 
     logp: Tensor
     loss: Tensor
+    correct: Tensor
     entropy: Tensor | None
     stats: Mapping[str, Tensor]
     teacher: TeacherRows | None = None
@@ -171,7 +173,7 @@ class _Walk:
         if self.entropy and by_hidden is not None and free:
             # H = -log p_y - E_p[z - z_y], and E_p[z] = h . (p W) is what the hidden gradient has computed.
             spread = -logp - (by_hidden * self.head.hidden[rows]).sum(-1) / self.head.temperature
-        self._see(logp, out, spread)
+        self._see(logp, out, logp >= scale[1], spread)
 
     def _of_entropy(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         probabilities = self.head.buffer("probabilities", rows)
@@ -184,7 +186,7 @@ class _Walk:
         logits.mul_(-by_entropy[:, None]).sub_((by_logp + by_entropy * (spread + peak))[:, None])
         probabilities.mul_(logits).scatter_add_(1, labels[:, None], by_logp[:, None])
         self._fold(probabilities, rows, None)
-        self._see(logp, out, spread if self.entropy else None)
+        self._see(logp, out, logp >= peak, spread if self.entropy else None)
 
     def _of_logits(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         base = self.reference.logits(rows) if self.reference else None
@@ -215,7 +217,7 @@ class _Walk:
 
         out, (by_logits,) = self._differentiate(rows, [logits], token_rows)
         logits.copy_(by_logits)
-        self._see(logp, out, spread)
+        self._see(logp, out, logp >= peak, spread)
 
     def _differentiate(self, rows: slice, values: list[Tensor], make: Any) -> tuple[TokenLoss, tuple[Tensor, ...]]:
         """The objective on `make(*values)` and the gradient of its weighted sum with respect to each of `values`."""
@@ -242,10 +244,10 @@ class _Walk:
             self.grad_hidden[rows] = by_hidden if factor is None else by_hidden * factor[:, None]
         return by_hidden
 
-    def _see(self, logp: Tensor, out: TokenLoss, spread: Tensor | None) -> None:
+    def _see(self, logp: Tensor, out: TokenLoss, correct: Tensor, spread: Tensor | None) -> None:
         loss = torch.stack([term.detach() for term in out.terms]).sum(0)
         stats = {name: values.detach() for name, values in out.stats.items()}
-        self.seen.append({"logp": logp, "loss": loss, "entropy": spread, "stats": stats})
+        self.seen.append({"logp": logp, "loss": loss, "correct": correct, "entropy": spread, "stats": stats})
 
     def collected(self, device: torch.device) -> HeadRows:
         def joined(name: str) -> Tensor:
@@ -255,6 +257,7 @@ class _Walk:
         return HeadRows(
             logp=joined("logp"),
             loss=joined("loss"),
+            correct=joined("correct").bool(),
             entropy=joined("entropy") if self.entropy else None,
             stats={name: cat_rows([part["stats"][name] for part in self.seen], device) for name in names},
             teacher=joined_rows(self.teachers, device) if self.self_teacher else None,

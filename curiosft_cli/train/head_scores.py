@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,7 @@ class TeacherRows:
         entropy: [N] float32, top-k entropy at temperature 1, in nats.
         target: [N] float32, entropy aimed at, in nats.
         status: [N] int8, see `objectives.temperature`.
+        search_s: seconds in the search (on a GPU: until its kernels were launched).
     """
 
     logp: Tensor
@@ -38,6 +40,7 @@ class TeacherRows:
     entropy: Tensor
     target: Tensor
     status: Tensor
+    search_s: float = 0.0
 
 
 def head_logp(
@@ -96,11 +99,13 @@ def tempered_rows_(logits: Tensor, labels: Tensor, settings: TemperatureSettings
     chosen = logits.gather(1, labels[:, None]).squeeze(1)
     top, region = select_top_(logits, settings.topk)
     highest = top.amax(-1)
+    started = time.perf_counter()
     solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(logits, rows))
+    search_s = time.perf_counter() - started
     logits.mul_(solution.tau.reciprocal()[:, None])
     torch.softmax(logits, -1, out=logits)
     logp = (chosen - highest) / solution.tau + region.amax(-1).log_()
-    return TeacherRows(logp, solution.tau, solution.entropy, solution.target, solution.status)
+    return TeacherRows(logp, solution.tau, solution.entropy, solution.target, solution.status, search_s)
 
 
 def _full_entropy(logits: Tensor, rows: Tensor, block: int = 16) -> Tensor:
@@ -112,7 +117,10 @@ def joined_rows(parts: list[TeacherRows], device: torch.device) -> TeacherRows:
     def joined(name: str) -> Tensor:
         return cat_rows([getattr(part, name) for part in parts], device)
 
-    return TeacherRows(joined("logp"), joined("tau"), joined("entropy"), joined("target"), joined("status").char())
+    search_s = sum(part.search_s for part in parts)
+    return TeacherRows(
+        joined("logp"), joined("tau"), joined("entropy"), joined("target"), joined("status").char(), search_s
+    )
 
 
 def _nucleus_mass_(probabilities: Tensor, top_p: float, enough: int = 512, block: int = 16) -> Tensor:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
+from curiosft_cli.objectives.reduction import Totals, term_weights
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
-from curiosft_cli.train.checkpoint import load_state, save_checkpoint
+from curiosft_cli.train.checkpoint import check_disk, load_state, save_checkpoint
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer
 from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
-from curiosft_cli.train.stats import StepStats
+from curiosft_cli.train.stats import StepStats, peak_memory_gib
 from curiosft_cli.train.student import BESIDE_FORWARD, Student
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head import HeadRows
-    from curiosft_cli.train.teacher import Teacher
+    from curiosft_cli.train.inputs import Inputs
 
 
 class LoopSettings(OptimizerSettings, Protocol):
@@ -46,6 +47,8 @@ class LoopSettings(OptimizerSettings, Protocol):
     @property
     def keep_last(self) -> int: ...
     @property
+    def keep_every(self) -> int | None: ...
+    @property
     def max_skipped_steps(self) -> int: ...
 
 
@@ -59,6 +62,8 @@ class Loop:
         stats: per-token values of the current step.
         skipped: steps in a row whose gradient was not finite.
         first_handover: no engine has taken this process's weights yet.
+        counters: what the checkpoint kept that this run resumed from.
+        last: gradient norm and learning rate of the last update.
     """
 
     settings: LoopSettings
@@ -72,6 +77,8 @@ class Loop:
     stats: StepStats = field(default_factory=StepStats)
     skipped: int = 0
     first_handover: bool = True
+    counters: Mapping[str, Any] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, config: Config, settings: LoopSettings, stage: StageDir, init: str, accelerator: Accelerator) -> Loop:
@@ -87,6 +94,8 @@ class Loop:
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         check_ranks_agree(accelerator, model)
+        if accelerator.is_main_process:
+            check_disk(stage.path, 3 * sum(weight.numel() * weight.element_size() for weight in model.parameters()))
         dtype = compute_dtype(settings.precision, accelerator.device)
         student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype)
         student, optimizer = accelerator.prepare(student, make_optimizer(model, settings))
@@ -94,18 +103,15 @@ class Loop:
             register_fsdp_forward_method(accelerator.unwrap_model(student), method)
         return cls(settings, stage, accelerator, tokenizer, model, student, optimizer.optimizer, source)
 
-    def resume(self, teacher: Teacher | None = None) -> int:
-        """Take up optimizer, teacher and random state; return the steps that are done."""
+    def resume(self, inputs: Inputs | None = None) -> int:
+        """Take up optimizer, inputs and random state; return the steps that are done."""
         if self.source is None:
             return 0
-        counters = load_state(
-            self.source,
-            accelerator=self.accelerator,
-            optimizer=self.optimizer,
-            teacher=teacher.weights if teacher else None,
-        )
-        self.skipped = counters["skipped"]
-        return counters["step"]
+        self.counters, tensors = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
+        if inputs:
+            inputs.load(tensors)
+        self.skipped = self.counters["skipped"]
+        return self.counters["step"]
 
     def packs(self, rows: Sequence[Row], max_tokens: int) -> list[Pack]:
         """This rank's packs of the rows of one update."""
@@ -118,19 +124,29 @@ class Loop:
         """One row by itself."""
         return make_pack([row], [0], self.accelerator.device)
 
-    def totals(self, rows: Sequence[Row], packs: Sequence[Pack], max_length: int) -> Totals:
+    def totals(
+        self,
+        rows: Sequence[Row],
+        packs: Sequence[Pack],
+        max_length: int,
+        objective: BoundObjective,
+        extras: Sequence[Mapping[str, Tensor]],
+    ) -> Totals:
         """The divisors of one update, known before its first backward pass."""
+        masks = sorted(set(objective.terms) - {"reduction", "tokens"})
+        counted = [extra for pack, extra in zip(packs, extras, strict=True) if pack.counted]
         return Totals(
             tokens=sum(len(row.response_ids) for row in rows),
             sequences=sum(bool(row.response_ids) for row in rows),
             # A pack stays empty only where there are more packs than rows.
             micro_batches=min(len(packs) * self.accelerator.num_processes, len(rows)),
             max_length=max_length,
+            masks={name: self._everywhere(sum(int(extra[name].sum()) for extra in counted)) for name in masks},
         )
 
-    def weights_of(self, pack: Pack, totals: Totals) -> Tensor:
-        """The reduction as one weight per token [N], so that summing over packs and ranks gives the step's loss."""
-        weights = REDUCTIONS[self.settings.reduction](pack.sequence, totals)
+    def weights_of(self, pack: Pack, divisor: str, totals: Totals) -> Tensor:
+        """One term's reduction as weights [N]: summed over tokens, packs and ranks they give the step's loss."""
+        weights = term_weights(divisor, self.settings.reduction, pack.sequence, totals)
         # Data parallel averages gradients over the ranks; the sums here want them added.
         return weights * self.accelerator.num_processes if pack.counted else weights * 0.0
 
@@ -143,25 +159,27 @@ class Loop:
         *,
         last: bool,
         temperature: float = 1.0,
+        reference: tuple[Tensor, Tensor] | None = None,
     ) -> HeadRows:
         """Add one pack's gradients and statistics; the ranks exchange gradients with the `last` one."""
-        with nullcontext() if last else self.accelerator.no_sync(self.student):
-            weights = tuple(self.weights_of(pack, totals) for _ in objective.terms)
-            loss, rows = self.student(pack, objective, extra, weights, True, temperature)
+        with self.timed("student"), nullcontext() if last else self.accelerator.no_sync(self.student):
+            weights = tuple(self.weights_of(pack, divisor, totals) for divisor in objective.terms)
+            loss, rows = self.student(pack, objective, extra, weights, True, temperature, reference)
             self.accelerator.backward(loss)
         if pack.counted:
-            self._observe(rows)
+            self.stats.add_rows(rows)
         return rows
 
-    def update(self, learning_rate: float) -> dict[str, float]:
-        """Clip and step; return what there is to log.
+    def update(self, learning_rate: float) -> None:
+        """Clip and step.
 
         Raises:
             CurioError: exit code 4 after `max_skipped_steps` gradients in a row that were not finite.
         """
-        norm, stepped = clip_and_step(
-            self.accelerator, self.student, self.optimizer, learning_rate, self.settings.max_grad_norm
-        )
+        with self.timed("optimizer"):
+            norm, stepped = clip_and_step(
+                self.accelerator, self.student, self.optimizer, learning_rate, self.settings.max_grad_norm
+            )
         self.skipped = 0 if stepped else self.skipped + 1
         if self.skipped >= self.settings.max_skipped_steps:
             raise CurioError(
@@ -169,14 +187,28 @@ class Loop:
                 "Lower the learning rate, or look at the data of these steps; the last checkpoint is intact.",
                 GUARD,
             )
+        self.last = {"grad_norm": norm, "learning_rate": learning_rate, "skipped_steps": self.skipped}
+
+    def report(self) -> dict[str, float]:
+        """What there is to log of the steps since the last report."""
+        seen, seconds = self.stats.reduce(self.accelerator)
         return {
-            "train/grad_norm": norm,
-            "train/learning_rate": learning_rate,
-            "train/skipped_steps": self.skipped,
-            **{f"train/{name}": value for name, value in self._reduced().items()},
+            **{f"train/{name}": value for name, value in self.last.items()},
+            **{f"train/{name}": value for name, value in seen.items()},
+            **{f"time/{part}_s": value for part, value in seconds.items()},
+            "memory/peak_gib": peak_memory_gib(self.accelerator.device),
         }
 
-    def save(self, step: int, teacher: Teacher | None = None, **counters: Any) -> Path:
+    @contextmanager
+    def timed(self, part: str) -> Generator[None]:
+        """Count the time inside as that `part` of the step (on a GPU: until its kernels were launched)."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stats.add_seconds(part, time.perf_counter() - started)
+
+    def save(self, step: int, inputs: Inputs | None = None, **counters: Any) -> Path:
         """Write the checkpoint after `step` and drop old ones."""
         target = self.stage.checkpoint(step)
         save_checkpoint(
@@ -185,17 +217,21 @@ class Loop:
             model=self.model,
             tokenizer=self.tokenizer,
             optimizer=self.optimizer,
-            teacher=teacher.weights if teacher else None,
+            tensors=inputs.state(step) if inputs else {},
             counters={"step": step, "skipped": self.skipped, **counters},
         )
         if self.accelerator.is_main_process:
-            self.stage.prune(self.settings.keep_last)
+            self.stage.prune(self.settings.keep_last, self.settings.keep_every)
         return target
 
     def describe(self) -> str:
         """The precision and the processes, for the first line of the log."""
-        processes = self.accelerator.num_processes
-        return f"{self.dtype_name} products, {processes} process(es) on {self.accelerator.device.type}"
+        return f"{self.dtype_name} products, {self.ranks} process(es) on {self.accelerator.device.type}"
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return self.accelerator.num_processes
 
     @property
     def dtype_name(self) -> Literal["float32", "bfloat16"]:
@@ -209,17 +245,10 @@ class Loop:
         """The student without accelerate's wrapper."""
         return self.accelerator.unwrap_model(self.student)
 
-    def _observe(self, rows: HeadRows) -> None:
-        self.stats.add("loss_nats", rows.loss)
-        self.stats.add("mean_token_probability", rows.logp.exp())
-        if rows.entropy is not None:
-            self.stats.add("entropy_nats", rows.entropy)
-        if rows.teacher is not None:
-            self.stats.add_teacher(rows.teacher)
-        for name, values in rows.stats.items():
-            self.stats.add(name, values, extremes=True)
+    def _everywhere(self, count: int) -> int:
+        """The sum of a number over the ranks."""
+        import torch
 
-    def _reduced(self) -> dict[str, float]:
-        reduced = self.stats.reduce(self.accelerator)
-        self.stats = StepStats()
-        return reduced
+        if self.accelerator.num_processes == 1:
+            return count
+        return int(self.accelerator.reduce(torch.tensor([count], device=self.accelerator.device), "sum").item())

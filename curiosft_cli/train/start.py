@@ -9,7 +9,7 @@ from curiosft_cli.run.errors import CurioError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import nn
+    from torch import Tensor, nn
 
     from curiosft_cli.objectives import BoundObjective
 
@@ -70,3 +70,17 @@ def check_ranks_agree(accelerator: Accelerator, model: nn.Module) -> None:
             f"the ranks hold different weights (sums {everywhere.tolist()})",
             "Check the launch: every rank must load the model.",
         )
+
+
+def gather_rows(accelerator: Accelerator, values: Tensor) -> tuple[Tensor, int]:
+    """One-dimensional `values` of every rank, end to end, and where this rank's begin."""
+    import torch
+
+    if accelerator.num_processes == 1:
+        return values, 0
+    sizes = accelerator.gather(torch.tensor([len(values)], device=values.device)).tolist()
+    padded = values.new_zeros(max(sizes))
+    padded[: len(values)] = values
+    parts = accelerator.gather(padded).split(max(sizes)) if max(sizes) else ()
+    whole = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=False)]) if parts else values
+    return whole, sum(sizes[: accelerator.process_index])

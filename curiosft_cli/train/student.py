@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
-from curiosft_cli.train.head import HeadRows, TeacherRows, fused_head, head_logp, teacher_logp
+from curiosft_cli.train.head import HeadRows, ScoredRows, TeacherRows, fused_head, head_logp, teacher_logp
 from curiosft_cli.train.load import body_and_head
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from curiosft_cli.train.batches import Pack
 
 
-BESIDE_FORWARD = ("logp", "tempered")
+BESIDE_FORWARD = ("scored", "tempered", "states")
 """Methods of `Student` that need its weights whole, as `forward` does: sharding must be told of them."""
 
 
@@ -49,8 +50,12 @@ class Student(nn.Module):
         weights: Tensor | Sequence[Tensor],
         entropy: bool = False,
         temperature: float = 1.0,
+        reference: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, HeadRows]:
-        """The pack's share of the step's loss (its reduction is in `weights` [N]) and what was seen per token."""
+        """The pack's share of the step's loss (its reduction is in `weights` [N]) and what was seen per token.
+
+        `reference`: hidden states [N, H] and head weight [V, H] of a frozen model, for objectives of its logits.
+        """
         hidden, head_weight = self._hidden(pack)
         return fused_head(
             hidden,
@@ -64,6 +69,7 @@ class Student(nn.Module):
             temperature=temperature,
             entropy=entropy,
             self_teacher=self.self_teacher,
+            reference=reference,
         )
 
     @torch.no_grad()
@@ -75,8 +81,10 @@ class Student(nn.Module):
         )
 
     @torch.no_grad()
-    def logp(self, pack: Pack, temperature: float = 1.0) -> Tensor:
-        """Log-probabilities [N] in nats of the pack's supervised tokens, without a gradient."""
+    def scored(
+        self, pack: Pack, temperature: float = 1.0, *, entropy: bool = False, top_p: float | None = None
+    ) -> ScoredRows:
+        """Log-probabilities [N] in nats of the pack's supervised tokens, without a gradient; see `head_logp`."""
         hidden, head_weight = self._hidden(pack)
         return head_logp(
             hidden,
@@ -85,7 +93,17 @@ class Student(nn.Module):
             chunk=self.chunk,
             compute_dtype=self.compute_dtype,
             temperature=temperature,
-        ).logp
+            entropy=entropy,
+            top_p=top_p,
+        )
+
+    @torch.no_grad()
+    def states(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, H] that predict the supervised tokens, and the head weight [V, H] that goes with them."""
+        hidden, head_weight = self._hidden(pack)
+        weight = head_weight.detach()
+        # What sharding gathered is freed with this call.
+        return hidden, weight.clone() if isinstance(self, FSDPModule) else weight
 
     def _hidden(self, pack: Pack) -> tuple[Tensor, nn.Parameter]:
         body, head_weight = body_and_head(self.model)

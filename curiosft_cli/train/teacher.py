@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from curiosft_cli.objectives.curio import sync_due
 from curiosft_cli.objectives.temperature import TemperatureSettings
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.train.shards import local_shard
+from curiosft_cli.train.copies import WeightCopy
 
 if TYPE_CHECKING:
     import torch
@@ -24,90 +23,59 @@ if TYPE_CHECKING:
 SMALLEST_BFLOAT16_WEIGHT = 0.1
 """Below this student weight most of a bfloat16 teacher's entries would not move at all."""
 
+STATE_PREFIX = "teacher."
+
 
 class Teacher:
-    """The teacher's weights, kept as shards like the student's, and lent to the student's module to answer.
-
-    One module serves both, so data parallel and sharding hold for the teacher as they do for the student, and it
-    multiplies in the same precision.
+    """The teacher's weights and temperature: supplies `teacher_logp`.
 
     Args:
         student: what is copied; the teacher starts equal to it.
         settings: `[sft.teacher]`.
+        stats: where its temperatures are recorded.
     """
 
-    def __init__(self, student: Student, settings: Settings) -> None:
+    def __init__(self, student: Student, settings: Settings, stats: StepStats | None = None) -> None:
         self._student = student
         self._settings = settings
         self._temperature = temperature_settings(settings)
-        # Parameters only, tied ones once; buffers are the student's own.
-        self.weights = {name: local_shard(value).clone() for name, value in student.model.named_parameters()}
-        check_dtype(settings, next(iter(self.weights.values())).dtype)
+        self._stats = stats
+        dtype = teacher_dtype(settings, student.compute_dtype)
+        self._copy = WeightCopy(student, offload=settings.offload, dtype=dtype)
 
-    def update(self, step: int) -> bool:
-        """Mix the student in after optimizer step `step` (1-based) if it is due; return whether it was.
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """This rank's shards of phi, by parameter name."""
+        return self._copy.weights
 
-        phi <- (1 - s) phi + s theta (Algorithm 1, line 17), shard by shard.
-        """
-        import torch
-
-        if not sync_due(step, self._settings.sync_every):
-            return False
-        student = [local_shard(parameter) for parameter in self._student.model.parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), student, self._settings.student_weight)
-        return True
-
-    def extra(self, pack: Pack, stats: StepStats) -> dict[str, Tensor]:
-        """What the objective reads from the teacher; its temperatures go into the step's statistics."""
-        rows = self.logp(pack)
-        if pack.counted:
-            stats.add_teacher(rows)
-        return {"teacher_logp": rows.logp}
+    def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
+        """log pi_tch(y; tau) [N] of each pack, all at the weights that the teacher has in this step."""
+        with self._copy.lent():
+            answers = [self._student.tempered(pack, self._temperature) for pack in packs]
+        for pack, rows in zip(packs, answers, strict=True):
+            if pack.counted and self._stats:
+                self._stats.add_teacher(rows)
+        return [{"teacher_logp": rows.logp} for rows in answers]
 
     def logp(self, pack: Pack) -> TeacherRows:
-        """log pi_tch(y; tau) [N] of the pack's supervised tokens, with the temperatures and entropies behind it."""
-        with self._lent():
+        """The same of one pack, with the temperatures and entropies behind it."""
+        with self._copy.lent():
             return self._student.tempered(pack, self._temperature)
 
-    @contextmanager
-    def _lent(self) -> Generator[None]:
-        """The student's module with the teacher's weights and without dropout; afterwards exactly as before."""
-        training = self._student.training
-        self._student.eval()
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-            self._student.train(training)
+    def update(self, step: int) -> bool:
+        """Mix the student in after optimizer step `step` (1-based) if it is due; return whether it was."""
+        if not sync_due(step, self._settings.sync_every):
+            return False
+        self._copy.mix_in(self._settings.student_weight)
+        return True
 
-    def _exchange(self) -> None:
-        """Let student and teacher trade weights, bit for bit."""
-        import torch
-        from torch.distributed.fsdp import FSDPModule
-        from torch.distributed.tensor import DTensor
+    def state(self, step: int) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {f"{STATE_PREFIX}{name}": weight for name, weight in self.weights.items()}
 
-        if isinstance(self._student, FSDPModule):
-            # A forward pass without a backward one leaves the outermost weights whole.
-            self._student.reshard()
-        with torch.no_grad():
-            for name, parameter in self._student.model.named_parameters():
-                if isinstance(parameter, DTensor):
-                    # Sharding keeps views of this memory, so the values move, one shard at a time.
-                    shard = local_shard(parameter)
-                    held = shard.clone()
-                    shard.copy_(self.weights[name])
-                    self.weights[name].copy_(held)
-                else:
-                    parameter.data, self.weights[name] = self.weights[name], parameter.data
-
-
-def open_teacher(settings: Settings, student: Student) -> Teacher | None:
-    """The teacher's copy; none for `kind = "self"`, where the student's own chunks answer in the same walk."""
-    if settings.kind == "self":
-        student.self_teacher = temperature_settings(settings)
-        return None
-    return Teacher(student, settings)
+    def load(self, saved: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave."""
+        self._copy.load(saved, STATE_PREFIX)
 
 
 def temperature_settings(settings: Settings) -> TemperatureSettings:
@@ -116,16 +84,20 @@ def temperature_settings(settings: Settings) -> TemperatureSettings:
     return TemperatureSettings(**{name: getattr(settings, name) for name in names})
 
 
-def check_dtype(settings: Settings, dtype: torch.dtype) -> None:
-    """Refuse a teacher in low precision that a small student weight could not move.
+def teacher_dtype(settings: Settings, compute_dtype: torch.dtype) -> torch.dtype:
+    """What the copy is kept in: `auto` follows the products, unless a small student weight could not move it.
 
     Raises:
-        CurioError: the dtype is not float32 and `student_weight` is below 0.1.
+        CurioError: low precision was asked for and `student_weight` is below 0.1.
     """
     import torch
 
-    if dtype != torch.float32 and settings.student_weight < SMALLEST_BFLOAT16_WEIGHT:
+    small = settings.student_weight < SMALLEST_BFLOAT16_WEIGHT
+    if settings.dtype == "auto":
+        return torch.float32 if small else compute_dtype
+    if settings.dtype == "bfloat16" and small:
         raise CurioError(
-            f"sft.teacher.student_weight = {settings.student_weight} would not move a {dtype} teacher",
-            "Use float32 weights, or a student weight of 0.1 or more.",
+            f"sft.teacher.student_weight = {settings.student_weight} would not move a bfloat16 teacher",
+            "Set sft.teacher.dtype=float32, or a student weight of 0.1 or more.",
         )
+    return getattr(torch, settings.dtype)

@@ -58,7 +58,7 @@ def opened(path, resume=None):
     optimizer = make_optimizer(inner, Sft(learning_rate=3e-3, adam_epsilon=1e-4))
     teacher = Teacher(inner, Settings(sync_every=2, student_weight=0.5, topk=64))
     if resume:
-        load_state(resume, accelerator=accelerator, optimizer=optimizer, teacher=teacher.weights)
+        teacher.load(load_state(resume, accelerator=accelerator, optimizer=optimizer)[1])
     return student, inner, optimizer, teacher
 
 def train(state, steps):
@@ -77,7 +77,7 @@ def train(state, steps):
 
 def save(state, target):
     save_checkpoint(target, accelerator=accelerator, model=state[1].model, tokenizer=load_tokenizer(base, Model()),
-                    optimizer=state[2], teacher=state[3].weights, counters={"step": 3})
+                    optimizer=state[2], tensors=state[3].state(3), counters={"step": 3})
 
 whole = opened(base)
 norms = train(whole, range(3))

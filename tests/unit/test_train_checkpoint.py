@@ -61,7 +61,7 @@ def save(state: Trainer, target: Path, tiny_model: Path) -> None:
         model=state.student.model,
         tokenizer=load_tokenizer(str(tiny_model), Model()),
         optimizer=state.optimizer,
-        teacher=state.teacher.weights,
+        tensors=state.teacher.state(3),
         counters={"step": 3},
     )
 
@@ -78,12 +78,10 @@ def test_3_and_3_steps_equal_6_bit_for_bit(tiny_model: Path, tmp_path: Path) -> 
 
     torch.manual_seed(999)
     second = trainer(tmp_path / "checkpoint-3")
-    counters = load_state(
-        tmp_path / "checkpoint-3",
-        accelerator=Accelerator(cpu=True),
-        optimizer=second.optimizer,
-        teacher=second.teacher.weights,
+    counters, tensors = load_state(
+        tmp_path / "checkpoint-3", accelerator=Accelerator(cpu=True), optimizer=second.optimizer
     )
+    second.teacher.load(tensors)
     assert counters["step"] == 3
     train(second, range(3, 6))
     for expected, got in zip(whole.student.parameters(), second.student.parameters(), strict=True):
@@ -114,7 +112,7 @@ def test_another_number_of_processes_is_refused(
     two = Accelerator(cpu=True)
     monkeypatch.setattr(type(two), "num_processes", 2)
     with pytest.raises(CurioError, match="written by 1 processes, now there are 2"):
-        load_state(tmp_path / "checkpoint-3", accelerator=two, optimizer=state.optimizer, teacher=None)
+        load_state(tmp_path / "checkpoint-3", accelerator=two, optimizer=state.optimizer)
 
 
 def test_a_full_disk_stops_before_anything_is_written(

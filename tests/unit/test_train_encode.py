@@ -16,10 +16,11 @@ from curiosft_cli.train.encode import (
     decode_completion,
     encode_prompt,
     encode_response,
-    encode_rows,
+    encode_row,
     end_token_id,
     stop_token_ids,
 )
+from curiosft_cli.train.feed import LeftOut, usable
 from curiosft_cli.train.load import load_tokenizer
 
 PROBLEM = Problem("1", "What is 1+1?", "2", response="1+1=2\n</think>\n\\boxed{2}")
@@ -86,15 +87,16 @@ def test_prompt_and_response_are_the_templates_own_conversation(tokenizer: Any) 
     talk = messages(PROBLEM, system=None, prefix=TABLE_7.prefix)
     answer = {"role": "assistant", "content": "<think>\n" + PROBLEM.response}
     whole = tokenizer.apply_chat_template([*talk, answer], tokenize=False)
-    rows, _ = encode_rows(tokenizer, [PROBLEM], TABLE_7, 4096, 100)
+    row = encode_row(tokenizer, PROBLEM, TABLE_7, 100)
     expected = tokenizer.encode(str(whole).removesuffix("\n"), add_special_tokens=False)
-    assert [*rows[0].prompt_ids, *rows[0].response_ids] == expected
+    assert [*row.prompt_ids, *row.response_ids] == expected
 
 
 @pytest.mark.parametrize("response", ["", "  \n", "<think>", "<think>\n "])
 def test_a_response_of_nothing_but_the_opening_tag_is_no_response(tokenizer: Any, response: str) -> None:
-    rows, report = encode_rows(tokenizer, [Problem("3", "Why?", "1", response=response)], TABLE_7, 4096, 100)
-    assert (rows, report.no_response) == ([], ["3"])
+    left = LeftOut()
+    assert list(usable(tokenizer, [Problem("3", "Why?", "1", response=response)], TABLE_7, 4096, left)) == []
+    assert left.no_response == ["3"]
 
 
 def test_no_second_beginning_of_sequence(tiny_model: Path) -> None:
@@ -122,21 +124,19 @@ def test_without_prefill_the_tag_stays(tokenizer: Any) -> None:
 
 def test_a_cut_response_has_no_end_token_and_is_counted(tokenizer: Any) -> None:
     whole, _ = encode_response(tokenizer, PROBLEM.response, TABLE_7, 100)
-    rows, report = encode_rows(tokenizer, [PROBLEM], TABLE_7, 4096, len(whole) - 1)
-    assert rows[0].response_ids == tuple(whole[:-1])
-    assert rows[0].truncated
-    assert report.truncated == 1
-    rows, report = encode_rows(tokenizer, [PROBLEM], TABLE_7, 4096, len(whole))
-    assert rows[0].response_ids[-1] == end_token_id(tokenizer)
-    assert report.truncated == 0
+    row = encode_row(tokenizer, PROBLEM, TABLE_7, len(whole) - 1)
+    assert row.response_ids == tuple(whole[:-1])
+    assert row.truncated
+    row = encode_row(tokenizer, PROBLEM, TABLE_7, len(whole))
+    assert row.response_ids[-1] == end_token_id(tokenizer)
+    assert not row.truncated
 
 
 def test_no_row_is_dropped_in_silence(tokenizer: Any) -> None:
     silent = Problem("2", "Why?", "1")
-    rows, report = encode_rows(tokenizer, [PROBLEM, silent], TABLE_7, 10, 100)
-    assert rows == []
-    assert report.prompt_too_long == ["1"]
-    assert report.no_response == ["2"]
+    left = LeftOut()
+    assert list(usable(tokenizer, [PROBLEM, silent], TABLE_7, 10, left)) == []
+    assert left == LeftOut(prompt_too_long=["1"], no_response=["2"])
 
 
 def test_stop_tokens_and_decoding(tokenizer: Any, tiny_model: Path) -> None:

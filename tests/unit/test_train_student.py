@@ -15,7 +15,7 @@ from curiosft_cli.run.sections import Teacher as TeacherSettings
 from curiosft_cli.train.batches import make_pack, partition
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.student import Student
-from curiosft_cli.train.teacher import Teacher, open_teacher
+from curiosft_cli.train.teacher import Teacher, temperature_settings
 
 ROWS = [
     Row((5, 6, 7), (8, 9)),
@@ -102,7 +102,7 @@ def test_the_self_teacher_equals_a_fresh_copy(student: Student) -> None:
     settings = TeacherSettings(topk=64)
     copy = Teacher(student, settings)
     with_copy, _ = student(pack, objective, {"teacher_logp": copy.logp(pack).logp}, weights)
-    assert open_teacher(settings.model_copy(update={"kind": "self"}), student) is None
+    student.self_teacher = temperature_settings(settings)
     with_self, rows = student(pack, objective, {}, weights)
     torch.testing.assert_close(with_self, with_copy)
     assert rows.teacher is not None

@@ -49,6 +49,8 @@ class Data(Section):
     train: Names = ("Elliott/Openr1-Math-46k-8192",)
     """Training data: files (JSONL, JSON, parquet), hub ids, `rephrase` (this run's cleaned questions),
     or `arithmetic:SPLIT:ROWS[:SEED]` (the built-in generator). Several are concatenated in this order."""
+    validation: Names = ()
+    """Held-out rows, sources as in `train`; looked at every `sft.eval_steps` steps (our choice)."""
     max_prompt_length: int = Field(1024, ge=1)
     """Longest prompt in tokens; longer rows are counted, listed and left out."""
     rows: int | None = Field(None, ge=1)

@@ -70,5 +70,7 @@ class Rl(Section):
     """Steps between checkpoints; the last step always saves (our choice)."""
     keep_last: int = Field(2, ge=1)
     """Checkpoints kept (our choice)."""
+    keep_every: int | None = Field(None, ge=1)
+    """As `sft.keep_every`."""
     max_skipped_steps: int = Field(5, ge=1)
     """As `sft.max_skipped_steps`."""

@@ -9,6 +9,21 @@ from pydantic import Field
 from curiosft_cli.run.sections.base import Precision, Section
 
 
+class SftGuards(Section):
+    action: Literal["off", "warn", "stop"] = "warn"
+    """What a breach does: a line in the log, or a checkpoint and exit code 4 (our choice)."""
+    patience: int = Field(10, ge=1)
+    """Steps in a row before anything is done (our choice)."""
+    window: int = Field(50, ge=1)
+    """Steps whose median is the usual loss (our choice)."""
+    entropy_min_nats: float | None = Field(0.005, ge=0)
+    """Mean entropy of expert tokens below this is a collapse (our choice)."""
+    entropy_max_nats: float | None = Field(6.0, gt=0)
+    """Mean entropy of expert tokens above this is an explosion (our choice)."""
+    loss_spike: float | None = Field(3.0, gt=1)
+    """A loss above this multiple of the usual one is a spike (our choice)."""
+
+
 class Teacher(Section):
     kind: Literal["ema", "self"] = "ema"
     """`ema`: a slowly synchronised copy (Algorithm 1); `self`: the student itself (ablation)."""
@@ -39,6 +54,10 @@ class Teacher(Section):
     """How Eq. 8 is solved; both reach the same temperature (our choice)."""
     iters: int = Field(20, ge=1)
     """Halvings of the bisection."""
+    dtype: Precision = "auto"
+    """Of the copy; `auto` is bfloat16 where the products are and `student_weight` is 0.1 or more, else float32."""
+    offload: bool = False
+    """Keep the copy in main memory while it is not asked (our choice)."""
 
 
 class Sft(Section):
@@ -86,5 +105,11 @@ class Sft(Section):
     """Optimizer steps between checkpoints; the last step always saves (our choice)."""
     keep_last: int = Field(2, ge=1)
     """Checkpoints kept (our choice)."""
+    keep_every: int | None = Field(None, ge=1)
+    """Checkpoints at multiples of this many steps are kept as well; none keeps only the last ones (our choice)."""
+    eval_steps: int | None = Field(None, ge=1)
+    """Steps between looks at `data.validation` (loss, entropy, accuracy); none does not look (our choice)."""
     max_skipped_steps: int = Field(5, ge=1)
     """Steps in a row with a non-finite gradient before the run stops with exit code 4 (our choice)."""
+    guards: SftGuards = SftGuards()
+    """Guard rails."""

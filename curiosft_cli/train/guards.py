@@ -1,0 +1,100 @@
+"""Guard rails: what a run's metrics must not do for long, and what happens when they do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Literal
+
+from curiosft_cli.run.errors import GUARD, CurioError
+
+Action = Literal["off", "warn", "stop"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A metric and the range that it should stay in.
+
+    Attributes:
+        metric: key of the metrics, e.g. "train/entropy_nats"; a step that lacks it is passed over.
+        below: lowest legal value, or none.
+        above: highest legal value, or none.
+        spike: highest legal multiple of the median of the last steps, or none. Looks at positive values only.
+        meaning: what it says about the run, for the message.
+    """
+
+    metric: str
+    meaning: str
+    below: float | None = None
+    above: float | None = None
+    spike: float | None = None
+
+    def broken(self, value: float, usual: float | None) -> str:
+        """Why `value` is out of range, given the `usual` one; "" when it is not."""
+        if not math.isfinite(value):
+            return "is not finite"
+        if self.below is not None and value < self.below:
+            return f"is below {self.below:g}"
+        if self.above is not None and value > self.above:
+            return f"is above {self.above:g}"
+        if self.spike is not None and usual is not None and usual > 0 and value > self.spike * usual:
+            return f"is more than {self.spike:g} times its usual {usual:.4g}"
+        return ""
+
+
+@dataclass
+class Guards:
+    """Counts the steps in a row that break each rule.
+
+    Attributes:
+        rules: what is watched.
+        action: "warn" says it, "stop" ends the run, "off" does not look.
+        patience: steps in a row before anything happens.
+        window: steps whose median is the usual value of a `spike` rule.
+    """
+
+    rules: Sequence[Rule]
+    action: Action
+    patience: int
+    window: int
+    _in_a_row: dict[str, int] = field(default_factory=dict)
+    _recent: dict[str, list[float]] = field(default_factory=dict)
+
+    def check(self, step: int, values: Mapping[str, float]) -> list[str]:
+        """Look at one step's metrics; return what there is to warn of, each once per uninterrupted breach."""
+        if self.action == "off":
+            return []
+        found: list[str] = []
+        for rule in self.rules:
+            if rule.metric not in values:
+                continue
+            key = f"{rule.metric}: {rule.meaning}"
+            value, recent = values[rule.metric], self._recent.setdefault(key, [])
+            why = rule.broken(value, median(recent) if len(recent) >= self.window else None)
+            self._in_a_row[key] = self._in_a_row.get(key, 0) + 1 if why else 0
+            if self._in_a_row[key] == self.patience:
+                found.append(f"{rule.meaning}: {rule.metric} = {value:.4g} {why} ({self.patience} steps, to {step})")
+            if not why:
+                recent.append(value)
+                del recent[: -self.window]
+        return found
+
+    def stop(self, found: Sequence[str]) -> None:
+        """End the run if that is what was asked for; the caller has saved a checkpoint.
+
+        Raises:
+            CurioError: exit code 4.
+        """
+        if found and self.action == "stop":
+            raise CurioError(found[0], "The last checkpoint is complete. Change the settings, or only warn.", GUARD)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on counting (JSON values)."""
+        return {"in_a_row": self._in_a_row, "recent": self._recent}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self._in_a_row = dict(state.get("in_a_row", {}))
+        self._recent = {name: list(values) for name, values in state.get("recent", {}).items()}
