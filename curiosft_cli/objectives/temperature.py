@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from curiosft_cli.objectives.tokens import LOGIT_FLOOR, entropy, top_k_logits
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, dtype
 
 FREE, AT_TAU_MIN, AT_TAU_MAX, GUARDED = range(4)
 """Codes of `Solution.status`: solved inside the range, clamped at an end, held at tau_min by the guard."""
@@ -33,6 +33,9 @@ class TemperatureSettings:
             code); None is the paper's text.
         search: "newton" or "bisect"; both reach the same temperature.
         iters: halvings of the bisection.
+        clamp: a target out of reach takes the "end" of the range, or is moved to the end's entropy and searched
+            for like any other ("target", the paper's listing): off the end by half the last interval.
+        search_dtype: "float32", or the precision of the "logits" (the authors' code; bisection only).
     """
 
     tau_mode: Literal["adaptive", "fixed"] = "adaptive"
@@ -46,6 +49,8 @@ class TemperatureSettings:
     low_entropy_guard: float | None = 0.03
     search: Literal["newton", "bisect"] = "newton"
     iters: int = 20
+    clamp: Literal["end", "target"] = "end"
+    search_dtype: Literal["float32", "logits"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,16 @@ def increment(entropy: Tensor, *, h_pivot: float, gamma: float, delta_max: float
 def solve_logits(logits: Tensor, settings: TemperatureSettings) -> Solution:
     """Temperatures of full teacher logits [N, V] of any float dtype, upcast before anything else."""
     full = logits.float()
-    return solve(top_k_logits(full, settings.topk), settings, full.shape[-1], lambda rows: entropy(full[rows]))
+    top = top_k_logits(full, settings.topk)
+    return solve(top, settings, full.shape[-1], lambda rows: entropy(full[rows]), logits.dtype)
 
 
 def solve(
-    top: Tensor, settings: TemperatureSettings, vocabulary: int, full_entropy: Callable[[Tensor], Tensor]
+    top: Tensor,
+    settings: TemperatureSettings,
+    vocabulary: int,
+    full_entropy: Callable[[Tensor], Tensor],
+    logits_dtype: dtype | None = None,
 ) -> Solution:
     """Temperature whose entropy is the entropy at 1 plus the increment, within [tau_min, tau_max] (Eq. 8).
 
@@ -88,6 +98,7 @@ def solve(
         full_entropy: full-vocabulary entropies of the given row indices [M] -> [M]. It is asked only where
             bounds leave the guard open: dropping the least likely outcomes never raises entropy, so a token
             whose top-k entropy is above the guard is not guarded, and `entropy_at_most` settles most others.
+        logits_dtype: what the logits were before they were upcast, for `search_dtype` "logits".
     """
     x = top - top.amax(-1, keepdim=True)
     x = x.clamp_(min=LOGIT_FLOOR)
@@ -98,10 +109,11 @@ def solve(
 
     beta_low, beta_high = 1.0 / settings.tau_max, 1.0 / settings.tau_min
     warmest, coldest = _entropy_and_slope(x, beta_low), _entropy_and_slope(x, beta_high)
-    tau = start.new_full(start.shape, settings.tau_min)
+    short = _last_half(settings)
+    tau = start.new_full(start.shape, settings.tau_min + short)
     status = _status(start, AT_TAU_MIN)
     hot = (target >= warmest[0]) & (target > coldest[0])
-    tau[hot], status[hot] = settings.tau_max, AT_TAU_MAX
+    tau[hot], status[hot] = settings.tau_max - short, AT_TAU_MAX
     inside = (target > coldest[0]) & (target < warmest[0])
     status[inside] = FREE
 
@@ -116,7 +128,8 @@ def solve(
     free = (status == FREE).nonzero().squeeze(-1)
     if len(free):
         if settings.search == "bisect":
-            tau[free] = _bisect(x[free], target[free], settings)
+            grid = x.dtype if settings.search_dtype == "float32" else logits_dtype
+            tau[free] = _bisect(x[free].to(grid), target[free].to(grid), settings).to(tau.dtype)
         else:
             hot_end, cold_end = (warmest[0][free], warmest[1][free]), (coldest[0][free], coldest[1][free])
             tau[free] = 1.0 / _newton(x[free], target[free], beta_low, beta_high, hot_end, cold_end)
@@ -140,6 +153,13 @@ def entropy_at_most(x: Tensor, top_entropy: Tensor, rest: int) -> Tensor:
     q = mass / (mass + x.exp().sum(-1))
     binary = -(q.xlogy(q) + (1.0 - q).xlogy(1.0 - q))
     return (1.0 - q) * top_entropy + binary + q * math.log(rest)
+
+
+def _last_half(settings: TemperatureSettings) -> float:
+    """How far from an end the bisection of a clamped target stops; 0 where clamped tokens take the end itself."""
+    if settings.clamp == "end":
+        return 0.0
+    return (settings.tau_max - settings.tau_min) / 2 ** (settings.iters + 1)
 
 
 def _status(like: Tensor, code: int) -> Tensor:

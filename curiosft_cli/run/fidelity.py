@@ -11,12 +11,15 @@ from typing import Any
 FIDELITY: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
-        # D2, D4: the listing of Appendix D bisects 15 times and has no low-entropy guard.
-        "sft": {"teacher": {"search": "bisect", "iters": 15, "low_entropy_guard": "none"}},
+        # D2, D3, D4: the listing of Appendix D clamps the target, bisects 15 times, and has no low-entropy guard.
+        "sft": {"teacher": {"search": "bisect", "iters": 15, "clamp": "target", "low_entropy_guard": "none"}},
     },
     "official": {
-        # D2, D7: 20 halvings; each micro-batch's own token mean, averaged.
-        "sft": {"teacher": {"search": "bisect", "iters": 20}, "reduction": "micro_token_mean"},
+        # D2, D7, D8: 20 halvings in the logits' precision; each micro-batch's own token mean, averaged.
+        "sft": {
+            "teacher": {"search": "bisect", "iters": 20, "search_dtype": "logits"},
+            "reduction": "micro_token_mean",
+        },
         # D9, D10, D11: the code's RL loss, 32 prompts per update, untruncated sampling.
         "rl": {"objective": "curio_official", "mini_batch_prompts": 32, "top_p": 1.0},
         # D12: validation never sets top_p; the code grades the whole response with two graders.

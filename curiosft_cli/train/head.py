@@ -151,7 +151,7 @@ class _Walk:
         logits = self.head.logits(rows)
         if self.self_teacher is not None:
             copy = self.head.buffer("probabilities", rows).copy_(logits)
-            self.teachers.append(tempered_rows_(copy, labels, self.self_teacher))
+            self.teachers.append(tempered_rows_(copy, labels, self.self_teacher, self.head.dtype))
             extra["teacher_logp"] = self.teachers[-1].logp
         if self.objective.needs & {"logits", "ref_logits"}:
             self._of_logits(logits, rows, labels, extra)

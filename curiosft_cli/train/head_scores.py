@@ -90,17 +90,20 @@ def teacher_logp(
     with detached(hidden.device):
         head = HeadProduct(hidden, head_weight, chunk, compute_dtype)
         return joined_rows(
-            [tempered_rows_(head.logits(rows), labels[rows], settings) for rows in head.chunks()], hidden.device
+            [tempered_rows_(head.logits(rows), labels[rows], settings, compute_dtype) for rows in head.chunks()],
+            hidden.device,
         )
 
 
-def tempered_rows_(logits: Tensor, labels: Tensor, settings: TemperatureSettings) -> TeacherRows:
+def tempered_rows_(
+    logits: Tensor, labels: Tensor, settings: TemperatureSettings, compute_dtype: torch.dtype
+) -> TeacherRows:
     """The teacher's rows of one chunk; overwrites `logits`, and nothing it does depends on their order in a row."""
     chosen = logits.gather(1, labels[:, None]).squeeze(1)
     top, region = select_top_(logits, settings.topk)
     highest = top.amax(-1)
     started = time.perf_counter()
-    solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(logits, rows))
+    solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(logits, rows), compute_dtype)
     search_s = time.perf_counter() - started
     logits.mul_(solution.tau.reciprocal()[:, None])
     torch.softmax(logits, -1, out=logits)

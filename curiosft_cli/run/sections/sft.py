@@ -54,6 +54,10 @@ class Teacher(Section):
     """How Eq. 8 is solved; both reach the same temperature (our choice)."""
     iters: int = Field(20, ge=1)
     """Halvings of the bisection."""
+    clamp: Literal["end", "target"] = "end"
+    """A target out of reach takes the end of the range, or is searched for at the end's entropy (D3)."""
+    search_dtype: Literal["float32", "logits"] = "float32"
+    """Precision of the bisection: float32, or that of the logits (D8)."""
     dtype: Precision = "auto"
     """Of the copy; `auto` is bfloat16 where the products are and `student_weight` is 0.1 or more, else float32."""
     offload: bool = False
