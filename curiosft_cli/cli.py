@@ -41,8 +41,21 @@ def rephrase(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh =
 
 
 @app.command()
-def sft(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False) -> None:
+def sft(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    prove_resume: Annotated[
+        bool, typer.Option("--prove-resume", help="Only show that a killed run resumes to the same weights.")
+    ] = False,
+) -> None:
     """Supervised fine-tuning with any objective, launched through accelerate."""
+    if prove_resume:
+        from curiosft_cli.tools.prove_resume import prove_resume as prove
+
+        proof = prove(config, overrides or [], launch_arguments)
+        print(f"uninterrupted  {proof.whole}\nkilled         {proof.halves}\nequal")
+        return
     _run_stages(_resolve(config, overrides), ("sft",), fresh)
 
 
@@ -106,6 +119,20 @@ def config_schema() -> None:
     from curiosft_cli.run.sections import Config
 
     print(json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+@config_app.command("explain-differences")
+def config_explain_differences(as_json: AsJson = False) -> None:
+    """Where the paper, the authors' code and our default differ, and which keys choose."""
+    from curiosft_cli.run.differences import DIFFERENCES, as_table
+
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(row) for row in DIFFERENCES], ensure_ascii=False))
+        return
+    print(as_table())
 
 
 @config_app.command("recipes")

@@ -19,6 +19,9 @@ from curiosft_cli.run.sections import Config
 
 Tree = dict[str, Any]
 
+CONTEXT = ("revision", "max_position_embeddings", "rope_theta")
+"""Keys of `[model]` that describe the model that `path` names beside them."""
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -57,6 +60,7 @@ def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
 
 def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> Resolved:
     """Merge defaults, the chosen fidelity, the file and the overrides, in rising order of precedence."""
+    given = _without_other_models_context(given, overrides)
     user = _merge(given, overrides)
     run = user.get("run", {})
     fidelity = run.get("fidelity", "default") if isinstance(run, dict) else "default"
@@ -70,6 +74,14 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> R
         for key, _ in flatten(filled.model_dump(mode="json"))
     }
     return Resolved(filled, origins, source)
+
+
+def _without_other_models_context(given: Tree, overrides: Tree) -> Tree:
+    """A file's settings of its own model's context say nothing about another model named on the command line."""
+    model, other = given.get("model"), overrides.get("model")
+    if not isinstance(model, dict) or not isinstance(other, dict) or other.get("path") in (None, model.get("path")):
+        return given
+    return {**given, "model": {key: value for key, value in model.items() if "path" not in model or key not in CONTEXT}}
 
 
 def parse_overrides(overrides: Iterable[str]) -> Tree:
@@ -103,12 +115,16 @@ def from_json(path: Path) -> Config:
     return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
 
 
-def differing(old: Config, new: Config, sections: Iterable[str]) -> list[str]:
-    """Dotted keys of these sections whose values differ, as `key: old -> new`."""
-    before = dict(flatten(old.model_dump(mode="json", include=set(sections))))
-    after = dict(flatten(new.model_dump(mode="json", include=set(sections))))
-    keys = [*before, *(key for key in after if key not in before)]
-    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+def differing(old: Config, new: Config, keys: Iterable[str], harmless: Iterable[str] = ()) -> list[str]:
+    """Dotted keys at or below `keys`, but not `harmless` ones, whose values differ, as `key: old -> new`."""
+    below, apart = tuple(keys), tuple(harmless)
+    before, after = (dict(flatten(config.model_dump(mode="json"))) for config in (old, new))
+    concerned = [key for key in before | after if _within(key, below) and not _within(key, apart)]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in concerned if before.get(key) != after.get(key)]
+
+
+def _within(key: str, prefixes: tuple[str, ...]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _read(reference: str) -> tuple[str, str]:

@@ -16,13 +16,20 @@ from curiosft_cli.run.sections import Config
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 TRAINING_STAGES = ("sft", "rl")
-# What each stage reads; a change anywhere else does not concern its results.
-STAGE_SECTIONS = {
+# What each stage's results depend on; a change anywhere else does not concern them.
+STAGE_KEYS = {
     "rephrase": ("data", "rephrase"),
-    "sft": ("model", "data", "sft"),
-    "rl": ("model", "data", "rl"),
-    "eval": ("model", "eval"),
+    "sft": ("run.seed", "model", "data", "sft"),
+    "rl": ("run.seed", "model", "data", "rl"),
+    "eval": ("run.seed", "model", "eval"),
 }
+# Of these, what may change between two halves of a run: it decides what is looked at and kept, not what comes out.
+HARMLESS = (
+    *("sft.save_steps", "sft.keep_last", "sft.keep_every", "sft.eval_steps", "sft.guards", "sft.max_skipped_steps"),
+    *("rl.save_steps", "rl.keep_last", "rl.keep_every", "rl.guards", "rl.max_skipped_steps", "rl.grader_workers"),
+    *("rl.gpu_memory_utilization", "rl.kv_cache_gib", "eval.gpu_memory_utilization", "eval.kv_cache_gib"),
+    *("eval.grader_workers", "data.validation"),
+)
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,8 @@ class StageDir:
 
     @property
     def skipped_rows(self) -> Path:
-        """One line for every row of the data that could not be used."""
-        return self.path / "skipped.jsonl"
+        """The rows of the data that could not be used, by reason."""
+        return self.path / "skipped.json"
 
     def rollouts(self, step: int) -> Path:
         """The rollouts of one RL step, while they are being written."""
@@ -126,13 +133,16 @@ def begin(
     if fresh and directory.path.exists():
         shutil.rmtree(directory.path)
     if directory.config_file.exists() and directory.has_results():
-        changes = differing(from_json(directory.config_file), config, STAGE_SECTIONS[stage])
+        changes = differing(from_json(directory.config_file), config, STAGE_KEYS[stage], HARMLESS)
         if changes:
             raise CurioError(
                 f"{directory.path} was made with other settings: {'; '.join(changes)}",
                 "Use the old values, another run.name, or --fresh to start this stage over.",
             )
-        return directory, directory.status()["state"] == "complete"
+        complete = directory.status()["state"] == "complete"
+        if not complete:
+            write_json(directory.config_file, config.model_dump(mode="json"))
+        return directory, complete
     directory.path.mkdir(parents=True, exist_ok=True)
     write_json(directory.config_file, config.model_dump(mode="json"))
     return directory, False

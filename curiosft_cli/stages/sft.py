@@ -15,13 +15,12 @@ average of averages (sums are divided once by the global token count).
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import write_text
+from curiosft_cli.run.files import write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
@@ -51,7 +50,7 @@ def run(config: Config, stage: StageDir) -> None:
     console = Console(stage.log_file, enabled=accelerator.is_main_process)
     objective = SFT_OBJECTIVES[sft.objective].bind(**sft.params)
     check_supplied(objective, sft.objective, SUPPLIED)
-    loop = Loop.open(config, sft, stage, resolve_checkpoint(sft.init, config), accelerator)
+    loop = Loop.open(config, sft, stage, resolve_checkpoint(sft.init, config), accelerator, sft.lora)
     feed = open_data(config, config.data.train, stage, loop, console)
     validation = open_data(config, config.data.validation, stage, loop, console) if config.data.validation else None
     per_epoch = steps_per_epoch(len(feed), sft.batch_size)
@@ -141,8 +140,7 @@ def open_data(config: Config, sources: Sequence[str], stage: StageDir, loop: Loo
         if rows:
             console.say(f"sft: {len(rows)} rows left out, they {reason}, e.g. {rows[0]}; all in {stage.skipped_rows}")
     if any(reasons.values()) and loop.accelerator.is_main_process:
-        listed = [json.dumps({"reason": reason, "row": row}) for reason, rows in reasons.items() for row in rows]
-        write_text(stage.skipped_rows, "".join(f"{line}\n" for line in listed))
+        write_json(stage.skipped_rows, reasons)
     if not len(feed):
         raise CurioError(
             f"no row of {', '.join(sources)} can be trained on",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import folder_in_one_step, partial_path, write_json
 from curiosft_cli.train.encode import with_known_stops
+from curiosft_cli.train.lora import merged_weights
 from curiosft_cli.train.shards import full_weights, local_shard
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def save_checkpoint(
     Raises:
         CurioError: exit code 4, before anything is written, when the disk has too little room.
     """
-    weights = full_weights(model, keep=accelerator.is_main_process)
+    weights = merged_weights(model, full_weights(model, keep=accelerator.is_main_process))
     if accelerator.is_main_process:
         check_disk(target.parent, 3 * _bytes(weights) + accelerator.num_processes * _bytes(tensors))
     opened: AbstractContextManager[Path] = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from curiosft_cli.objectives.baselines import select_top
 from curiosft_cli.train.copies import WeightCopy
+from curiosft_cli.train.lora import Adapters
 from curiosft_cli.train.start import gather_rows
 from curiosft_cli.train.teacher import Teacher, temperature_settings
 
@@ -187,7 +188,7 @@ SUPPLIED = frozenset({"teacher_logp", "selected", "old_logp", "ref_logp", "ref_l
 def open_inputs(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: PacksOf, total: int) -> Inputs:
     """The suppliers of what `objective` needs; the student's weights must still be those that training starts from."""
     student, needs, params = loop.student_module, objective.needs, objective.params
-    suppliers: list[Supplier] = []
+    suppliers: list[Supplier] = [Adapters(student.model)] if sft.lora.rank else []
     base: FrozenBase | None = None
     if "teacher_logp" in needs:
         if sft.teacher.kind == "self":

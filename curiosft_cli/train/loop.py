@@ -15,6 +15,7 @@ from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import check_disk, load_state, save_checkpoint
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer
+from curiosft_cli.train.lora import add_adapters
 from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
 from curiosft_cli.train.stats import StepStats, peak_memory_gib
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from curiosft_cli.objectives import BoundObjective
-    from curiosft_cli.run.sections import Config
+    from curiosft_cli.run.sections import Config, Lora
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head import HeadRows
     from curiosft_cli.train.inputs import Inputs
@@ -44,6 +45,8 @@ class LoopSettings(OptimizerSettings, Protocol):
     def head_chunk(self) -> int: ...
     @property
     def gradient_checkpointing(self) -> bool: ...
+    @property
+    def compile(self) -> bool: ...
     @property
     def keep_last(self) -> int: ...
     @property
@@ -81,23 +84,34 @@ class Loop:
     last: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, config: Config, settings: LoopSettings, stage: StageDir, init: str, accelerator: Accelerator) -> Loop:
-        """Load the newest checkpoint of this stage, or `init` when there is none."""
+    def open(
+        cls,
+        config: Config,
+        settings: LoopSettings,
+        stage: StageDir,
+        init: str,
+        accelerator: Accelerator,
+        lora: Lora | None = None,
+    ) -> Loop:
+        """Load the newest checkpoint of this stage, or `init` when there is none, with `lora`'s adapters."""
         import torch
         from torch.distributed.fsdp import register_fsdp_forward_method
 
         steps = stage.checkpoints()
         source = stage.checkpoint(steps[-1]) if steps else None
-        path = str(source or init)
+        adapted = lora is not None and lora.rank is not None
+        path = init if adapted else str(source or init)
         tokenizer = load_tokenizer(path, config.model)
         model = load_model(path, config.model, dtype=torch.float32, device=accelerator.device).train()
+        if lora is not None and lora.rank is not None:
+            add_adapters(model, lora, config.run.seed)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         check_ranks_agree(accelerator, model)
         if accelerator.is_main_process:
             check_disk(stage.path, 3 * sum(weight.numel() * weight.element_size() for weight in model.parameters()))
         dtype = compute_dtype(settings.precision, accelerator.device)
-        student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype)
+        student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype, compiled=settings.compile)
         student, optimizer = accelerator.prepare(student, make_optimizer(model, settings))
         for method in BESIDE_FORWARD:
             register_fsdp_forward_method(accelerator.unwrap_model(student), method)

@@ -43,9 +43,10 @@ def check_supplied(objective: BoundObjective, name: str, supplied: frozenset[str
     """Refuse an objective that reads what this stage's loop does not compute.
 
     Raises:
-        CurioError: `supplied` lacks a need, or a term of the loss has a divisor of its own.
+        CurioError: `supplied` lacks a need, or a term of the loss is divided by a mask that is not among the needs.
     """
-    lacking = sorted(objective.needs - supplied) + sorted(set(objective.terms) - {"reduction"})
+    own = set(objective.terms) - {"reduction", "tokens"} - objective.needs
+    lacking = sorted(objective.needs - supplied) + sorted(own)
     if lacking:
         raise CurioError(
             f"objective '{name}' with these parameters needs {', '.join(lacking)}, which this stage does not supply",

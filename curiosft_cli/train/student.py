@@ -33,14 +33,19 @@ class Student(nn.Module):
         model: the model that is trained; its parameters are this module's.
         chunk: supervised positions per step of the head.
         compute_dtype: dtype of the large products; weights stay as they are.
+        compiled: run the transformer through torch.compile.
     """
 
-    def __init__(self, model: PreTrainedModel, *, chunk: int, compute_dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, chunk: int, compute_dtype: torch.dtype, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.chunk = chunk
         self.compute_dtype = compute_dtype
         self.self_teacher: TemperatureSettings | None = None
+        if compiled:
+            model.get_decoder().compile(dynamic=True)
 
     def forward(
         self,
@@ -113,6 +118,7 @@ class Student(nn.Module):
 
     def _autocast(self, device_type: str) -> AbstractContextManager[object]:
         parameter = next(self.model.parameters())
-        if self.compute_dtype == parameter.dtype:
+        # A copy lent in lower precision than the products multiplies in its own.
+        if self.compute_dtype in (parameter.dtype, torch.float32):
             return nullcontext()
         return torch.autocast(device_type, self.compute_dtype)

@@ -7,9 +7,23 @@ from curiosft_cli.run.sections.evaluate import Eval
 from curiosft_cli.run.sections.general import Data, Launch, Log, Model, Run
 from curiosft_cli.run.sections.rephrase import Rephrase
 from curiosft_cli.run.sections.rl import Rl
-from curiosft_cli.run.sections.sft import Sft, Teacher
+from curiosft_cli.run.sections.sft import Lora, Sft, Teacher
 
-__all__ = ["Config", "Data", "Eval", "Launch", "Log", "Model", "Rephrase", "Rl", "Run", "Section", "Sft", "Teacher"]
+__all__ = [
+    "Config",
+    "Data",
+    "Eval",
+    "Launch",
+    "Log",
+    "Lora",
+    "Model",
+    "Rephrase",
+    "Rl",
+    "Run",
+    "Section",
+    "Sft",
+    "Teacher",
+]
 
 
 class Config(Section):

@@ -54,6 +54,8 @@ class Rl(Section):
     """Tokens of one pack (our choice)."""
     gradient_checkpointing: bool = False
     """As `sft.gradient_checkpointing`."""
+    compile: bool = False
+    """As `sft.compile`."""
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     """Who samples: vLLM where it is installed, else transformers."""
     kv_cache_gib: float = Field(1.0, gt=0)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import Precision, Section
+from curiosft_cli.run.sections.base import Names, Precision, Section
 
 
 class SftGuards(Section):
@@ -22,6 +22,17 @@ class SftGuards(Section):
     """Mean entropy of expert tokens above this is an explosion (our choice)."""
     loss_spike: float | None = Field(3.0, gt=1)
     """A loss above this multiple of the usual one is a spike (our choice)."""
+
+
+class Lora(Section):
+    rank: int | None = Field(None, ge=1)
+    """Rank of LoRA adapters; none trains all weights. The teacher then is a copy of the adapters alone."""
+    alpha: float = Field(32.0, gt=0)
+    """The adapters are scaled by alpha / rank (our choice)."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout in front of the adapters, in training only."""
+    targets: Names = ()
+    """Linear layers by the last part of their name; empty is all but the head (our choice)."""
 
 
 class Teacher(Section):
@@ -71,6 +82,8 @@ class Sft(Section):
     """The objective's own parameters (its function's keyword arguments), e.g. `alpha`."""
     teacher: Teacher = Teacher()
     """The teacher of `curio`."""
+    lora: Lora = Lora()
+    """Low-rank adapters."""
     init: str = "base"
     """Checkpoint to start from: `base`, a folder, a hub id, or another run's `NAME:sft`."""
     reduction: Literal["token_mean", "seq_mean_token_mean", "micro_token_mean"] = "token_mean"
@@ -105,6 +118,8 @@ class Sft(Section):
     """Supervised positions per step of the chunked head; bounds memory, not results (our choice)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory (our choice)."""
+    compile: bool = False
+    """Compile the transformer with torch.compile; needs a C++ compiler on CPU (our choice)."""
     save_steps: int = Field(100, ge=1)
     """Optimizer steps between checkpoints; the last step always saves (our choice)."""
     keep_last: int = Field(2, ge=1)

@@ -1,0 +1,112 @@
+"""Prove on the user's own machine and settings that a killed run ends with the weights of an uninterrupted one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import GUARD, CurioError
+from curiosft_cli.run.files import is_complete
+from curiosft_cli.run.log import Console
+from curiosft_cli.run.rundir import RunDir, StageDir
+
+STEPS = 4
+"""Optimizer steps of each half (our choice): enough for the teacher to lag behind the student."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Hashes of the final weights: of a run without a break, and of one that `kill -9` cut in the middle."""
+
+    whole: str
+    halves: str
+
+    @property
+    def equal(self) -> bool:
+        """Whether both ended with the same bits."""
+        return self.whole == self.halves
+
+
+def prove_resume(
+    reference: str, overrides: Sequence[str], launch_arguments: Sequence[str] = (), *, steps: int = STEPS
+) -> Proof:
+    """Run 2 `steps` in one go, then `steps`, `kill -9`, and the rest; compare the final checkpoints' weights.
+
+    Everything happens in two runs of their own beside the configured one; they are removed if the weights are equal.
+
+    Raises:
+        CurioError: a run failed, or (exit code 4) the weights differ.
+    """
+    config = load(reference, overrides).config
+    console = Console()
+    runs = [Path(config.run.root) / f"{config.run.name}-prove-{part}" for part in ("whole", "halves")]
+    for run in runs:
+        shutil.rmtree(run, ignore_errors=True)
+    hashes = []
+    for run in runs:
+        command = _command(reference, overrides, run, launch_arguments, steps)
+        stage = RunDir(run).stage("sft")
+        if run is runs[1]:
+            console.say(f"prove-resume: {steps} steps, then kill -9")
+            _kill_after(command, stage, steps)
+        console.say(f"prove-resume: {'the rest' if run is runs[1] else f'{2 * steps} steps without a break'}")
+        if code := subprocess.run(command).returncode:
+            raise CurioError(f"the run in {run} ended with exit code {code}", "See its lines above.", code)
+        hashes.append(_hash(stage.checkpoint(2 * steps)))
+    proof = Proof(*hashes)
+    if not proof.equal:
+        raise CurioError(
+            f"the resumed run's weights differ: {proof.halves} instead of {proof.whole}",
+            f"Both runs are kept, {runs[0]} and {runs[1]}. On GPUs, nondeterministic kernels can be the reason.",
+            GUARD,
+        )
+    for run in runs:
+        shutil.rmtree(run)
+    return proof
+
+
+def _command(
+    reference: str, overrides: Sequence[str], run: Path, launch_arguments: Sequence[str], steps: int
+) -> list[str]:
+    own = [
+        f"run.root={run.parent}",
+        f"run.name={run.name}",
+        f"sft.max_steps={2 * steps}",
+        f"sft.save_steps={steps}",
+        "sft.keep_last=2",
+    ]
+    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", reference, *overrides, *own]
+    return [*command, "--", *launch_arguments] if launch_arguments else command
+
+
+def _kill_after(command: Sequence[str], stage: StageDir, steps: int, poll_s: float = 0.01) -> None:
+    """Start the run and kill it with all its children as soon as the checkpoint after `steps` is complete.
+
+    Raises:
+        CurioError: the run ended before.
+    """
+    child = subprocess.Popen(command, start_new_session=True)
+    while not is_complete(stage.checkpoint(steps)):
+        if child.poll() is not None:
+            raise CurioError(f"the run ended before step {steps} ({child.returncode})", "See its lines above.")
+        time.sleep(poll_s)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _hash(checkpoint: Path) -> str:
+    """SHA-256 over the weights of a checkpoint."""
+    digest = hashlib.sha256()
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,118 @@
+"""Every supervised recipe through the real command line on a tiny real model; resuming and two ranks where they carry state."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from curiosft_cli.run.config import load, recipe_names
+
+SUPERVISED = [name for name in recipe_names() if tuple(load(name).config.run.stages) == ("sft", "eval")]
+SMALL = (
+    "model.system_prompt=''",
+    "data.train=arithmetic:train:24",
+    "data.validation=arithmetic:test:6",
+    "sft.precision=float32",
+    "sft.max_response_length=256",
+    "sft.batch_size=6",
+    "sft.max_steps=3",
+    "sft.max_tokens_per_batch=768",
+    "sft.learning_rate=1e-3",
+    "sft.warmup_steps=1",
+    "sft.save_steps=3",
+    "sft.eval_steps=3",
+    "sft.head_chunk=64",
+    "sft.teacher.topk=64",
+    "sft.teacher.sync_every=2",
+    "launch.threads=1",
+)
+
+pytestmark = pytest.mark.e2e
+
+
+def sft(recipe: str, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", recipe, *SMALL, *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def metrics(stage: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("recipe", SUPERVISED)
+def test_every_recipe_trains_and_reports(recipe: str, tiny_model: Path, tmp_path: Path) -> None:
+    sft(recipe, f"model.path={tiny_model}", f"run.root={tmp_path}", "launch.processes=0")
+    rows = metrics(tmp_path / recipe / "sft")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert all(value is None or math.isfinite(value) for value in row.values())
+        assert row["train/entropy_top20_nats"] > row["train/entropy_nats"] > row["train/entropy_bottom80_nats"] > 0
+        assert 0 <= row["train/mean_token_accuracy"] <= 1
+        assert {"time/student_s", "time/inputs_s", "time/optimizer_s", "time/data_s", "memory/peak_gib"} <= set(row)
+    assert rows[-1]["eval/loss_nats"] < rows[0]["train/loss_nats"]
+    assert (tmp_path / recipe / "sft" / "checkpoint-3" / "COMPLETE").exists()
+
+
+OLD_POLICY = ("psft", ("sft.params.psft_old_refresh=3",))
+FROZEN_BASE = ("sft-kl", ())
+WHOLE_STEP = ("sft-entropy-top20", ("sft.params.denominator=selected",))
+ADAPTERS = ("curio", ("sft.lora.rank=4",))
+
+
+@pytest.mark.parametrize(("recipe", "more"), (OLD_POLICY, FROZEN_BASE, WHOLE_STEP), ids=lambda value: str(value)[:20])
+def test_two_processes_equal_one(recipe: str, more: tuple[str, ...], tiny_model: Path, tmp_path: Path) -> None:
+    for ranks in (1, 2):
+        sft(
+            *(recipe, *more, f"model.path={tiny_model}", f"run.root={tmp_path}", f"run.name=ranks-{ranks}"),
+            *(f"launch.processes={ranks}", "data.validation=arithmetic:test:5"),
+        )
+    one, two = (load_file(tmp_path / f"ranks-{ranks}/sft/checkpoint-3/model.safetensors") for ranks in (1, 2))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=0)
+    for first, second in zip(*(metrics(tmp_path / f"ranks-{ranks}/sft") for ranks in (1, 2)), strict=True):
+        for key in ("train/loss_nats", "train/entropy_top20_nats", "train/grad_norm", "eval/loss_nats"):
+            assert (key in first) == (key in second)
+            assert first.get(key, 0.0) == pytest.approx(second.get(key, 0.0), rel=1e-4)
+
+
+@pytest.mark.parametrize(("recipe", "more"), (OLD_POLICY, ADAPTERS), ids=lambda value: str(value)[:20])
+def test_a_killed_run_is_proved_to_resume(recipe: str, more: tuple[str, ...], tiny_model: Path, tmp_path: Path) -> None:
+    done = sft(recipe, *more, f"model.path={tiny_model}", f"run.root={tmp_path}", "--prove-resume")
+    assert done.stdout.splitlines()[-1] == "equal"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_guard_that_stops_leaves_a_checkpoint_and_exit_code_4(tiny_model: Path, tmp_path: Path) -> None:
+    done = sft(
+        *("sft", f"model.path={tiny_model}", f"run.root={tmp_path}", "sft.guards.action=stop"),
+        *("sft.guards.patience=2", "sft.guards.entropy_max_nats=0.01"),
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "the entropy explodes" in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "sft" / "sft" / "checkpoint-2" / "COMPLETE").exists()
+
+
+def test_bad_rows_are_listed_where_they_stood(tiny_model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    good = {"problem": "What is 1+1?", "solution": "2 \\boxed{2}", "answer": "2"}
+    rows = [good] * 6 + [{"problem": "What?", "answer": "1"}, {"solution": "lost"}, {**good, "problem": "x" * 3000}]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("sft", f"model.path={tiny_model}", f"run.root={tmp_path}", f"data.train={data}", "launch.processes=0")
+    done = sft(*arguments, check=False)
+    assert done.returncode == 2
+    assert "rows.jsonl, row 8" in done.stderr and "data.on_bad_row=skip" in done.stderr
+    sft(*arguments, "data.on_bad_row=skip")
+    listed = json.loads((tmp_path / "sft" / "sft" / "skipped.json").read_text())
+    assert [len(rows) for rows in listed.values()] == [1, 1, 1]
+    assert "row 8" in listed["cannot be read"][0]
