@@ -27,6 +27,7 @@ class Pack:
         labels: [N] int64, those tokens.
         sequence: [N] int64, the row of each supervised token, counted within the pack.
         members: the packed rows, as indices into what was packed; the order of the supervised tokens.
+        lengths: tokens of each packed row.
         counted: false for a pack that only keeps the ranks in step and must weigh nothing.
     """
 
@@ -36,6 +37,7 @@ class Pack:
     labels: Tensor
     sequence: Tensor
     members: tuple[int, ...]
+    lengths: tuple[int, ...]
     counted: bool = True
 
 
@@ -105,6 +107,7 @@ def make_pack(rows: Sequence[Row], members: Sequence[int], device: torch.device 
         labels=token_ids[where + 1],
         sequence=torch.tensor(sequence, dtype=torch.int64, device=device),
         members=tuple(members),
+        lengths=tuple(len(rows[member]) for member in members),
         counted=counted,
     )
 

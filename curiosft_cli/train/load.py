@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.train.attention import PACKED_SDPA, can_pack, register_packed_attention
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +43,18 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: str, settings: Model, *, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
+def load_model(
+    path: str,
+    settings: Model,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    products: torch.dtype | None = None,
+    compiled: bool = False,
+) -> PreTrainedModel:
     """Open a causal language model on `device` with weights in `dtype`, context and RoPE base as configured.
+
+    `products` (none is `dtype`) and `compiled` decide with the device which attention `auto` is.
 
     Raises:
         CurioError: there is no model that transformers can open.
@@ -59,7 +70,7 @@ def load_model(path: str, settings: Model, *, dtype: torch.dtype, device: torch.
             path,
             config=config,
             dtype=dtype,
-            attn_implementation=_attention(settings.attention, device),
+            attn_implementation=_attention(settings.attention, device, products or dtype, config, compiled),
             use_safetensors=True,
             **_source(settings),
         )
@@ -117,14 +128,16 @@ def check_context(path: str, settings: Model, needed: int) -> int:
 def body_and_head(model: PreTrainedModel) -> tuple[Body, nn.Parameter]:
     """The transformer without its head, and the head's weight [V, H].
 
-    The first is called with `input_ids` and `position_ids` [B, T] and gives the last hidden states [B, T, H] after
-    the final norm.
+    The first is called with `input_ids` and `position_ids` [1, T], and `packed_lengths` where several rows share T,
+    and gives the last hidden states [1, T, H] after the final norm.
     """
     head: Any = model.get_output_embeddings()
     return partial(_hidden, model.get_decoder()), head.weight
 
 
-def _hidden(decoder: Any, **inputs: Any) -> Tensor:
+def _hidden(decoder: Any, *, packed_lengths: Sequence[int] | None = None, **inputs: Any) -> Tensor:
+    if decoder.config._attn_implementation == PACKED_SDPA:
+        inputs["packed_lengths"] = packed_lengths or (inputs["input_ids"].shape[1],)
     # With a cache transformers would not see that positions restart, and packed rows would read each other.
     return decoder(**inputs, use_cache=False).last_hidden_state
 
@@ -147,14 +160,18 @@ def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
 
 
-def _attention(name: str, device: torch.device | str) -> str:
+def _attention(name: str, device: torch.device | str, products: torch.dtype, config: Any, compiled: bool) -> str:
+    """`auto`: FlashAttention where it is installed and can multiply, else SDPA row by row, else SDPA with a mask."""
     import torch
     from transformers.utils import is_flash_attn_2_available
 
-    if name != "auto":
+    if name not in ("auto", PACKED_SDPA):
         return name
-    on_gpu = torch.device(device).type == "cuda"
-    return "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
+    flash = torch.device(device).type == "cuda" and products != torch.float32 and is_flash_attn_2_available()
+    if name == "auto" and flash:
+        return "flash_attention_2"
+    # A compiled graph would be made anew for every set of row lengths.
+    return register_packed_attention() if can_pack(config) and not compiled else "sdpa"
 
 
 def _source(settings: Model) -> dict[str, Any]:

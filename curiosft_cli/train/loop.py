@@ -102,7 +102,15 @@ class Loop:
         adapted = lora is not None and lora.rank is not None
         path = init if adapted else str(source or init)
         tokenizer = load_tokenizer(path, config.model)
-        model = load_model(path, config.model, dtype=torch.float32, device=accelerator.device).train()
+        dtype = compute_dtype(settings.precision, accelerator.device)
+        model = load_model(
+            path,
+            config.model,
+            dtype=torch.float32,
+            device=accelerator.device,
+            products=dtype,
+            compiled=settings.compile,
+        ).train()
         if lora is not None and lora.rank is not None:
             add_adapters(model, lora, config.run.seed)
         if settings.gradient_checkpointing:
@@ -110,7 +118,6 @@ class Loop:
         check_ranks_agree(accelerator, model)
         if accelerator.is_main_process:
             check_disk(stage.path, 3 * sum(weight.numel() * weight.element_size() for weight in model.parameters()))
-        dtype = compute_dtype(settings.precision, accelerator.device)
         student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype, compiled=settings.compile)
         student, optimizer = accelerator.prepare(student, make_optimizer(model, settings))
         for method in BESIDE_FORWARD:

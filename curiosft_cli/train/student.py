@@ -113,7 +113,7 @@ class Student(nn.Module):
     def _hidden(self, pack: Pack) -> tuple[Tensor, nn.Parameter]:
         body, head_weight = body_and_head(self.model)
         with self._autocast(pack.input_ids.device.type):
-            hidden = body(input_ids=pack.input_ids, position_ids=pack.position_ids)
+            hidden = body(input_ids=pack.input_ids, position_ids=pack.position_ids, packed_lengths=pack.lengths)
         return hidden[0, pack.predictors], head_weight
 
     def _autocast(self, device_type: str) -> AbstractContextManager[object]:

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
 from curiosft_cli.run.sections import Teacher as TeacherSettings
+from curiosft_cli.train.attention import can_pack, register_packed_attention
 from curiosft_cli.train.batches import make_pack, partition
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.student import Student
@@ -67,6 +75,37 @@ def test_packed_equals_row_by_row(student: Student, make: object, reduction: str
     for a, b, c in zip(one, two, three, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(a, c, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_attention_row_by_row_equals_a_mask(kv_heads: int) -> None:
+    """Loss and gradients, grouped heads or not; a row that reads its neighbour would show."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=kv_heads, max_position_embeddings=64,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    model.set_attn_implementation("sdpa")
+    masked = gradients(Student(model, chunk=4, compute_dtype=torch.float32), [[0, 1, 2], [3, 4]])
+    model.set_attn_implementation(register_packed_attention())
+    packed = gradients(Student(model, chunk=4, compute_dtype=torch.float32), [[0, 1, 2], [3, 4]])
+    assert packed[0] == pytest.approx(masked[0], abs=1e-6)
+    for a, b in zip(packed[1], masked[1], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_that_was_not_told_the_rows_refuses(student: Student) -> None:
+    student.model.set_attn_implementation(register_packed_attention())
+    with pytest.raises(ValueError, match=r"model\.attention=sdpa"):
+        student.model(torch.tensor([[1, 2, 3]]))
+
+
+def test_windows_need_a_mask() -> None:
+    assert can_pack(LlamaConfig())
+    assert can_pack(Qwen2Config())
+    assert not can_pack(MistralConfig(sliding_window=16))
+    assert not can_pack(Qwen2Config(use_sliding_window=True, sliding_window=16, max_window_layers=1))
 
 
 def test_the_loss_is_the_library_models_own(student: Student) -> None:

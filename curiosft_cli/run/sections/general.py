@@ -39,8 +39,8 @@ class Model(Section):
     """Context length in tokens to set on the model; none keeps its own."""
     rope_theta: float | None = Field(None, gt=0)
     """RoPE base to set on the model; none keeps its own."""
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention implementation of the trainer; `auto` is FlashAttention where installed on a GPU, else SDPA."""
+    attention: Literal["auto", "sdpa", "packed_sdpa", "eager", "flash_attention_2"] = "auto"
+    """Attention of the trainer; `auto` is FlashAttention where installed on a GPU, else SDPA row by row."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Leave it off unless you have read that code."""
 
