@@ -29,7 +29,7 @@ def main() -> None:
     import datasets
     import torch
     from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer  # ty: ignore[unresolved-import]  # in the peer's environment
+    from trl import SFTConfig, SFTTrainer  # ty: ignore[import-not-found]  # in the peer's environment
 
     datasets.disable_progress_bars()
     torch.set_num_threads(1)
