@@ -31,7 +31,11 @@ def curio(rows: TokenRows, *, alpha: float = 1.0) -> TokenLoss:
     """
     teacher = rows.extra["teacher_logp"]
     distillation = self_distillation(rows.logp, teacher)
-    stats = {"sed": distillation.detach(), "token_weight": token_weight(rows.logp, teacher, alpha)}
+    stats = {
+        "sed": distillation.detach(),
+        "gap_nats": (rows.logp - teacher).detach(),
+        "token_weight": token_weight(rows.logp, teacher, alpha),
+    }
     return TokenLoss(-rows.logp + alpha * distillation, stats)
 
 

@@ -408,3 +408,25 @@ def test_objectives_leave_torch_out() -> None:
     code = f"import sys, curiosft_cli.objectives as o; {bind}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_papers_listing_stops_half_an_interval_before_the_end() -> None:
+    """Clamped targets: Figure 6 searches for the end's entropy; after 15 halvings it is 0.4 / 2^16 short of the end."""
+    logits = torch.tensor([[0.0] * 64, [9.0, *[0.0] * 63]])  # flat: tau_max; one clear favourite: tau_min
+    listing = solve_logits(
+        logits, TemperatureSettings(search="bisect", iters=15, clamp="target", low_entropy_guard=None, h_pivot=9.0)
+    )
+    ends = solve_logits(logits, TemperatureSettings(search="bisect", iters=15, low_entropy_guard=None, h_pivot=9.0))
+    assert ends.tau.tolist() == pytest.approx([1.5, 1.1])
+    assert (listing.tau - ends.tau).abs().tolist() == pytest.approx([0.4 / 2**16] * 2, rel=0.05)
+
+
+def test_searching_in_bfloat16_lands_on_its_grid() -> None:
+    """Between 1 and 2 bfloat16 has a step of 1/128; float32 does not land there by chance."""
+    logits = 2.0 * torch.randn(64, 400, generator=torch.Generator().manual_seed(0))
+    coarse = solve_logits(logits.bfloat16(), TemperatureSettings(search="bisect", search_dtype="logits"))
+    fine = solve_logits(logits.bfloat16(), TemperatureSettings(search="bisect"))
+    free = fine.status == 0
+    assert free.any()
+    assert torch.equal(coarse.tau[free], coarse.tau[free].bfloat16().float())
+    assert not torch.equal(fine.tau[free], fine.tau[free].bfloat16().float())

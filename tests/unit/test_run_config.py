@@ -115,3 +115,12 @@ def test_differing_names_old_and_new() -> None:
 def test_an_override_reaches_its_leaf(key: str, value: int | bool) -> None:
     tree = parse_overrides([f"a.{key}={json.dumps(value)}"])
     assert dict(flatten(tree)) == {f"a.{key}": value}
+
+
+def test_a_recipes_context_belongs_to_its_own_model() -> None:
+    own = load("curio").config.model
+    assert (own.max_position_embeddings, own.rope_theta) == (16384, 40000.0)
+    other = load("curio", ["model.path=Qwen/Qwen3-4B-Base"]).config.model
+    assert (other.max_position_embeddings, other.rope_theta) == (None, None)
+    given = load("curio", ["model.path=Qwen/Qwen3-4B-Base", "model.rope_theta=1e6"]).config.model
+    assert given.rope_theta == 1e6
