@@ -79,7 +79,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
         command = [options.peer, str(here / "peer_sft.py"), *common, *packing]
     else:
         command = [sys.executable, __file__, *common, f"--chunk={options.chunk}", f"--worker={name}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    from curiosft_cli.run.processes import numpy_environment
+
+    # As `curiosft sft` starts its processes.
+    environment = numpy_environment() | os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from curiosft_cli.run.config import from_json
 from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError
-from curiosft_cli.run.processes import die_with_parent, free_port
+from curiosft_cli.run.processes import die_with_parent, free_port, numpy_environment
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 
@@ -41,7 +41,7 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
         importlib.import_module(module).run(config, stage)
         stage.set_status("complete")
         return
-    environment = QUIET_ENVIRONMENT | os.environ
+    environment = QUIET_ENVIRONMENT | numpy_environment() | os.environ
     if accelerate:
         command = _accelerate_command(module, stage, config, extra, environment)
     else:

@@ -44,6 +44,8 @@ class Student(nn.Module):
         self.chunk = chunk
         self.compute_dtype = compute_dtype
         self.self_teacher: TemperatureSettings | None = None
+        # accelerate's FSDP2 asks the outermost module which layers to shard one by one.
+        self._no_split_modules = getattr(model, "_no_split_modules", None)
         if compiled:
             model.get_decoder().compile(dynamic=True)
 

@@ -48,7 +48,10 @@ def opened(path, resume=None):
     student = inner
     if kind == "sharded":
         mesh = init_device_mesh("cpu", (ranks,))
-        for layer in inner.model.model.layers:
+        # As accelerate does: the layers that the module names, then the module itself.
+        named = [m for m in inner.modules() if type(m).__name__ in inner._no_split_modules]
+        assert len(named) == len(inner.model.model.layers)
+        for layer in named:
             fully_shard(layer, mesh=mesh)
         fully_shard(inner, mesh=mesh)
         for method in BESIDE_FORWARD:
