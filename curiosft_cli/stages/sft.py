@@ -130,6 +130,7 @@ def open_data(config: Config, sources: Sequence[str], stage: StageDir, loop: Loo
         max_response=config.sft.max_response_length,
         batch_size=config.sft.batch_size,
         seed=config.run.seed,
+        context=getattr(loop.model.config, "max_position_embeddings", None),
     )
     reasons = {
         "cannot be read": unread,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tasks.spool import Spool
 from curiosft_cli.train.batches import step_rows
 from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_row, response_text
@@ -100,6 +101,27 @@ def usable(
             left.prompt_too_long.append(problem.id)
 
 
+def within(
+    problems: Iterable[Problem], encode: Callable[[Problem], Row], context: int, max_prompt: int
+) -> Iterator[Problem]:
+    """The problems as they come; a row that may be longer than the context is tokenised to see.
+
+    A prompt has at most `max_prompt` tokens, and no token of the response is shorter than a byte.
+
+    Raises:
+        CurioError: a row is longer than the context.
+    """
+    for problem in problems:
+        may_exceed = max_prompt + len(problem.response.encode("utf-8", "surrogatepass")) >= context
+        if may_exceed and (tokens := len(encode(problem))) > context:
+            raise CurioError(
+                f"row {problem.id} has {tokens} tokens, the model's context is {context}",
+                "Lower sft.max_response_length; or take a model made for a longer context; or set "
+                "model.max_position_embeddings and model.rope_theta (Qwen2.5-Math-7B: 16384 and 40000).",
+            )
+        yield problem
+
+
 def open_feed(
     tokenizer: PreTrainedTokenizerBase,
     problems: Iterable[Problem],
@@ -110,8 +132,23 @@ def open_feed(
     max_response: int,
     batch_size: int,
     seed: int,
+    context: int | None = None,
 ) -> tuple[RowFeed, LeftOut]:
-    """Spool the usable problems into `folder` and start the worker."""
+    """Spool the usable problems into `folder` and start the worker.
+
+    Args:
+        context: of the model, tokens; none does not look.
+
+    Raises:
+        CurioError: a row is longer than the context.
+    """
     left = LeftOut()
-    spool = Spool(usable(tokenizer, problems, style, max_prompt, left), folder)
-    return RowFeed(spool, lambda row: encode_row(tokenizer, row, style, max_response), batch_size, seed), left
+
+    def encode(problem: Problem) -> Row:
+        return encode_row(tokenizer, problem, style, max_response)
+
+    chosen = usable(tokenizer, problems, style, max_prompt, left)
+    if context is not None and context < max_prompt + max_response:
+        chosen = within(chosen, encode, context, max_prompt)
+    spool = Spool(chosen, folder)
+    return RowFeed(spool, encode, batch_size, seed), left

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Model
 from curiosft_cli.tasks.records import Problem
 from curiosft_cli.tasks.spool import Spool
@@ -84,3 +85,17 @@ def test_the_bound_never_lets_too_long_a_prompt_through(tokenizer: Any, question
     left = LeftOut()
     assert list(usable(tokenizer, [row], STYLE, limit, left)) == ([row] if fits else [])
     assert left.prompt_too_long == ([] if fits else ["1"])
+
+
+def test_a_row_longer_than_the_context_says_what_to_set(tokenizer: Any, tmp_path: Path) -> None:
+    rows = [*problems(3), Problem("long", "What?", "1", response="abc " * 300)]
+
+    def opened(context: int, max_response: int) -> Any:
+        limits = {"max_prompt": 200, "max_response": max_response, "batch_size": 2, "seed": 0}
+        return open_feed(tokenizer, rows, STYLE, tmp_path, context=context, **limits)
+
+    with pytest.raises(CurioError, match=r"row long has \d+ tokens, the model's context is 512.*rope_theta"):
+        opened(512, 2000)
+    feed, _ = opened(512, 312)  # cut to what fits
+    assert max(len(row) for row in feed.rows(0) + feed.rows(1)) <= 512
+    feed.close()
