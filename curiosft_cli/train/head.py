@@ -178,7 +178,7 @@ class _Walk:
     def _of_entropy(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         probabilities = self.head.buffer("probabilities", rows)
         logp, highest, peak = softmax_and_logp(logits, labels, out=probabilities)
-        spread = -peak - row_dot(probabilities, logits.sub_(highest[:, None]))
+        spread = entropy_(logits, probabilities, highest, peak)
         out, (by_logp, by_entropy) = self._differentiate(
             rows, [logp, spread], lambda leaf, entropy: TokenRows(leaf, labels, extra, entropy)
         )

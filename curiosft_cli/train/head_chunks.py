@@ -105,7 +105,7 @@ def softmax_and_logp(logits: Tensor, labels: Tensor, out: Tensor) -> tuple[Tenso
 
 def entropy_(logits: Tensor, probabilities: Tensor, highest: Tensor, peak: Tensor) -> Tensor:
     """Entropy [c] in nats from what `softmax_and_logp` gave; overwrites `logits` [c, V]."""
-    return -peak - logits.sub_(highest[:, None]).mul_(probabilities).sum(-1)
+    return -peak - row_dot(probabilities, logits.sub_(highest[:, None]))
 
 
 class LabelLogp(torch.autograd.Function):

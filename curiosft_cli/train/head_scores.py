@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve
-from curiosft_cli.objectives.tokens import entropy as entropy_of
+from curiosft_cli.objectives.tokens import LOGIT_FLOOR
 from curiosft_cli.train.head_chunks import HeadProduct, cat_rows, detached, entropy_, select_top_, softmax_and_logp
 
 
@@ -111,9 +111,15 @@ def tempered_rows_(
     return TeacherRows(logp, solution.tau, solution.entropy, solution.target, solution.status, search_s)
 
 
-def _full_entropy(logits: Tensor, rows: Tensor, block: int = 16) -> Tensor:
-    """Entropies [M] of the given rows of `logits`, a few copied at a time."""
-    return torch.cat([entropy_of(logits[part]) for part in rows.split(block)])
+def _full_entropy(logits: Tensor, rows: Tensor, block: int = 4) -> Tensor:
+    """Entropies [M] of the given rows of `logits`, so few copied at a time that they stay in the cache."""
+    parts = []
+    for some in rows.split(block):
+        copy = logits[some].clamp_(min=LOGIT_FLOOR)
+        highest = copy.amax(-1)
+        probabilities = copy.softmax(-1)
+        parts.append(entropy_(copy, probabilities, highest, probabilities.amax(-1).log_()))
+    return torch.cat(parts)
 
 
 def joined_rows(parts: list[TeacherRows], device: torch.device) -> TeacherRows:

@@ -16,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from curiosft_cli.run.files import partial_path
+
 pytestmark = pytest.mark.e2e
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -133,15 +135,24 @@ def test_the_four_stages_run_and_a_second_time_are_skipped(recipe: Path) -> None
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_kill_9_during_sft_and_resume_equals_uninterrupted_bit_for_bit(recipe: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(recipe: Path) -> Path:
+    """The sft stage of a run that nothing interrupted."""
+    curiosft("sft", recipe, 'data.train=["arithmetic:train:24"]', "run.name=whole")
+    return recipe.parent / "runs" / "whole" / "sft"
+
+
+@pytest.mark.parametrize("moment", ["after a checkpoint", "while a checkpoint is written"])
+def test_kill_9_during_sft_and_resume_equals_uninterrupted_bit_for_bit(recipe: Path, whole: Path, moment: str) -> None:
     root = recipe.parent / "runs"
-    data = 'data.train=["arithmetic:train:24"]'
-    curiosft("sft", recipe, data, "run.name=whole")
-    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", str(recipe), data, "run.name=killed"]
+    data, name = 'data.train=["arithmetic:train:24"]', "killed-" + moment.split()[0]
+    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", str(recipe), data, f"run.name={name}"]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    stage = root / "killed" / "sft"
+    stage = root / name / "sft"
+    done = stage / "checkpoint-2" / "COMPLETE"
+    sign = done if moment == "after a checkpoint" else partial_path(stage / "checkpoint-4")
     deadline = time.monotonic() + 200
-    while not (stage / "checkpoint-2" / "COMPLETE").exists():
+    while not sign.exists():
         assert time.monotonic() < deadline and child.poll() is None, "no checkpoint to resume from"
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
@@ -149,13 +160,12 @@ def test_kill_9_during_sft_and_resume_equals_uninterrupted_bit_for_bit(recipe: P
     wait_until_gone(stage)
     assert json.loads((stage / "status.json").read_text())["state"] == "running"
 
-    curiosft("sft", recipe, data, "run.name=killed")
-    whole, resumed = weights(root / "whole/sft/checkpoint-6"), weights(stage / "checkpoint-6")
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert [deterministic(row) for row in metrics(stage)] == [
-        deterministic(row) for row in metrics(root / "whole" / "sft")
-    ]
+    curiosft("sft", recipe, data, f"run.name={name}")
+    expected, resumed = weights(whole / "checkpoint-6"), weights(stage / "checkpoint-6")
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+    assert [deterministic(row) for row in metrics(stage)] == [deterministic(row) for row in metrics(whole)]
+    assert not list(stage.glob("*partial*")) and not list(stage.glob(".*"))
 
 
 def test_sigterm_ends_every_process_with_code_75(recipe: Path) -> None:
