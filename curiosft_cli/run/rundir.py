@@ -105,10 +105,9 @@ class StageDir:
             if not keep_every or step % keep_every:
                 shutil.rmtree(self.checkpoint(step))
 
-    @property
-    def skipped_rows(self) -> Path:
-        """The rows of the data that could not be used, by reason."""
-        return self.path / "skipped.json"
+    def skipped_rows(self, key: str) -> Path:
+        """The rows of `data.KEY` that could not be used, by reason."""
+        return self.path / f"skipped-{key}.json"
 
     def rollouts(self, step: int) -> Path:
         """The rollouts of one RL step, while they are being written."""

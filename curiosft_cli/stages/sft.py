@@ -16,7 +16,7 @@ average of averages (sums are divided once by the global token count).
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.errors import CurioError
@@ -51,8 +51,8 @@ def run(config: Config, stage: StageDir) -> None:
     objective = SFT_OBJECTIVES[sft.objective].bind(**sft.params)
     check_supplied(objective, sft.objective, SUPPLIED)
     loop = Loop.open(config, sft, stage, resolve_checkpoint(sft.init, config), accelerator, sft.lora)
-    feed = open_data(config, config.data.train, stage, loop, console)
-    validation = open_data(config, config.data.validation, stage, loop, console) if config.data.validation else None
+    feed = open_data(config, "train", stage, loop, console)
+    validation = open_data(config, "validation", stage, loop, console) if config.data.validation else None
     per_epoch = steps_per_epoch(len(feed), sft.batch_size)
     total = min(sft.epochs * per_epoch, sft.max_steps or sft.epochs * per_epoch)
 
@@ -111,8 +111,10 @@ def run(config: Config, stage: StageDir) -> None:
     console.close()
 
 
-def open_data(config: Config, sources: Sequence[str], stage: StageDir, loop: Loop, console: Console) -> RowFeed:
-    """Read the rows; say, and list in a file, what was left out.
+def open_data(
+    config: Config, key: Literal["train", "validation"], stage: StageDir, loop: Loop, console: Console
+) -> RowFeed:
+    """Read the rows of `data.KEY`; say, and list in a file, what was left out.
 
     Raises:
         CurioError: no row is left to train on.
@@ -120,6 +122,8 @@ def open_data(config: Config, sources: Sequence[str], stage: StageDir, loop: Loo
     from curiosft_cli.train.encode import PromptFormat
     from curiosft_cli.train.feed import open_feed
 
+    sources: Sequence[str] = getattr(config.data, key)
+    listed = stage.skipped_rows(key)
     unread: list[str] = []
     feed, left = open_feed(
         loop.tokenizer,
@@ -139,9 +143,9 @@ def open_data(config: Config, sources: Sequence[str], stage: StageDir, loop: Loo
     }
     for reason, rows in reasons.items():
         if rows:
-            console.say(f"sft: {len(rows)} rows left out, they {reason}, e.g. {rows[0]}; all in {stage.skipped_rows}")
+            console.say(f"sft: {len(rows)} rows left out, they {reason}, e.g. {rows[0]}; all in {listed}")
     if any(reasons.values()) and loop.accelerator.is_main_process:
-        write_json(stage.skipped_rows, reasons)
+        write_json(listed, reasons)
     if not len(feed):
         raise CurioError(
             f"no row of {', '.join(sources)} can be trained on",

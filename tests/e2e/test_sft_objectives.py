@@ -113,6 +113,6 @@ def test_bad_rows_are_listed_where_they_stood(tiny_model: Path, tmp_path: Path) 
     assert done.returncode == 2
     assert "rows.jsonl, row 8" in done.stderr and "data.on_bad_row=skip" in done.stderr
     sft(*arguments, "data.on_bad_row=skip")
-    listed = json.loads((tmp_path / "sft" / "sft" / "skipped.json").read_text())
+    listed = json.loads((tmp_path / "sft" / "sft" / "skipped-train.json").read_text())
     assert [len(rows) for rows in listed.values()] == [1, 1, 1]
     assert "row 8" in listed["cannot be read"][0]
