@@ -59,7 +59,7 @@ def test_every_recipe_trains_and_reports(recipe: str, tiny_model: Path, tmp_path
         assert row["train/entropy_top20_nats"] > row["train/entropy_nats"] > row["train/entropy_bottom80_nats"] > 0
         assert 0 <= row["train/mean_token_accuracy"] <= 1
         assert {"time/student_s", "time/inputs_s", "time/optimizer_s", "time/data_s", "memory/peak_gib"} <= set(row)
-    assert rows[-1]["eval/loss_nats"] < rows[0]["train/loss_nats"]
+    assert 0 < rows[-1]["eval/loss_nats"] < 6.2  # ln 512 = 6.24, a guess among all tokens
     assert (tmp_path / recipe / "sft" / "checkpoint-3" / "COMPLETE").exists()
 
 
