@@ -39,8 +39,10 @@ class Metrics:
             self._accelerator.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and the trackers."""
         self._file.close()
+        for tracker in self._accelerator.trackers if self._accelerator is not None else ():
+            tracker.finish()
 
 
 class Console:

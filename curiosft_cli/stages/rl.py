@@ -55,7 +55,7 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.train.start import check_supplied, start_accelerator
 
     rl = config.rl
-    accelerator = start_accelerator(config.run.seed)
+    accelerator = start_accelerator(config, stage)
     console = Console(stage.log_file, enabled=accelerator.is_main_process)
     objective = RL_OBJECTIVES[rl.objective].bind(**rl.params)
     check_supplied(objective, rl.objective, SUPPLIED)

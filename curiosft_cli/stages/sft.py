@@ -46,7 +46,7 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.train.start import check_supplied, start_accelerator
 
     sft = config.sft
-    accelerator = start_accelerator(config.run.seed)
+    accelerator = start_accelerator(config, stage)
     console = Console(stage.log_file, enabled=accelerator.is_main_process)
     objective = SFT_OBJECTIVES[sft.objective].bind(**sft.params)
     check_supplied(objective, sft.objective, SUPPLIED)
@@ -109,6 +109,8 @@ def run(config: Config, stage: StageDir) -> None:
         guards.stop(breaches)
     feed.close()
     console.close()
+    if metrics:
+        metrics.close()
 
 
 def open_data(

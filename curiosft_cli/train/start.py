@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.config import flatten
+from curiosft_cli.run.errors import MISSING, CurioError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor, nn
 
     from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.run.rundir import StageDir
+    from curiosft_cli.run.sections import Config
 
 
-def start_accelerator(seed: int) -> Accelerator:
-    """Open accelerate, check that the ranks really talk to each other, and seed every generator.
+def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
+    """Open accelerate and its trackers, check that the ranks really talk to each other, and seed every generator.
 
     Gradients are accumulated by the stage, not by accelerate, since sums are divided once by a global count.
 
     Raises:
-        CurioError: the launcher promised another number of processes than there are.
+        CurioError: the launcher promised another number of processes than there are, or (exit code 3) a tracker's
+            package is not installed.
     """
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    accelerator = Accelerator()
+    _check_trackers(config.log.trackers)
+    accelerator = Accelerator(log_with=list(config.log.trackers) or None, project_dir=stage.path)
     promised = int(os.environ.get("WORLD_SIZE", "1"))
     found = int(accelerator.reduce(torch.ones(1, device=accelerator.device), "sum").item())
     if not promised == accelerator.num_processes == found:
@@ -35,8 +42,25 @@ def start_accelerator(seed: int) -> Accelerator:
             f"and {found} answer each other ({accelerator.distributed_type})",
             "Set launch.processes, or give accelerate's own flags after --.",
         )
-    set_seed(seed)
+    set_seed(config.run.seed)
+    if config.log.trackers:
+        values = dict(flatten(config.model_dump(mode="json")))
+        plain = {
+            key: value if isinstance(value, (str, int, float)) else json.dumps(value) for key, value in values.items()
+        }
+        accelerator.init_trackers(config.run.name, config=plain)
     return accelerator
+
+
+def _check_trackers(wanted: Sequence[str]) -> None:
+    from accelerate.tracking import get_available_trackers
+
+    there = {str(tracker) for tracker in get_available_trackers()}
+    for name in wanted:
+        if name not in there:
+            raise CurioError(
+                f"log.trackers names {name}, whose package is not installed", f"pip install {name}", MISSING
+            )
 
 
 def check_supplied(objective: BoundObjective, name: str, supplied: frozenset[str]) -> None:

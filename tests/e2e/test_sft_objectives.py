@@ -103,6 +103,15 @@ def test_a_guard_that_stops_leaves_a_checkpoint_and_exit_code_4(tiny_model: Path
     assert (tmp_path / "sft" / "sft" / "checkpoint-2" / "COMPLETE").exists()
 
 
+def test_metrics_reach_a_tracker(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ("sft", f"model.path={tiny_model}", f"run.root={tmp_path}", "launch.processes=0")
+    sft(*arguments, "log.trackers=tensorboard")
+    written = b"".join(file.read_bytes() for file in (tmp_path / "sft" / "sft").rglob("events.out*"))
+    assert b"train/loss_nats" in written
+    refused = sft(*arguments, "run.name=other", "log.trackers=wandb", check=False)
+    assert refused.returncode == 3 and "wandb" in refused.stderr and "Traceback" not in refused.stderr
+
+
 def test_bad_rows_are_listed_where_they_stood(tiny_model: Path, tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     good = {"problem": "What is 1+1?", "solution": "2 \\boxed{2}", "answer": "2"}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import Names, Section
+from curiosft_cli.run.sections.base import Names, OneOrMore, Section
 
 Stage = Literal["rephrase", "sft", "rl", "eval"]
 
@@ -69,7 +69,7 @@ class Launch(Section):
 
 
 class Log(Section):
-    trackers: tuple[Literal["wandb", "tensorboard", "trackio"], ...] = ()
+    trackers: Annotated[tuple[Literal["wandb", "tensorboard", "trackio"], ...], OneOrMore] = ()
     """Trackers beside metrics.jsonl, through accelerate; each must be installed."""
     every: int = Field(1, ge=1)
     """Optimizer steps between metric lines."""
