@@ -1,4 +1,4 @@
-"""The `curiosft` command. Module level imports typer and the standard library only, so that `--help` is instant."""
+"""The `curiosft` command. Module level loads typer and the standard library only, so that `--help` is instant."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from curiosft_cli.tools.commands import data_app, model_app
 
 if TYPE_CHECKING:
     from curiosft_cli.run.config import Resolved
@@ -24,6 +26,8 @@ config_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Look at a configuration without running anything."
 )
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
+app.add_typer(model_app, name="model")
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="TOML file or recipe.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]

@@ -80,7 +80,7 @@ def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None)
         raise CurioError(
             f"this run has no cleaned questions ({path})", "Run `curiosft rephrase` with this configuration first."
         )
-    for number, row in read_rows(path) if path.exists() else _hub_rows(source):
+    for number, row in numbered_rows(str(path) if source == "rephrase" else source):
         try:
             if isinstance(row, BadRow):
                 raise row
@@ -92,6 +92,17 @@ def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None)
                     "Mend the row, or set data.on_bad_row=skip to leave such rows out.",
                 ) from None
             skipped.append(f"{source}, row {number}: {error}")
+
+
+def numbered_rows(source: str) -> Iterator[tuple[int, Row | BadRow]]:
+    """Stream `(row number from 1, row)` of a file (its lines), a generator or a hub id, unread.
+
+    Raises:
+        CurioError: the source does not exist or cannot be read.
+    """
+    if source.partition(":")[0] in GENERATORS:
+        return enumerate((to_row(problem) for problem in _generated(source)), start=1)
+    return read_rows(Path(source)) if Path(source).exists() else _hub_rows(source)
 
 
 def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:

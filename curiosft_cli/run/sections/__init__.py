@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from curiosft_cli.run.sections.base import Section
+from curiosft_cli.run.sections.check import Check
 from curiosft_cli.run.sections.evaluate import Eval
 from curiosft_cli.run.sections.general import Data, Launch, Log, Model, Run
 from curiosft_cli.run.sections.rephrase import Rephrase
@@ -10,6 +11,7 @@ from curiosft_cli.run.sections.rl import Rl
 from curiosft_cli.run.sections.sft import Lora, Sft, Teacher
 
 __all__ = [
+    "Check",
     "Config",
     "Data",
     "Eval",
@@ -38,3 +40,4 @@ class Config(Section):
     eval: Eval = Eval()
     launch: Launch = Launch()
     log: Log = Log()
+    check: Check = Check()

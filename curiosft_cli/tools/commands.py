@@ -1,0 +1,53 @@
+"""`curiosft data` and `curiosft model`: the commands only; the work is imported when one of them runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from curiosft_cli.run.sections import Config
+
+data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at a data set before training on it.")
+model_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Make a base model ready, or look at one.")
+
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="TOML file or recipe; settings to change.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program to read.")]
+
+
+@data_app.callback()
+def _data() -> None:
+    """Keeps `check` a command of its own while it is the only one."""
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="JSONL, JSON or parquet file, hub id, or generator.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Write a repaired copy; the input is never touched.")] = False,
+    drop_contaminated: Annotated[
+        bool, typer.Option("--drop-contaminated", help="Write a copy without the questions that a benchmark has.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the copy goes; default NAME.fixed.SUFFIX.")] = None,
+) -> None:
+    """Say what is wrong with a data set. Exit code 0: nothing; 2: problems; 3: something could not be looked at."""
+    from curiosft_cli.tools.data_command import run
+
+    raise typer.Exit(
+        run(path, _config(settings), as_json=as_json, fix=fix, drop_contaminated=drop_contaminated, out=out)
+    )
+
+
+def _config(settings: list[str] | None) -> Config:
+    """The configuration of `[CONFIG] [KEY=VALUE]...`; without CONFIG the defaults and the settings."""
+    from curiosft_cli.run.config import load, parse_overrides, resolve
+
+    given = settings or []
+    if given and "=" not in given[0]:
+        return load(given[0], given[1:]).config
+    return resolve({}, parse_overrides(given), origin="default").config

@@ -1,0 +1,59 @@
+"""What `curiosft data check` does with its report: print it, write the copy that was asked for, give the exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.log import Console
+from curiosft_cli.tools.data_check import CONTAMINATION, DataReport, check_data
+from curiosft_cli.tools.data_repair import repaired_path, write_repaired
+from curiosft_cli.tools.data_report import as_json as json_of
+from curiosft_cli.tools.data_report import as_text
+
+if TYPE_CHECKING:
+    from curiosft_cli.run.sections import Config
+
+
+def run(
+    source: str, config: Config, *, as_json: bool, fix: bool, drop_contaminated: bool, out: Path | None = None
+) -> int:
+    """Check a source and return the exit code.
+
+    Raises:
+        CurioError: the source cannot be read, the copy cannot be written, or a copy without contaminated rows was
+            asked for and a benchmark could not be compared with.
+    """
+    target = out or repaired_path(source)
+    if (fix or drop_contaminated) and target.exists():
+        raise CurioError(f"{target} exists already", "Remove it, or name another file with --out.")
+    report = check_data(source, config, Console())
+    drop = report.findings.to_repair("drop") if fix else set()
+    mend = report.findings.to_repair("mend") if fix else set()
+    if drop_contaminated:
+        _refuse_unchecked(report, config)
+        drop |= set(report.findings.rows.get("contaminated", ()))
+    if drop or mend:
+        write_repaired(source, target, drop=drop, mend=mend - drop)
+    written = {"path": str(target), "dropped": len(drop), "mended": len(mend - drop)} if drop or mend else None
+    if as_json:
+        print(json.dumps({**json_of(report), "copy": written}, ensure_ascii=False))
+    else:
+        print(as_text(report, config.check.show))
+        if fix or drop_contaminated:
+            print(_told(report, target, len(drop), len(mend - drop)))
+    return report.exit_code(frozenset(drop | mend))
+
+
+def _told(report: DataReport, target: Path, dropped: int, mended: int) -> str:
+    if not dropped and not mended:
+        return "nothing to repair: no copy was written"
+    return f"wrote {target}: {report.rows - dropped:,} rows, {dropped:,} left out, {mended:,} mended"
+
+
+def _refuse_unchecked(report: DataReport, config: Config) -> None:
+    """A copy called clean must have been compared with everything."""
+    if why := report.unchecked.get(CONTAMINATION):
+        raise CurioError(f"no copy was written, because contamination could not be looked at: {why}", "", MISSING)
