@@ -19,10 +19,10 @@ from pathlib import Path
 
 from curiosft_cli.tasks.arithmetic import generate
 
-WORDS = (
-    "we so then now let us check first the sum of both sides and since this is an even number it follows that wait "
-    "therefore hence substitute factor expand compute term equation square root value positive integer because"
-).split()
+WORDS = """
+    we so then now let us check first the sum of both sides and since this is an even number it follows that wait
+    therefore hence substitute factor expand compute term equation square root value positive integer because
+"""
 
 
 def gold(rng: random.Random) -> str:
@@ -37,10 +37,10 @@ def gold(rng: random.Random) -> str:
 
 def thought(rng: random.Random, words: int) -> str:
     """Prose and formulas of about this many words."""
-    parts = []
+    parts, vocabulary = [], WORDS.split()
     while len(parts) < words // 12:
         x, y = rng.randint(1, 999), rng.randint(1, 999)
-        parts.append(f"{' '.join(rng.choices(WORDS, k=9))} ${x}x^2 + \\frac{{{y}}}{{{x}}} = {x * y}$.")
+        parts.append(f"{' '.join(rng.choices(vocabulary, k=9))} ${x}x^2 + \\frac{{{y}}}{{{x}}} = {x * y}$.")
     return "\n".join(parts)
 
 

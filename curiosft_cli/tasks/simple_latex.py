@@ -16,8 +16,8 @@ import re
 _TOKEN = re.compile(r"\s*(\\[A-Za-z]+|\d+(?:\.\d+)?|[a-zA-Z]|[-+^{}()\[\],/=_])")
 _SIZE = re.compile(r"\\(?:left|right)(?![A-Za-z])")
 _SIGNS = ("+", "-", r"\cup")
-_GREEK = {rf"\{name}" for name in "pi alpha beta theta omega lambda mu sigma tau phi infty".split()}
-_FUNCTIONS = {rf"\{name}" for name in "sin cos tan cot ln log arctan arcsin arccos".split()}
+_GREEK = {rf"\{name}" for name in ("pi", "alpha", "beta", "theta", "omega", "lambda", "mu", "sigma", "phi", "infty")}
+_FUNCTIONS = {rf"\{name}" for name in ("sin", "cos", "tan", "cot", "ln", "log", "arctan", "arcsin", "arccos")}
 _CIRCLE = (["{", r"\circ", "}"], [r"\circ"])
 
 

@@ -106,7 +106,9 @@ def main() -> None:
     print("[]", file=out, flush=True)
     for line in sys.stdin:
         rows: list[dict[str, Any]] = json.loads(line)
-        problems = [Problem(**(row | {"choices": tuple(row["choices"])})) for row in rows]
+        for row in rows:
+            row["choices"] = tuple(row["choices"])
+        problems = [Problem(**row) for row in rows]
         print(json.dumps(count(tokenizer, problems, style)), file=out, flush=True)
 
 
