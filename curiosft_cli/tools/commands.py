@@ -51,3 +51,44 @@ def _config(settings: list[str] | None) -> Config:
     if given and "=" not in given[0]:
         return load(given[0], given[1:]).config
     return resolve({}, parse_overrides(given), origin="default").config
+
+
+@model_app.command("prepare")
+def model_prepare(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, hub id, or GGUF file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.")],
+    settings: Settings = None,
+) -> None:
+    """Write a copy that is ready for long thinking: context, chat template, stop and padding tokens, model card."""
+    from curiosft_cli.run.log import Console
+    from curiosft_cli.tools.model_prepare import prepare_model
+
+    changes = prepare_model(model, out, _config(settings), Console())
+    for change in changes:
+        print(f"{change.what}: {change.before} -> {change.after}")
+    print(f"wrote {out}")
+
+
+@model_app.command("check")
+def model_check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain what would go wrong in sft, rl and eval. Exit code 0: nothing; 2: problems."""
+    import dataclasses
+    import json
+
+    from curiosft_cli.tools.model_check import check_model
+
+    remarks = check_model(model, _config(settings))
+    if as_json:
+        print(json.dumps({"model": model, "remarks": [dataclasses.asdict(remark) for remark in remarks]}))
+    else:
+        for remark in remarks:
+            print(
+                f"{remark.level.upper() if remark.level == 'problem' else remark.level:8} {remark.about}: {remark.says}"
+            )
+            if remark.fix:
+                print(f"         -> {remark.fix}")
+    raise typer.Exit(2 if any(remark.level == "problem" for remark in remarks) else 0)

@@ -1,0 +1,129 @@
+"""Where a model comes from: a folder, a hub id, or a GGUF file; and its configuration as it lies there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.tools.model_gguf import check_gguf
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from curiosft_cli.run.sections import Model
+
+CONFIG = "config.json"
+SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+WEIGHTS = ("*.safetensors",)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """An opened source.
+
+    Attributes:
+        name: as the user gave it.
+        folder: where the files lie.
+        gguf: the GGUF file, where it is one.
+    """
+
+    name: str
+    folder: Path
+    gguf: Path | None = None
+
+
+def open_source(name: str, settings: Model, *, weights: bool) -> ModelSource:
+    """Find the model; a hub id is downloaded (without its weights if these are not asked for).
+
+    Raises:
+        CurioError: it does not exist, has no configuration, or is out of reach (exit code 3).
+    """
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf" or (path.is_dir() and not (path / CONFIG).exists() and any(path.glob("*.gguf"))):
+        return ModelSource(name, path.parent if path.is_file() else path, _gguf_file(path))
+    if path.is_dir():
+        if not (path / CONFIG).is_file():
+            raise CurioError(f"{path} is not a model folder: it has no {CONFIG}", "Name the folder that has one.")
+        return ModelSource(name, path)
+    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        what = "a file" if path.exists() else "nothing"
+        raise CurioError(
+            f"expected a model at {name}, found {what}", "Give a folder, a hub id OWNER/NAME, or a .gguf file."
+        )
+    return ModelSource(name, _download(name, settings, (*SMALL_FILES, *WEIGHTS) if weights else SMALL_FILES))
+
+
+def read_config(source: ModelSource, settings: Model) -> dict[str, Any]:
+    """The source's `config.json`.
+
+    Raises:
+        CurioError: it is not JSON, or asks for code of its own while `model.trust_remote_code` is off.
+    """
+    if source.gguf is not None:
+        from curiosft_cli.tools.model_gguf import gguf_config
+
+        return gguf_config(source.gguf)
+    file = source.folder / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CurioError(f"cannot read {file}: {error}", "Download the model again.") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise CurioError(f"{file} describes no model: it has no model_type", "Name a causal language model.")
+    if config.get("auto_map") and not settings.trust_remote_code:
+        raise CurioError(
+            f"{source.name} brings Python code of its own (auto_map in {CONFIG})",
+            "Read that code first, then set model.trust_remote_code=true; or take a model that transformers knows.",
+        )
+    return config
+
+
+def read_tokenizer(source: ModelSource, settings: Model) -> PreTrainedTokenizerBase:
+    """The source's tokenizer, with or without a chat template.
+
+    Raises:
+        CurioError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    where = {"gguf_file": source.gguf.name} if source.gguf else {}
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            source.folder, trust_remote_code=settings.trust_remote_code, **where
+        )
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CurioError(f"cannot open a tokenizer at {source.name}: {reason}", "Name a model that has one.") from None
+    tokenizer.name_or_path = source.name
+    return tokenizer
+
+
+def _gguf_file(path: Path) -> Path:
+    files = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
+    if len(files) != 1:
+        raise CurioError(
+            f"{path} has {len(files)} GGUF files ({', '.join(file.name for file in files[:3])} ...)",
+            "Name one of them.",
+        )
+    if not files[0].is_file():
+        raise CurioError(f"there is no file {files[0]}", "Check the path.")
+    check_gguf(files[0])
+    return files[0]
+
+
+def _download(name: str, settings: Model, patterns: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import OfflineModeIsEnabled
+
+    try:
+        folder = snapshot_download(name, revision=settings.revision, allow_patterns=list(patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CurioError(
+            f"cannot get {name} from the hub: {reason}", "Check the name and the network, or give a folder.", MISSING
+        ) from error
+    return Path(folder)

@@ -1,0 +1,107 @@
+"""The weights of a model folder by their headers alone: which tensors there are, and whether each file is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from curiosft_cli.run.errors import CurioError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Type and shape of a stored tensor, as its header says."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The weight files of a folder, in order.
+
+    Raises:
+        CurioError: there are none, they are pickles, or the index names a file that is missing.
+    """
+    index = folder / INDEX
+    if index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CurioError(f"{index} is not an index of shards: {error}", "Download the model again.") from None
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise CurioError(
+                f"{folder} lacks {len(missing)} of {len(names)} shards, e.g. {missing[0]}", "Download the model again."
+            )
+        return [folder / name for name in names]
+    files = [folder / SINGLE] if (folder / SINGLE).is_file() else sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+        found = f"only pickled ones ({pickles[0]})" if pickles else "none"
+        raise CurioError(
+            f"{folder} has no safetensors weights, found {found}",
+            "Take a version of the model with safetensors: a pickle can run code.",
+        )
+    return files
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder by name.
+
+    Raises:
+        CurioError: see `shard_files`; a file is cut short or is no safetensors file; the index and the files differ.
+    """
+    tensors = {name: tensor for file in shard_files(folder) for name, tensor in read_header(file).items()}
+    if (folder / INDEX).exists():
+        listed = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        if absent := sorted(set(listed) - set(tensors)):
+            raise CurioError(
+                f"{folder}: the index lists {len(absent)} tensors that no shard has, e.g. {absent[0]}",
+                "Download the model again.",
+            )
+    return tensors
+
+
+def read_header(file: Path) -> dict[str, Tensor]:
+    """Type and shape of each tensor of one file, without reading the tensors.
+
+    Raises:
+        CurioError: the file is cut short or is no safetensors file.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        raw = stream.read(length) if 0 < length <= size else b""
+    try:
+        header = {name: entry for name, entry in json.loads(raw).items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CurioError(f"{file} is not a safetensors file", "Download it again.") from None
+    if size != 8 + length + end:
+        raise CurioError(f"{file} has {size:,} bytes, its header says {8 + length + end:,}", "Download it again.")
+    return tensors
+
+
+def copy_weights(source: Path, target: Path, progress: Callable[[int, int], None]) -> int:
+    """Copy the shards and their index byte for byte, one after the other; return the bytes.
+
+    `progress` gets bytes done and bytes in all after each shard.
+    """
+    files = shard_files(source)
+    total = sum(file.stat().st_size for file in files)
+    done = 0
+    for file in files:
+        shutil.copyfile(file, target / file.name)
+        done += file.stat().st_size
+        progress(done, total)
+    if (source / INDEX).exists():
+        shutil.copyfile(source / INDEX, target / INDEX)
+    return total
