@@ -122,7 +122,13 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["config", "show", "quickstart"], ["config", "check", "curio"], ["config", "schema"]]
+    "arguments",
+    [
+        ["config", "show", "quickstart"],
+        ["config", "check", "curio"],
+        ["config", "schema"],
+        ["data", "check", "arithmetic:train:5", "check.depth=quick"],
+    ],
 )
 def test_light_commands_leave_torch_out(arguments: list[str]) -> None:
     assert not modules_after(RUN_CLI.format(arguments=arguments)) & {"torch", "transformers", "vllm"}

@@ -7,12 +7,11 @@ from typing import Any
 
 from tiny import build_tiny_tokenizer
 
-LLAMA_MARKERS = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-LLAMA_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
-    "{{ m['content'] }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
+LLAMA_MARKERS = {
+    "<|endoftext|>": "<|begin_of_text|>",
+    "<|im_start|>": "<|start_header_id|>",
+    "<|im_end|>": "<|eot_id|>",
+}
 QWEN_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant of some company."
     "<|im_end|>\n{% endif %}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
@@ -61,13 +60,23 @@ def build_family(folder: Path, family: str, *, tied: bool = True, sharded: bool 
 def family_tokenizer(family: str) -> Any:
     """The tokenizer as a base model has it: its end token ends a text, not a turn."""
     tokenizer = build_tiny_tokenizer()
-    if family == "llama":
-        tokenizer.add_special_tokens({"additional_special_tokens": list(LLAMA_MARKERS)})
-        tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|begin_of_text|>", "<|end_of_text|>", None
-        tokenizer.chat_template = None
-    else:
-        tokenizer.eos_token = "<|endoftext|>"
-        tokenizer.chat_template = QWEN_TEMPLATE
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.chat_template = QWEN_TEMPLATE
     if family == "qwen3":
         tokenizer.add_tokens(["<think>", "</think>"])
-    return tokenizer
+    return _with_llama_markers(tokenizer) if family == "llama" else tokenizer
+
+
+def _with_llama_markers(tokenizer: Any) -> Any:
+    """The same vocabulary under Llama's names, without template and padding token."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    text = tokenizer.backend_tokenizer.to_str()
+    for old, new in LLAMA_MARKERS.items():
+        text = text.replace(old, new)
+    renamed = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(text), bos_token="<|begin_of_text|>", eos_token="<|end_of_text|>"
+    )
+    renamed.add_special_tokens({"additional_special_tokens": ["<|end_header_id|>"]})
+    return renamed

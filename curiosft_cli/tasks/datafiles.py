@@ -60,6 +60,8 @@ def _parsed(line: bytes) -> Any:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return BadRow(f"found byte 0x{line[error.start]:02x} at {error.start}, expected UTF-8 text")
+    except RecursionError:
+        return BadRow("found brackets nested too deeply, expected a JSON object")
     except ValueError as error:
         return BadRow(f"found {line[:40].decode('utf-8', 'replace').strip()!r}, expected JSON ({error})")
 

@@ -1,84 +1,30 @@
-"""`curiosft data check`: one pass over a data set, everything that is wrong with it, and a repaired copy on request."""
+"""`curiosft data check`: one pass over a data set and everything that is wrong with it."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curiosft_cli.run.errors import BAD_INPUT, MISSING, CurioError
+from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.log import Console
 from curiosft_cli.tasks.benchmarks import load_benchmark
-from curiosft_cli.tasks.contamination import Contamination, Hit
-from curiosft_cli.tasks.datachecks import Findings, layout, look, mended, question_key, roles
+from curiosft_cli.tasks.contamination import Contamination
+from curiosft_cli.tasks.datachecks import look, mended, roles
 from curiosft_cli.tasks.datafiles import BadRow, Row
-from curiosft_cli.tasks.language import UNKNOWN, language
 from curiosft_cli.tasks.records import Problem
 from curiosft_cli.tasks.sources import numbered_rows, to_problem
 from curiosft_cli.tools.data_grades import DataGrades
+from curiosft_cli.tools.data_record import CONTAMINATION, DataReport
+from curiosft_cli.tools.data_watch import Repeats, TokenCounts, Tongues
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
-    from curiosft_cli.train.lengths import LengthCounter, Lengths
-
-CONTAMINATION = "contamination"
-
-
-@dataclass
-class DataReport:
-    """What a check saw.
-
-    Attributes:
-        source: what was checked.
-        columns: role to column, as in the first readable row.
-        has: roles that at least one row fills.
-        prompt_tokens: of each row, none where they were not counted.
-        response_tokens: of each row that has a response.
-        limits: the longest prompt and response in tokens.
-        benchmarks: questions compared with, by benchmark.
-        unchecked: what could not be looked at, and why.
-        peak_mib: largest memory of this process, and of the largest child.
-    """
-
-    source: str
-    rows: int = 0
-    columns: dict[str, str] = field(default_factory=dict)
-    has: set[str] = field(default_factory=set)
-    findings: Findings = field(default_factory=Findings)
-    prompt_tokens: array[int] = field(default_factory=lambda: array("L"))
-    response_tokens: array[int] = field(default_factory=lambda: array("L"))
-    limits: tuple[int, int] = (0, 0)
-    languages: Counter[str] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-    hits: list[Hit] = field(default_factory=list)
-    benchmarks: dict[str, int] = field(default_factory=dict)
-    unchecked: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    peak_mib: tuple[float, float] = (0.0, 0.0)
-
-    @property
-    def layout(self) -> str:
-        """The layout's name."""
-        return layout(self.columns)
-
-    def exit_code(self, repaired: frozenset[int] | None = None) -> int:
-        """0 clean, 2 problems, 3 something could not be looked at.
-
-        Args:
-            repaired: rows that the copy just written leaves out or mends; their problems are solved.
-        """
-        left = [set(self.findings.rows[name]) - (repaired or frozenset()) for name in self.findings.problems()]
-        if any(left) or not self.rows:
-            return BAD_INPUT
-        return MISSING if self.unchecked else 0
 
 
 def check_data(source: str, config: Config, console: Console) -> DataReport:
@@ -178,104 +124,6 @@ def _readable(
         else:
             report.findings.add("no_response", number)
         yield number, problem
-
-
-class Repeats:
-    """Questions and ids that occur more than once."""
-
-    def __init__(self) -> None:
-        self._first: dict[bytes, tuple[int, str]] = {}
-        self._ids: dict[str, int] = {}
-        self._again: list[tuple[int, str, int, str]] = []
-        self._same_id: list[tuple[int, int, str]] = []
-
-    def add(self, number: int, problem: Problem) -> None:
-        """Look at one row."""
-        first, gold = self._first.setdefault(question_key(problem), (number, problem.answer))
-        if first != number:
-            self._again.append((first, gold, number, problem.answer))
-        if (known := self._ids.setdefault(problem.id, number)) != number:
-            self._same_id.append((number, known, problem.id))
-
-    def conclude(self, findings: Findings, grades: DataGrades) -> None:
-        """Note repetitions, and conflicts where the golds differ also in value."""
-        same = grades.same(pair for pair in self._again if pair[1].strip() and pair[3].strip())
-        conflicting: set[int] = set()
-        for first, gold, row, other in self._again:
-            if same.get((first, row), True):
-                findings.add("repeated", row, f"repeats row {first}")
-                continue
-            if first not in conflicting:
-                findings.add("conflict", first, f"gold {gold[:60]!r}")
-            conflicting.add(first)
-            findings.add("conflict", row, f"gold {other[:60]!r}, but {gold[:60]!r} in row {first}")
-        for row, known, name in self._same_id:
-            findings.add("repeated_id", row, f"{name[:40]!r}, as row {known}")
-
-
-class Tongues:
-    """The language of each question, four bytes a row."""
-
-    def __init__(self) -> None:
-        self._rows = array("Q")
-        self._spoken: list[str] = []
-
-    def add(self, number: int, problem: Problem) -> None:
-        """Look at one question."""
-        self._rows.append(number)
-        self._spoken.append(sys.intern(language(problem.question)))
-
-    def conclude(self, report: DataReport) -> None:
-        """Count the languages and note the rows in another one than most."""
-        report.languages = Counter(self._spoken)
-        told = [(count, name) for name, count in report.languages.items() if name != UNKNOWN]
-        if not told:
-            return
-        _, most = max(told)
-        for number, spoken in zip(self._rows, self._spoken, strict=True):
-            if spoken not in (most, UNKNOWN):
-                report.findings.add("language", number, spoken)
-
-
-class TokenCounts:
-    """Hands problems to the token counter in batches and files what comes back."""
-
-    def __init__(self, counter: LengthCounter, report: DataReport, batch_rows: int = 64, ahead: int = 3) -> None:
-        self._counter, self._report, self._batch_rows, self._ahead = counter, report, batch_rows, ahead
-        self._batch: list[tuple[int, Problem]] = []
-        self._under_way: list[tuple[list[int], Future[Lengths]]] = []
-
-    def add(self, number: int, problem: Problem) -> None:
-        """Queue one row; waits while too many are under way."""
-        self._batch.append((number, problem))
-        if len(self._batch) >= self._batch_rows:
-            self._send()
-
-    def finish(self) -> None:
-        """Wait for all."""
-        self._send()
-        while self._under_way:
-            self._take()
-
-    def _send(self) -> None:
-        if self._batch:
-            future = self._counter.submit([problem for _, problem in self._batch])
-            self._under_way.append(([number for number, _ in self._batch], future))
-            self._batch = []
-        while len(self._under_way) > self._ahead:
-            self._take()
-
-    def _take(self) -> None:
-        numbers, future = self._under_way.pop(0)
-        limits = self._report.limits
-        for number, (prompt, response) in zip(numbers, future.result(), strict=True):
-            self._report.prompt_tokens.append(prompt)
-            if prompt > limits[0]:
-                self._report.findings.add("long_prompt", number, f"{prompt:,} tokens")
-            if response:
-                self._report.response_tokens.append(response)
-            if response > limits[1]:
-                self._report.findings.add("long_response", number, f"{response:,} tokens")
 
 
 def _lengths(config: Config, report: DataReport, stack: ExitStack) -> TokenCounts | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.log import Console
-from curiosft_cli.tools.data_check import CONTAMINATION, DataReport, check_data
+from curiosft_cli.tools.data_check import check_data
+from curiosft_cli.tools.data_record import CONTAMINATION, DataReport
 from curiosft_cli.tools.data_repair import repaired_path, write_repaired
 from curiosft_cli.tools.data_report import as_json as json_of
 from curiosft_cli.tools.data_report import as_text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.tasks.datachecks import CHECKS
-from curiosft_cli.tools.data_check import DataReport
+from curiosft_cli.tools.data_record import DataReport
 
 QUANTILES = {"median": 0.5, "95 %": 0.95, "99 %": 0.99, "longest": 1.0}
 NEEDED = {"gold": "rl and eval need one", "response": "sft needs one"}

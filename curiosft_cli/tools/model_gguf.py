@@ -11,11 +11,12 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tools.model_weights import INDEX, SINGLE
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 MAGIC = b"GGUF"
+DTYPE = "bfloat16"
+"""Of the written weights: what the trainer computes in and vLLM loads; finer than the quantised values."""
 
 
 def check_gguf(file: Path) -> None:
@@ -53,7 +54,7 @@ def gguf_config(file: Path) -> dict[str, Any]:
     config: Any = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
     if (width := _field(reader, f"{family}.attention.key_length")) is not None:
         config.head_dim = width
-    return {**config.to_diff_dict(), "architectures": [_class_name(config)]}
+    return {**config.to_diff_dict(), "architectures": [_class_name(config)], "dtype": DTYPE}
 
 
 def write_gguf_weights(
@@ -62,7 +63,6 @@ def write_gguf_weights(
     target: Path,
     progress: Callable[[int, int], None],
     *,
-    dtype: torch.dtype,
     shard_bytes: int = 2 << 30,
 ) -> int:
     """Write the weights as safetensors shards of about `shard_bytes`; return the bytes.
@@ -72,14 +72,15 @@ def write_gguf_weights(
         config_folder: has the `config.json` made from it.
         target: folder of the shards.
         progress: gets tensors done and tensors in all.
-        dtype: of the written weights.
         shard_bytes: a shard is closed when the next tensor would pass this.
 
     Raises:
         CurioError: a tensor that the model needs is missing or has another shape.
     """
+    import torch
     from safetensors.torch import save_file
 
+    dtype = getattr(torch, DTYPE)
     shards: list[dict[str, str]] = []
     shard: dict[str, Tensor] = {}
     total = 0

@@ -193,16 +193,10 @@ def _write_weights(source: ModelSource, folder: Path, console: Console) -> int:
     if source.gguf is None:
         read_tensors(source.folder)  # refuses what is cut short before gigabytes are copied
         return copy_weights(source.folder, folder, lambda done, of: console.progress(done, of, "bytes copied"))
-    import torch
-
     from curiosft_cli.tools.model_gguf import write_gguf_weights
 
     return write_gguf_weights(
-        source.gguf,
-        folder,
-        folder,
-        lambda done, of: console.progress(done, of, "tensors dequantised"),
-        dtype=torch.bfloat16,
+        source.gguf, folder, folder, lambda done, of: console.progress(done, of, "tensors dequantised")
     )
 
 
@@ -221,7 +215,7 @@ def _prove(folder: Path, samples: list[list[int]]) -> None:
 
 
 def _check_target(out: Path, name: str) -> None:
-    if out.exists() and out.samefile(Path(name)) if Path(name).exists() else False:
+    if out.exists() and Path(name).exists() and out.samefile(name):
         raise CurioError(f"--out {out} is the model itself", "Name another folder.")
     if out.exists():
         raise CurioError(f"{out} exists already", "Remove it, or name another folder.")
@@ -231,7 +225,8 @@ def _card(source: ModelSource, config: Config, model: dict[str, Any], changes: l
     """What this folder is and what was changed, for whoever finds it."""
     from curiosft_cli import __version__
 
-    rows = "\n".join(f"| {change.what} | {change.before} | {change.after} |" for change in changes)
+    cells = [[str(cell).replace("|", r"\|") for cell in (row.what, row.before, row.after)] for row in changes]
+    rows = "\n".join(f"| {what} | {before} | {after} |" for what, before, after in cells)
     weights = (
         "copied byte for byte, shard by shard" if source.gguf is None else "dequantised from GGUF, written as bfloat16"
     )
