@@ -55,6 +55,7 @@ CHECKS: dict[str, Check] = {
     "ungradable": Check(
         "golds that cannot be parsed", "Write the answer as LaTeX or a number, without words around it.", repair="drop"
     ),
+    "cut_gold": Check("golds whose braces or environments are not closed", "Write the whole answer.", repair="drop"),
     "no_response": Check("rows without an expert response", "sft leaves them out; rl can use them.", problem=False),
     "think": Check(
         "responses without exactly one thought that ends in </think>",
@@ -163,6 +164,8 @@ def look(problem: Problem, max_characters: int) -> Iterator[tuple[str, str]]:
         yield "replaced", ""
     if len(problem.question) > max_characters:
         yield "long_question", f"{len(problem.question):,} characters"
+    if problem.kind == "math" and (unclosed := _unclosed(problem.answer)):
+        yield "cut_gold", f"{unclosed} in {problem.answer[:60]!r}"
     if problem.response.strip():
         broken = format_error(f"{THINK_OPEN}\n{problem.response}")
         if broken:
@@ -175,6 +178,26 @@ _FORMAT = {
     "F3": "the thought is blank",
     "F4": "no readable box after </think>",
 }
+
+
+_BRACE = re.compile(r"(?<!\\)(?:\\\\)*([{}])")
+_PAIRS = (("left", "right"), ("begin", "end"))
+
+
+def _unclosed(gold: str) -> str:
+    """What a gold opens and does not close, or closes without opening."""
+    depth = 0
+    for match in _BRACE.finditer(gold):
+        depth += 1 if match[1] == "{" else -1
+        if depth < 0:
+            break
+    if depth:
+        return "a brace"
+    for pair in _PAIRS:
+        opened, closed = (len(re.findall(rf"\\{command}(?![A-Za-z])", gold)) for command in pair)
+        if opened != closed:
+            return f"\\{pair[0]}"
+    return ""
 
 
 def mended(value: Any) -> Any:

@@ -54,7 +54,7 @@ def check_data(source: str, config: Config, console: Console) -> DataReport:
                 grades.add(number, problem)
             if contamination:
                 contamination.add(number, problem.question)
-            if lengths:
+            if lengths and len(problem.question) <= config.check.max_question_characters:
                 lengths.add(number, problem)
             console.progress(number, max(number + 1, total), "rows read")
         if lengths:
@@ -112,8 +112,8 @@ def _readable(
             report.findings.add("unreadable", number, str(error))
             continue
         found = roles(row)
-        report.columns = report.columns or found
-        if any(found.get(role) != report.columns.get(role) for role in ("question", "gold")):
+        report.columns = found | report.columns
+        if any(found.get(role, report.columns.get(role)) != report.columns.get(role) for role in ("question", "gold")):
             report.findings.add("columns", number, ", ".join(f"{role} {column}" for role, column in found.items()))
         if problem.answer.strip():
             report.has.add("gold")

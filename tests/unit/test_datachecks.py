@@ -31,6 +31,10 @@ def test_a_good_row_has_no_finding() -> None:
     [
         ({"question": "a\x00b"}, "characters"),
         ({"answer": "1\x07"}, "characters"),
+        ({"answer": r"\frac{1}{"}, "cut_gold"),
+        ({"answer": "1}{"}, "cut_gold"),
+        ({"answer": r"\left(1"}, "cut_gold"),
+        ({"answer": r"\begin{pmatrix}1"}, "cut_gold"),
         ({"response": "a\ud800\n</think>\n\\boxed{1}"}, "characters"),
         ({"question": "caf\ufffd"}, "replaced"),
         ({"question": "x" * 101}, "long_question"),
@@ -45,6 +49,11 @@ def test_a_good_row_has_no_finding() -> None:
 )
 def test_what_is_found(fields: dict[str, str], finding: str) -> None:
     assert seen(**fields) == [finding]
+
+
+@pytest.mark.parametrize("gold", [r"\{1,2\}", r"\left[0,1\right)", r"a\\{b}", "(0,1]", r"x\leftarrow y"])
+def test_whole_golds(gold: str) -> None:
+    assert seen(answer=gold) == []
 
 
 def test_line_breaks_and_tabs_are_no_control_characters() -> None:
