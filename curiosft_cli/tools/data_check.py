@@ -44,17 +44,18 @@ def check_data(source: str, config: Config, console: Console) -> DataReport:
         grades = stack.enter_context(DataGrades(report.findings, workers=workers, experts=full))
         repeats, tongues = Repeats(), Tongues()
         for number, problem in _readable(rows, source, report):
-            for name, seen in look(problem, config.check.max_question_characters):
+            found = dict(look(problem, config.check.max_question_characters))
+            for name, seen in found.items():
                 report.findings.add(name, number, seen)
             problem = mended_problem(problem)
             repeats.add(number, problem)
             tongues.add(number, problem)
             report.sources[problem.source] += 1
-            if problem.answer.strip():
+            if problem.answer.strip() and "cut_gold" not in found:
                 grades.add(number, problem)
             if contamination:
                 contamination.add(number, problem.question)
-            if lengths and len(problem.question) <= config.check.max_question_characters:
+            if lengths and "long_question" not in found:
                 lengths.add(number, problem)
             console.progress(number, max(number + 1, total), "rows read")
         if lengths:

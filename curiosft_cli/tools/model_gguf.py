@@ -57,6 +57,11 @@ def gguf_config(file: Path) -> dict[str, Any]:
     return {**config.to_diff_dict(), "architectures": [_class_name(config)], "dtype": DTYPE}
 
 
+def stored_tokens(file: Path) -> int:
+    """Number of tokens in the file's vocabulary."""
+    return len(_field(_reader(file), "tokenizer.ggml.tokens") or ())
+
+
 def write_gguf_weights(
     file: Path,
     config_folder: Path,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import MISSING, CurioError
-from curiosft_cli.tools.model_gguf import check_gguf
+from curiosft_cli.tools.model_gguf import check_gguf, stored_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,11 +81,11 @@ def read_config(source: ModelSource, settings: Model) -> dict[str, Any]:
     return config
 
 
-def read_tokenizer(source: ModelSource, settings: Model) -> PreTrainedTokenizerBase:
+def read_tokenizer(source: ModelSource, settings: Model, probe: str = "Let x = 1.") -> PreTrainedTokenizerBase:
     """The source's tokenizer, with or without a chat template.
 
     Raises:
-        CurioError: there is none.
+        CurioError: there is none, or it cannot even read `probe`.
     """
     from transformers import AutoTokenizer
 
@@ -97,8 +97,40 @@ def read_tokenizer(source: ModelSource, settings: Model) -> PreTrainedTokenizerB
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CurioError(f"cannot open a tokenizer at {source.name}: {reason}", "Name a model that has one.") from None
+    if source.gguf is not None:
+        tokenizer = _without_strays(tokenizer, stored_tokens(source.gguf))
+    # Where the vocabulary is missing transformers gives one that knows the special tokens only.
+    ids = tokenizer.encode(probe, add_special_tokens=False)
+    if not ids or set(ids) <= {tokenizer.unk_token_id}:
+        raise CurioError(f"the tokenizer of {source.name} has no vocabulary", "Download the model again.")
     tokenizer.name_or_path = source.name
     return tokenizer
+
+
+def _without_strays(tokenizer: Any, stored: int) -> Any:
+    """The tokenizer without tokens that transformers' reader of GGUF puts behind those of the file.
+
+    They have no row in the embedding.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = [token for token in backend["added_tokens"] if token["id"] < stored]
+    if len(kept) == len(backend["added_tokens"]):
+        return tokenizer
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    special = {name: getattr(tokenizer, name) for name in names if _is_stored(tokenizer, name, stored)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend | {"added_tokens": kept})),
+        chat_template=tokenizer.chat_template,
+        **special,
+    )
+
+
+def _is_stored(tokenizer: Any, name: str, stored: int) -> bool:
+    token = getattr(tokenizer, f"{name}_id")
+    return token is not None and token < stored
 
 
 def _gguf_file(path: Path) -> Path:
