@@ -30,7 +30,9 @@ def test_parquet_keeps_schema_and_metadata(tmp_path: Path) -> None:
         [("question", pa.large_string()), ("extra", pa.struct([("index", pa.int32())])), ("w", pa.float32())],
         metadata={"made": "by hand"},
     )
-    rows = [{"question": f"q{at}\x00", "extra": {"index": at}, "w": None if at % 2 else 0.5} for at in range(700)]
+    rows: list[dict[str, Any]] = [
+        {"question": f"q{at}\x00", "extra": {"index": at}, "w": None if at % 2 else 0.5} for at in range(700)
+    ]
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), source)
     write_repaired(str(source), target, drop={1, 300, 700}, mend={2, 512})

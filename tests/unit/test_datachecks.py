@@ -18,7 +18,8 @@ GOOD = Problem("1", "What is $1+1$?", "2", response="One and one.\n</think>\n\n$
 
 
 def seen(**fields: Any) -> list[str]:
-    return [name for name, _ in look(Problem(**{"id": "1", "question": "Why?", "answer": "1", **fields}), 100)]
+    row: dict[str, Any] = {"id": "1", "question": "Why?", "answer": "1", **fields}
+    return [name for name, _ in look(Problem(**row), 100)]
 
 
 def test_a_good_row_has_no_finding() -> None:
