@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
 
 
-def check_data(source: str, config: Config, console: Console) -> DataReport:
+def check_data(source: str, config: Config, console: Console, *, all_benchmarks: bool = False) -> DataReport:
     """Look at every row of a source once; see `DataReport`.
+
+    Args:
+        source: a data file, a hub id, or a generator.
+        config: `check`, and the model, lengths and benchmark files that it needs.
+        console: for progress.
+        all_benchmarks: a benchmark that is out of reach ends the check at once, instead of being told in the report.
 
     Raises:
         CurioError: the source does not exist or cannot be read as a whole.
@@ -38,6 +44,8 @@ def check_data(source: str, config: Config, console: Console) -> DataReport:
     rows, total = numbered_rows(source), row_count(source)
     full = config.check.depth == "full"
     contamination = _contamination(config, report, console) if full else None
+    if all_benchmarks and (why := report.unchecked.get(CONTAMINATION)):
+        raise CurioError(f"contamination cannot be looked at: {why}", "", MISSING)
     with ExitStack() as stack:
         lengths = _lengths(config, report, stack) if full else None
         workers = config.check.grader_workers if full else 1
