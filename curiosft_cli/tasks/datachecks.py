@@ -100,9 +100,10 @@ class Findings:
         if len(shown) < self.examples:
             shown.append((row, detail))
 
-    def to_repair(self, how: Repair) -> set[int]:
-        """Rows that a repaired copy treats in this way."""
-        return {row for check, rows in self.rows.items() if CHECKS[check].repair == how for row in rows}
+    def to_repair(self, how: Repair, but: str = "") -> set[int]:
+        """Rows that a repaired copy treats in this way, those of the check `but` left aside."""
+        named = [check for check in self.rows if CHECKS[check].repair == how and check != but]
+        return {row for check in named for row in self.rows[check]}
 
     def problems(self) -> list[str]:
         """Checks that found something that matters, in the order of the table."""

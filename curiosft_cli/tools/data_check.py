@@ -68,7 +68,7 @@ def check_data(source: str, config: Config, console: Console, *, all_benchmarks:
             console.progress(number, max(number + 1, total), "rows read")
         if lengths:
             lengths.finish()
-        repeats.conclude(report.findings, grades)
+        repeats.conclude(report, grades)
         grades.finish()
     tongues.conclude(report)
     if contamination:

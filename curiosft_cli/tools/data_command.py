@@ -33,10 +33,8 @@ def run(
     if drop_contaminated and config.check.depth == "quick":
         raise CurioError("--drop-contaminated needs check.depth=full, found quick", "Leave one of them out.")
     report = check_data(source, config, Console(), all_benchmarks=drop_contaminated)
-    drop = report.findings.to_repair("drop") if fix else set()
+    drop = report.to_drop(broken=fix, contaminated=drop_contaminated)
     mend = report.findings.to_repair("mend") if fix else set()
-    if drop_contaminated:
-        drop |= set(report.findings.rows.get("contaminated", ()))
     if drop or mend:
         write_repaired(source, target, drop=drop, mend=mend - drop)
     written = {"path": str(target), "dropped": len(drop), "mended": len(mend - drop)} if drop or mend else None
@@ -46,7 +44,8 @@ def run(
         print(as_text(report, config.check.show))
         if fix or drop_contaminated:
             print(_told(report, target, len(drop), len(mend - drop)))
-    return report.exit_code(frozenset(drop | mend))
+    solved = drop | mend | (set(report.findings.rows.get("repeated", ())) if fix else set())
+    return report.exit_code(frozenset(solved))
 
 
 def _told(report: DataReport, target: Path, dropped: int, mended: int) -> str:

@@ -21,6 +21,7 @@ class DataReport:
         source: what was checked.
         columns: role to column, as in the first readable row.
         has: roles that at least one row fills.
+        repeats: (first row, later row) of the same question and gold.
         prompt_tokens: of each row, none where they were not counted.
         response_tokens: of each row that has a response.
         limits: the longest prompt and response in tokens.
@@ -34,6 +35,7 @@ class DataReport:
     columns: dict[str, str] = field(default_factory=dict)
     has: set[str] = field(default_factory=set)
     findings: Findings = field(default_factory=Findings)
+    repeats: list[tuple[int, int]] = field(default_factory=list)
     prompt_tokens: array[int] = field(default_factory=lambda: array("L"))
     response_tokens: array[int] = field(default_factory=lambda: array("L"))
     limits: tuple[int, int] = (0, 0)
@@ -60,3 +62,22 @@ class DataReport:
         if any(left) or not self.rows:
             return BAD_INPUT
         return MISSING if self.unchecked else 0
+
+    def to_drop(self, *, broken: bool, contaminated: bool) -> set[int]:
+        """Rows that a repaired copy leaves out; of rows that repeat each other the first good one stays.
+
+        Args:
+            broken: leave out what is wrong with the data.
+            contaminated: leave out questions of a benchmark.
+        """
+        drop = set(self.findings.rows.get("contaminated", ())) if contaminated else set()
+        if not broken:
+            return drop
+        drop |= self.findings.to_repair("drop", but="repeated")
+        kept: set[int] = set()
+        for first, row in self.repeats:
+            if first in drop and first not in kept and row not in drop:
+                kept.add(first)  # this row stands for the first one
+            else:
+                drop.add(row)
+        return drop

@@ -8,7 +8,7 @@ from collections import Counter
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from curiosft_cli.tasks.datachecks import Findings, question_key
+from curiosft_cli.tasks.datachecks import question_key
 from curiosft_cli.tasks.language import UNKNOWN, language
 from curiosft_cli.tasks.records import Problem
 from curiosft_cli.tools.data_grades import DataGrades
@@ -35,13 +35,15 @@ class Repeats:
         if (known := self._ids.setdefault(problem.id, number)) != number:
             self._same_id.append((number, known, problem.id))
 
-    def conclude(self, findings: Findings, grades: DataGrades) -> None:
+    def conclude(self, report: DataReport, grades: DataGrades) -> None:
         """Note repetitions, and conflicts where the golds differ also in value."""
+        findings = report.findings
         same = grades.same(pair for pair in self._again if pair[1].strip() and pair[3].strip())
         conflicting: set[int] = set()
         for first, gold, row, other in self._again:
             if same.get((first, row), True):
                 findings.add("repeated", row, f"repeats row {first}")
+                report.repeats.append((first, row))
                 continue
             if first not in conflicting:
                 findings.add("conflict", first, f"gold {gold[:60]!r}")
