@@ -84,7 +84,8 @@ def _parquet(path: Path, batch_rows: int = 256) -> Iterator[tuple[int, Any]]:
 
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        # With buffering ahead every column chunk that was read stays in memory: the whole file, in the end.
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=batch_rows):
                 for row in batch.to_pylist():
                     number += 1

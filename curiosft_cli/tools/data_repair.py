@@ -68,7 +68,10 @@ def _copy_parquet(source: Path, target: Path, drop: Rows, mend: Rows, batch_rows
     from pyarrow import parquet
 
     done = 0
-    with parquet.ParquetFile(source) as file, parquet.ParquetWriter(target, file.schema_arrow) as out:
+    with (
+        parquet.ParquetFile(source, pre_buffer=False) as file,
+        parquet.ParquetWriter(target, file.schema_arrow) as out,
+    ):
         for batch in file.iter_batches(batch_size=batch_rows):
             numbers = range(done + 1, done + batch.num_rows + 1)
             done += batch.num_rows
