@@ -160,10 +160,10 @@ def test_clean_data_ends_with_0_and_one_screen(tmp_path: Path, settings: list[st
     assert [path.name for path in tmp_path.iterdir()] == ["fine.jsonl"]
 
 
-def test_solved_problems_make_the_exit_code_0(tmp_path: Path, settings: list[str]) -> None:
+def test_solved_problems_make_the_exit_code_0(tmp_path: Path) -> None:
     file = write(tmp_path / "twice.jsonl", [*ROWS["fine"], ROWS["fine"][0] | {"id": "c"}])
-    assert curiosft("data", "check", file, *settings).returncode == 2
-    assert curiosft("data", "check", file, *settings, "--fix").returncode == 0
+    assert curiosft("data", "check", file, "check.depth=quick").returncode == 2
+    assert curiosft("data", "check", file, "check.depth=quick", "--fix").returncode == 0
     assert (tmp_path / "twice.fixed.jsonl").read_text() == "".join(file.read_text().splitlines(keepends=True)[:2])
 
 
