@@ -62,9 +62,9 @@ def test_the_weights_are_the_same_and_the_model_loads(
     for ours, theirs in zip(after.parameters(), before.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert (after.lm_head.weight is after.model.embed_tokens.weight) == variant[1]
-    # 64 tokens doubled to 16384 is a factor of 256 on the RoPE base of 10000; heads are 16 wide.
+    # 64 tokens doubled to 16384 is a factor of 256 on the RoPE base of 10000; heads are 32 wide.
     assert after.config.max_position_embeddings == 16384
-    assert float(after.model.rotary_emb.inv_freq[1]) == pytest.approx(2_560_000.0 ** (-2 / 16))
+    assert float(after.model.rotary_emb.inv_freq[1]) == pytest.approx(2_560_000.0 ** (-2 / 32))
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
