@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,6 +85,23 @@ def quickstart(overrides: Overrides = None, fresh: Fresh = False) -> None:
     from curiosft_cli.tools.quickstart import quickstart as start
 
     start(overrides or [], fresh=fresh)
+
+
+@app.command()
+def grade(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, JSON or parquet of saved responses.")],
+    out: Annotated[Path | None, typer.Option("--out", help="JSONL for the graded rows; none prints them.")] = None,
+    as_json: AsJson = False,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Also grade by Math-Verify and by string; list disagreements.")
+    ] = False,
+    grader: Annotated[str, typer.Option("--grader", help="curiosft, or official.")] = "curiosft",
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; none is one per core.")] = None,
+) -> None:
+    """Grade saved responses without a model."""
+    from curiosft_cli.tools.grade import grade_file
+
+    grade_file(file, out, grader=grader, cross_check=cross_check, as_json=as_json, workers=workers)
 
 
 @config_app.command("show")

@@ -184,7 +184,6 @@ def grade_and_summarise(
     rows = _saved(job)
     texts = [decode_completion(tokenizer, row["token_ids"]) for row in rows]
     problems = {problem.id: problem for problem in job.problems}
-    grader = "official" if config.eval.grader == "official" else "default"
     with GraderPool(config.eval.grader_workers) as pool:
         grades = pool.grade_all(
             GradeItem(
@@ -192,7 +191,7 @@ def grade_and_summarise(
                 problems[row["id"]],
                 prefilled=bool(config.model.prefill),
                 truncated=row["finish_reason"] == "length",
-                grader=grader,
+                grader=config.eval.grader,
             )
             for text, row in zip(texts, rows, strict=True)
         )
