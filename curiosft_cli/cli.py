@@ -104,6 +104,18 @@ def grade(
     grade_file(file, out, grader=grader, cross_check=cross_check, as_json=as_json, workers=workers)
 
 
+@app.command()
+def compare(
+    results: Annotated[list[Path], typer.Argument(metavar="A B [C]...", help="Result folders; A is the reference.")],
+    style: Annotated[str, typer.Option("--format", help="text, markdown, latex, csv or json.")] = "text",
+    strict: Annotated[bool, typer.Option("--strict", help="Compare the strict reward, not the answers alone.")] = False,
+) -> None:
+    """Say which evaluation is better, and whether there is evidence for it."""
+    from curiosft_cli.tools.compare import compare as compared
+
+    print(compared(results, style=style, strict=strict))
+
+
 @config_app.command("show")
 def config_show(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print every value and where it comes from."""
