@@ -67,9 +67,25 @@ def rl(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False
 
 
 @app.command("eval")
-def evaluate(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False) -> None:
+def evaluate(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+    generations: Annotated[
+        Path | None, typer.Option("--from-generations", help="Grade this samples.jsonl or eval folder; no model.")
+    ] = None,
+) -> None:
     """Sample and grade benchmarks for one or more checkpoints."""
-    _run_stages(_resolve(config, overrides), ("eval",), fresh)
+    from curiosft_cli.tools.regrade import regrade
+    from curiosft_cli.tools.results_report import print_results
+
+    resolved = _resolve(config, overrides)
+    if generations is not None:
+        regrade(resolved, generations, fresh=fresh)
+    else:
+        _run_stages(resolved, ("eval",), fresh)
+    print_results(resolved.config, as_json=as_json)
 
 
 @app.command("run")

@@ -1,19 +1,22 @@
-"""Which grader made a grade: its name, the version of the package, and a digest of the code that decides."""
+"""What made a result: the grader, the model, the questions, each by name and digest."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
 import curiosft_cli
-from curiosft_cli.tasks.records import Grader
+from curiosft_cli.tasks.records import Grader, Problem
 
 DECIDING = (
     *("answers", "choices", "extraction", "grading", "matching", "official", "readings", "records"),
     *("symbolic", "units"),
 )
+WEIGHTS = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
 LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
@@ -26,6 +29,39 @@ def grader_identity(name: Grader) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             identity[library] = "missing"
     return identity
+
+
+def model_identity(path: str, revision: str | None = None) -> dict[str, str | None]:
+    """`{"path", "sha256"}` of a folder's weights, configuration and tokenizer, or `{"path", "commit"}` of a hub id."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return {"path": path, "commit": _cached_commit(path, revision)}
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)}):
+        with file.open("rb") as content:
+            digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return {"path": path, "sha256": digest.hexdigest()}
+
+
+def questions_digest(problems: Iterable[Problem]) -> str:
+    """SHA-256 of ids, questions, choices and golds in this order."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        fields = [problem.id, problem.question, problem.answer, list(problem.choices)]
+        digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()
+
+
+def _cached_commit(path: str, revision: str | None) -> str | None:
+    """The commit of a hub model in the local cache, where it lies once it was used."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(path, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 @lru_cache(maxsize=1)

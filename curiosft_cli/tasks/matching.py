@@ -81,6 +81,15 @@ def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEO
     return _match(listed, listed_gold, timeout_s) if may_list and (listed, listed_gold) != (ours, clean) else verdict
 
 
+def same_spelling_key(answer: str) -> tuple[str, ...]:
+    """Return a key that is equal for two answers which are the same number, or the same text when printed."""
+    if len(answer) > MAX_CHARACTERS:
+        return ("text", answer)
+    text = normalise(answer)
+    number = plain_number(text) if is_within_limits(text) else None
+    return ("number", str(number[0])) if number else ("text", squeeze(text))
+
+
 def is_within_limits(text: str) -> bool:
     """Say whether a text is small enough to be handed to a parser: length, run of digits, bracket depth."""
     if len(text) > MAX_CHARACTERS or _LONG_NUMBER.search(text):

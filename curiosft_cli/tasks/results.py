@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.tasks.benchmarks import BENCHMARKS
 
 SUMMARY = "summary.json"
+GRADES = "grades.jsonl"
 QUESTIONS = "questions.jsonl"
 SUITES = ("id", "ood")
 
@@ -75,6 +77,23 @@ def suite_rows(names: Sequence[str]) -> dict[str, list[str]]:
             partly = "" if len(present) == len(whole) else f" ({len(present)} of {len(whole)})"
             rows[f"{suite.upper()} average{partly}"] = present
     return rows
+
+
+def suite_averages(summaries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """`{"ID average": {"avg", "standard_error"}, ...}` of one model, in percent: plain means of its benchmarks.
+
+    The benchmarks are independent, so their squared errors add up. Sets without a score are left out.
+    """
+    scored = {row["benchmark"]: row for row in summaries if row["avg"] is not None}
+    averages: dict[str, dict[str, float | None]] = {}
+    for title, names in suite_rows(list(scored)).items():
+        errors = [scored[name]["standard_error"] for name in names]
+        known = [error for error in errors if error is not None]
+        averages[title] = {
+            "avg": sum(scored[name]["avg"] for name in names) / len(names),
+            "standard_error": math.hypot(*known) / len(names) if len(known) == len(names) else None,
+        }
+    return averages
 
 
 def in_table_order(names: Sequence[str]) -> list[str]:
