@@ -56,11 +56,11 @@ def test_every_gold_equals_itself(pool: GraderPool, golds: list[str]) -> None:
     assert [gold for gold, graded in zip(golds, grades, strict=True) if graded.strict != 1.0] == []
 
 
-RESTYLED = {
+RESTYLED = {  # without thousands, which would write the point (12,102) as (12102)
     "display fractions": lambda gold: gold.replace("\\frac", "\\dfrac"),
-    "in braces": lambda gold: "{" + normalise(gold) + "}",
-    "assigned": lambda gold: gold if re.search(r"=|\\in |ge", gold) else f"x = {normalise(gold)}",
-    "spaced lists": lambda gold: re.sub(r",(?=\S)", ", ", normalise(gold)),
+    "in braces": lambda gold: "{" + normalise(gold, thousands=False) + "}",
+    "assigned": lambda gold: gold if re.search(r"=|\\in |ge", gold) else f"x = {normalise(gold, thousands=False)}",
+    "spaced lists": lambda gold: re.sub(r",(?=\S)", ", ", normalise(gold, thousands=False)),
 }
 
 
