@@ -1,4 +1,5 @@
-"""Tables of short cases: (gold, content of the box, right or wrong), and (completion, letter)."""
+"""Tables of short cases: (gold, content of the box, right or wrong), (response, both scores), and (completion,
+letter)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 
 from curiosft_cli.tasks.choices import extract_letter
 from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem
+from curiosft_cli.tasks.grading import GradeItem, grade
 from curiosft_cli.tasks.records import Problem
 
 TABLES = Path(__file__).parents[1]
@@ -27,6 +28,12 @@ def test_every_answer_gets_its_verdict() -> None:
     with GraderPool(1) as pool:
         grades = pool.grade_all(items)
     assert [case for case, grade in zip(cases, grades, strict=True) if grade.strict != case["right"]] == []
+
+
+@pytest.mark.parametrize("case", table("response_cases.jsonl"), ids=lambda case: repr(case["response"])[:50])
+def test_every_response_gets_both_scores(case: dict[str, Any]) -> None:
+    graded = grade(case["response"], Problem("p", "?", case["gold"]))
+    assert (graded.strict, graded.answer) == (case["strict"], case["answer"])
 
 
 @pytest.mark.parametrize("case", table("choice_cases.jsonl"), ids=lambda case: repr(case["completion"])[:50])
