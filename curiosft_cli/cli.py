@@ -93,6 +93,10 @@ def run_all(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = 
     """Run the stages named in run.stages in order; what is complete is skipped."""
     resolved = _resolve(config, overrides)
     _run_stages(resolved, resolved.config.run.stages, fresh)
+    if "eval" in resolved.config.run.stages:
+        from curiosft_cli.tools.results_report import print_results
+
+        print_results(resolved.config, as_json=False)
 
 
 @app.command()

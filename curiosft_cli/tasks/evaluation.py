@@ -14,7 +14,7 @@ from curiosft_cli.run.log import Console, environment
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.tasks.benchmarks import BENCHMARKS, load_benchmark
-from curiosft_cli.tasks.fingerprint import grader_identity, questions_digest
+from curiosft_cli.tasks.fingerprint import data_commit, grader_identity, questions_digest
 from curiosft_cli.tasks.generations import Generations
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.records import Problem
@@ -90,7 +90,10 @@ def summarise_benchmark(
         )
     hub = BENCHMARKS[asked.name].hub
     local = config.eval.data.get(asked.name)
-    source = {"file": local} if local else {"hub": hub.name, "revision": hub.revision} if hub else {"built_in": True}
+    if local or not hub:
+        source = {"file": local} if local else {"built_in": True}
+    else:
+        source = {"hub": hub.name, "revision": hub.revision or "main", "commit": data_commit(hub.name, hub.revision)}
     summary = {
         "checkpoint": reference,
         "model": dict(model),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
@@ -50,6 +51,16 @@ def questions_digest(problems: Iterable[Problem]) -> str:
         fields = [problem.id, problem.question, problem.answer, list(problem.choices)]
         digest.update(json.dumps(fields).encode())
     return digest.hexdigest()
+
+
+def data_commit(name: str, revision: str | None) -> str | None:
+    """The commit of a hub data set: the pinned one, or what the local cache says its branch is at; None if unknown."""
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    from huggingface_hub import constants
+
+    reference = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}" / "refs" / (revision or "main")
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
 
 
 def _cached_commit(path: str, revision: str | None) -> str | None:

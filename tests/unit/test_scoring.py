@@ -12,6 +12,7 @@ from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.rundir import RunDir, begin
 from curiosft_cli.tasks.evaluation import Asked, claim, is_summarised
+from curiosft_cli.tasks.fingerprint import data_commit, model_identity
 from curiosft_cli.tasks.generations import Generations, sample_row
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.records import Grade, Problem
@@ -205,3 +206,28 @@ def test_tables_show_scores_errors_averages_and_gaps() -> None:
     assert "50.0 ± 50.0" in table and table.splitlines()[1].split()[-2:] == ["50.0", "-"]
     detail = detail_table(rows)
     assert "math500 (2 x 1)" in detail and "correct 1, wrong 1" in detail and "Pass@1" in detail
+
+
+def test_the_commit_of_a_data_set_is_the_pinned_one_or_the_cached_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert data_commit("a/b", "c" * 40) == "c" * 40
+    assert data_commit("a/b", None) is None
+    reference = tmp_path / "datasets--a--b" / "refs" / "main"
+    reference.parent.mkdir(parents=True)
+    reference.write_text("d" * 40)
+    assert data_commit("a/b", None) == "d" * 40
+
+
+def test_a_model_folder_is_known_by_its_content(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(b"1")
+    one, two = (model_identity(str(tmp_path / name)) for name in ("one", "two"))
+    assert one["sha256"] == two["sha256"] and one["path"] != two["path"]
+    (tmp_path / "two" / "model.safetensors").write_bytes(b"2")
+    assert model_identity(str(tmp_path / "two"))["sha256"] != one["sha256"]
