@@ -130,8 +130,8 @@ def grade_file(
     if grader not in GRADERS:
         raise CurioError(f"--grader {grader} does not exist", nearest(grader, GRADERS))
     chosen: Grader = "official" if grader == "official" else "curiosft"
-    if out is not None and out.is_dir():
-        raise CurioError(f"--out {out} is a folder", "Name a file that ends in .jsonl.")
+    if out is not None:
+        _check_target(out)
     total = sum(1 for _ in read_responses(path, chosen))
     graders = (chosen, *OTHERS) if cross_check else (chosen,)
     console, tally = Console(), Tally()
@@ -140,9 +140,7 @@ def grade_file(
         if out is not None:
             _write(rows, path, out, graders, tally, shown)
         else:
-            for row in rows(0):
-                if not as_json:
-                    print(json_line(row))
+            _print(rows(0), quiet=as_json)
     console.close()
     summary = tally.summary(chosen, cross_check)
     text = json.dumps(summary, ensure_ascii=False) if as_json else as_text(summary)
@@ -214,6 +212,25 @@ def _graded(
             yield row
 
     return rows
+
+
+def _check_target(out: Path) -> None:
+    if out.is_dir():
+        raise CurioError(f"--out {out} is a folder", "Name a file that ends in .jsonl.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise CurioError(f"--out {out}: its folder does not exist or cannot be written", "Name another place.")
+
+
+def _print(rows: Iterator[Row], *, quiet: bool) -> None:
+    """Print the rows as JSON lines, or only draw them; a reader that leaves, such as `head`, ends the command."""
+    try:
+        for row in rows:
+            if not quiet:
+                print(json_line(row))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
 
 
 def _write(rows: Any, path: Path, out: Path, graders: Sequence[Grader], tally: Tally, shown: int) -> None:

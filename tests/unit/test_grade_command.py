@@ -72,6 +72,14 @@ def test_without_out_the_rows_are_printed(tmp_path: Path) -> None:
     assert "answer    50.0 %" in done.stderr
 
 
+def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", [{**RIGHT, "response": "x" * 5000 + "</think>\\boxed{4}"}] * 200)
+    command = f"{sys.executable} -m curiosft_cli.cli grade {file} --workers 1 | head -1 | wc -l"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "1")
+    assert "Traceback" not in done.stderr and "Broken pipe" not in done.stderr
+
+
 def test_cross_check_lists_what_the_others_say(tmp_path: Path) -> None:
     rows = [
         {"id": "both", "response": "a</think>\\boxed{1/2}", "gold": "1/2"},
@@ -120,7 +128,11 @@ def test_a_bad_row_is_refused_with_nothing_written(tmp_path: Path, row: dict[str
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--grader", "offical"], "did you mean 'official'?"), (["--out", "."], "--out . is a folder")],
+    [
+        (["--grader", "offical"], "did you mean 'official'?"),
+        (["--out", "."], "--out . is a folder"),
+        (["--out", "nowhere/x.jsonl"], "its folder does not exist"),
+    ],
 )
 def test_a_bad_flag_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     done = run(write(tmp_path / "rows.jsonl", [RIGHT]), *arguments)
