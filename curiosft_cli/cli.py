@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,9 +71,25 @@ def rl(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False
 
 
 @app.command("eval")
-def evaluate(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False) -> None:
+def evaluate(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+    generations: Annotated[
+        Path | None, typer.Option("--from-generations", help="Grade this samples.jsonl or eval folder; no model.")
+    ] = None,
+) -> None:
     """Sample and grade benchmarks for one or more checkpoints."""
-    _run_stages(_resolve(config, overrides), ("eval",), fresh)
+    from curiosft_cli.tools.regrade import regrade
+    from curiosft_cli.tools.results_report import print_results
+
+    resolved = _resolve(config, overrides)
+    if generations is not None:
+        regrade(resolved, generations, fresh=fresh)
+    else:
+        _run_stages(resolved, ("eval",), fresh)
+    print_results(resolved.config, as_json=as_json)
 
 
 @app.command("run")
@@ -80,6 +97,10 @@ def run_all(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = 
     """Run the stages named in run.stages in order; what is complete is skipped."""
     resolved = _resolve(config, overrides)
     _run_stages(resolved, resolved.config.run.stages, fresh)
+    if "eval" in resolved.config.run.stages:
+        from curiosft_cli.tools.results_report import print_results
+
+        print_results(resolved.config, as_json=False)
 
 
 @app.command()
@@ -88,6 +109,35 @@ def quickstart(overrides: Overrides = None, fresh: Fresh = False) -> None:
     from curiosft_cli.tools.quickstart import quickstart as start
 
     start(overrides or [], fresh=fresh)
+
+
+@app.command()
+def grade(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, JSON or parquet of saved responses.")],
+    out: Annotated[Path | None, typer.Option("--out", help="JSONL for the graded rows; none prints them.")] = None,
+    as_json: AsJson = False,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Also grade by Math-Verify and by string; list disagreements.")
+    ] = False,
+    grader: Annotated[str, typer.Option("--grader", help="curiosft, or official.")] = "curiosft",
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; none is one per core.")] = None,
+) -> None:
+    """Grade saved responses without a model."""
+    from curiosft_cli.tools.grade import grade_file
+
+    grade_file(file, out, grader=grader, cross_check=cross_check, as_json=as_json, workers=workers)
+
+
+@app.command()
+def compare(
+    results: Annotated[list[Path], typer.Argument(metavar="A B [C]...", help="Result folders; A is the reference.")],
+    style: Annotated[str, typer.Option("--format", help="text, markdown, latex, csv or json.")] = "text",
+    strict: Annotated[bool, typer.Option("--strict", help="Compare the strict reward, not the answers alone.")] = False,
+) -> None:
+    """Say which evaluation is better, and whether there is evidence for it."""
+    from curiosft_cli.tools.compare import compare as compared
+
+    print(compared(results, style=style, strict=strict))
 
 
 @config_app.command("show")

@@ -134,6 +134,7 @@ def test_light_commands_leave_torch_out(arguments: list[str]) -> None:
     assert not modules_after(RUN_CLI.format(arguments=arguments)) & {"torch", "transformers", "vllm"}
 
 
-def test_a_grader_worker_leaves_torch_out() -> None:
-    code = "import curiosft_cli.tasks.grading, curiosft_cli.tasks.grader_pool"
+@pytest.mark.parametrize("modules", ["tasks.grading, curiosft_cli.tasks.grader_pool", "tools.grade", "tools.compare"])
+def test_grading_and_comparing_leave_torch_out(modules: str) -> None:
+    code = f"import curiosft_cli.{modules}"
     assert not modules_after(code) & {"torch", "transformers", "vllm"}

@@ -44,8 +44,22 @@ class Completion:
     weights_version: int = 0
 
 
+class Sampler(Protocol):
+    """A model that samples and nothing more: all that an evaluation needs. An OpenAI-compatible endpoint is one."""
+
+    def stream(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Completion]]:
+        """See `RolloutEngine.stream`."""
+        ...
+
+    def close(self) -> None:
+        """End it. May be called twice."""
+        ...
+
+
 class RolloutEngine(Protocol):
-    """A model that samples. Implementations: embedded vLLM, transformers, vLLM servers."""
+    """A model that samples and takes new weights. Implementations: embedded vLLM, transformers."""
 
     def stream(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None

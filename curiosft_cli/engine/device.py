@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 
@@ -22,3 +24,12 @@ def resolve_dtype(dtype: Dtype, cpu_flags: Path = Path("/proc/cpuinfo")) -> Lite
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = cpu_flags.exists() and "avx512_bf16" in cpu_flags.read_text().split()
     return "bfloat16" if native else "float32"
+
+
+def hardware() -> dict[str, Any]:
+    """The accelerators by name, or the CPU: part of what one must know to repeat a measurement."""
+    import torch
+
+    if torch.cuda.is_available():
+        return {"accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]}
+    return {"accelerators": [], "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}

@@ -89,7 +89,7 @@ class JsonLines:
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row and hand it to the operating system at once."""
         try:
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.write(json_line(row) + "\n")
             self._file.flush()
         except OSError as error:
             raise CurioError(
@@ -110,6 +110,16 @@ class JsonLines:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One row as JSON on one line; readable letters, unless half a surrogate pair must be escaped."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return line
 
 
 def drop_torn_line(path: Path, block: int = 1 << 20) -> None:

@@ -28,7 +28,12 @@ HARMLESS = (
     *("sft.save_steps", "sft.keep_last", "sft.keep_every", "sft.eval_steps", "sft.guards", "sft.max_skipped_steps"),
     *("rl.save_steps", "rl.keep_last", "rl.keep_every", "rl.guards", "rl.max_skipped_steps", "rl.grader_workers"),
     *("rl.gpu_memory_utilization", "rl.kv_cache_gib", "eval.gpu_memory_utilization", "eval.kv_cache_gib"),
-    *("eval.grader_workers", "data.validation"),
+    *("eval.grader_workers", "eval.concurrency", "eval.request_timeout_s", "data.validation"),
+)
+# What saved samples do not depend on: a change here opens a complete evaluation again, and only what lacks is made.
+REOPENING = (
+    *("eval.checkpoints", "eval.benchmarks", "eval.samples", "eval.limit", "eval.pass_k", "eval.entropy_samples"),
+    "eval.grader",
 )
 
 
@@ -132,13 +137,15 @@ def begin(
     if fresh and directory.path.exists():
         shutil.rmtree(directory.path)
     if directory.config_file.exists() and directory.has_results():
-        changes = differing(from_json(directory.config_file), config, STAGE_KEYS[stage], HARMLESS)
+        before = from_json(directory.config_file)
+        changes = differing(before, config, STAGE_KEYS[stage], (*HARMLESS, *REOPENING))
         if changes:
             raise CurioError(
                 f"{directory.path} was made with other settings: {'; '.join(changes)}",
                 "Use the old values, another run.name, or --fresh to start this stage over.",
             )
-        complete = directory.status()["state"] == "complete"
+        reopened = differing(before, config, REOPENING) if stage == "eval" else []
+        complete = directory.status()["state"] == "complete" and not reopened
         if not complete:
             write_json(directory.config_file, config.model_dump(mode="json"))
         return directory, complete

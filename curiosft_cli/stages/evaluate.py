@@ -2,99 +2,124 @@
 
     for each checkpoint and benchmark:
         sample what is missing   -> samples.jsonl, one line a completion, as they finish
-        grade                    -> strict reward and answer-only score
-        measure entropy          -> teacher-forced, temperature 1, full vocabulary, nats
-        summarise                -> summary.json, written last
+        measure entropy          -> entropy.json: teacher-forced, temperature 1, full vocabulary, nats
+        grade and add up         -> grades.jsonl, questions.jsonl and, written last, summary.json
 
-Samples are drawn once and kept; grading reads them back. A killed evaluation loses only what was in flight.
+Samples are drawn once and kept; grading reads them back, one question at a time. A killed evaluation loses only what
+was in flight, and asking for more samples draws only those that are missing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.engine.base import Sampling
+from curiosft_cli.engine.device import hardware
 from curiosft_cli.engine.open import open_engine
-from curiosft_cli.run.files import JsonLines, read_jsonl, write_json
+from curiosft_cli.engine.openai import Endpoint, OpenAIEngine
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import JsonLines, write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.run.sections import Config
-from curiosft_cli.tasks.benchmarks import BENCHMARKS, load_benchmark
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem
-from curiosft_cli.tasks.records import Problem
+from curiosft_cli.tasks.evaluation import (
+    Asked,
+    ask,
+    claim,
+    is_summarised,
+    summarise_benchmark,
+    write_run_summary,
+)
+from curiosft_cli.tasks.fingerprint import model_identity, questions_digest
+from curiosft_cli.tasks.generations import Generations, sample_row
+from curiosft_cli.tasks.metrics import self_check
 from curiosft_cli.tasks.seeds import sample_seed
-from curiosft_cli.tasks.summary import Outcome, summarise
+from curiosft_cli.tasks.summary import PROMPT_TOO_LONG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from curiosft_cli.engine.base import RolloutEngine
-
-PROMPT_TOO_LONG = "prompt_too_long"
+    from curiosft_cli.engine.base import Sampler
 
 
 @dataclass(frozen=True)
 class Job:
-    """One benchmark for one checkpoint."""
+    """One benchmark for one checkpoint.
 
-    benchmark: str
-    problems: list[Problem]
+    Attributes:
+        asked: its questions and how often each is sampled.
+        prompts: token ids, one per question.
+        folder: of its results.
+    """
+
+    asked: Asked
     prompts: list[list[int]]
-    samples: int
     folder: Path
+
+    @property
+    def file(self) -> Path:
+        """The saved samples."""
+        return self.folder / "samples.jsonl"
+
+    def generations(self) -> Generations:
+        """The saved samples, indexed."""
+        return Generations(self.file, self.asked.problems)
 
 
 def run(config: Config, stage: StageDir) -> None:
     """Evaluate every checkpoint reference of `eval.checkpoints` on every benchmark."""
+    self_check()
+    _check_endpoint(config)
     console = Console(stage.log_file)
-    problems = {name: _problems(config, name) for name in config.eval.benchmarks}
+    benchmarks = ask(config)
     paths = {reference: resolve_checkpoint(reference, config) for reference in config.eval.checkpoints}
     for reference, path in paths.items():
-        evaluate_checkpoint(config, stage, reference, path, problems, console)
-    summaries = [_summary(stage, reference, name) for reference in paths for name in problems]
-    write_json(stage.path / "summary.json", {"results": summaries})
+        evaluate_checkpoint(config, stage, reference, path, benchmarks, console)
+    write_run_summary(config, stage)
     console.close()
 
 
 def evaluate_checkpoint(
-    config: Config,
-    stage: StageDir,
-    reference: str,
-    path: str,
-    problems: dict[str, list[Problem]],
-    console: Console,
+    config: Config, stage: StageDir, reference: str, path: str, benchmarks: list[Asked], console: Console
 ) -> None:
     """Sample, grade and summarise the benchmarks that this checkpoint still lacks."""
     from curiosft_cli.train.encode import PromptFormat, encode_prompt
     from curiosft_cli.train.load import load_tokenizer
 
-    todo = [name for name in problems if not (stage.benchmark(reference, name) / "summary.json").exists()]
+    folders = {asked.name: stage.benchmark(reference, asked.name) for asked in benchmarks}
+    todo = [asked for asked in benchmarks if not is_summarised(folders[asked.name], asked, config)]
     if not todo:
         console.say(f"{reference}: complete already")
         return
     tokenizer = load_tokenizer(path, config.model)
     style = PromptFormat.from_config(config.model)
     jobs = [
-        Job(
-            name,
-            problems[name],
-            [encode_prompt(tokenizer, problem, style) for problem in problems[name]],
-            config.eval.samples or BENCHMARKS[name].samples,
-            stage.benchmark(reference, name),
-        )
-        for name in todo
+        Job(asked, [encode_prompt(tokenizer, problem, style) for problem in asked.problems], folders[asked.name])
+        for asked in todo
     ]
+    model = _identity(config, path)
+    for job in jobs:
+        claim(job.folder, model)
     sample(config, path, tokenizer, jobs, console, reference)
     entropies = measure_entropy(config, path, jobs)
     for job in jobs:
-        grade_and_summarise(config, reference, path, tokenizer, job, entropies.get(job.benchmark))
-        console.say(f"{reference} on {job.benchmark}: done")
+        summarise_benchmark(
+            config,
+            job.folder,
+            job.asked,
+            job.generations(),
+            reference=reference,
+            model=model,
+            entropy=entropies.get(job.asked.name),
+            hardware=hardware(),
+            console=console,
+        )
+        console.say(f"{reference} on {job.asked.name}: done")
 
 
 def sample(
@@ -107,189 +132,153 @@ def sample(
 ) -> None:
     """Draw the completions that are not saved yet and append each as it finishes."""
     from curiosft_cli.train.encode import stop_token_ids
-    from curiosft_cli.train.load import check_context, context_overrides
 
-    missing = {job.benchmark: _missing(job) for job in jobs}
+    missing = {job.asked.name: job.generations().missing(job.asked.samples) for job in jobs}
+    for job in jobs:
+        missing[job.asked.name] = _without_long_prompts(config, job, missing[job.asked.name], console)
     if not any(missing.values()):
         return
-    longest = max(len(prompt) for job in jobs for prompt in job.prompts)
-    context = check_context(path, config.model, longest + config.eval.max_completion_length)
+    longest = max(len(job.prompts[question]) for job in jobs for question, _ in missing[job.asked.name])
     sampling = Sampling(
         config.eval.temperature,
         config.eval.top_p,
         config.eval.max_completion_length,
         stop_token_ids(tokenizer, path),
     )
-    engine = open_engine(
-        config.eval.engine,
-        path,
-        max_model_len=context,
-        dtype=config.eval.precision,
-        seed=config.run.seed,
-        cpu_kv_cache_gib=config.eval.kv_cache_gib,
-        gpu_memory_utilization=config.eval.gpu_memory_utilization,
-        hf_overrides=context_overrides(path, config.model),
-        trust_remote_code=config.model.trust_remote_code,
-    )
+    engine = _open(config, path, tokenizer, longest + config.eval.max_completion_length)
     try:
         for job in jobs:
-            _sample_job(config, engine, job, missing[job.benchmark], sampling, context, console, reference)
+            _sample_job(config, engine, tokenizer, job, missing[job.asked.name], sampling, console, reference)
     finally:
         engine.close()
 
 
 def _sample_job(
     config: Config,
-    engine: RolloutEngine,
+    engine: Sampler,
+    tokenizer: PreTrainedTokenizerBase,
     job: Job,
     missing: list[tuple[int, int]],
     sampling: Sampling,
-    context: int,
     console: Console,
     reference: str,
 ) -> None:
-    with JsonLines(job.folder / "samples.jsonl") as file:
-        fitting = [(question, j) for question, j in missing if len(job.prompts[question]) < context]
-        for question, j in sorted(set(missing) - set(fitting)):
-            file.append(_row(job.problems[question].id, j, (), PROMPT_TOO_LONG))
-        prompts = [job.prompts[question] for question, _ in fitting]
-        seeds = [sample_seed(config.run.seed, job.benchmark, job.problems[question].id, j) for question, j in fitting]
+    from curiosft_cli.train.encode import decode_completion
+
+    problems = job.asked.problems
+    prompts = [job.prompts[question] for question, _ in missing]
+    seeds = [sample_seed(config.run.seed, job.asked.name, problems[question].id, j) for question, j in missing]
+    with JsonLines(job.file) as file:
         for count, (index, completion) in enumerate(engine.stream(prompts, sampling, seeds), start=1):
-            question, j = fitting[index]
-            file.append(_row(job.problems[question].id, j, completion.token_ids, completion.finish_reason))
-            console.progress(count, len(fitting), f"{reference} on {job.benchmark}: completions")
+            question, j = missing[index]
+            ids = completion.token_ids
+            text = decode_completion(tokenizer, ids)
+            file.append(sample_row(problems[question].id, j, text, len(ids), completion.finish_reason, ids))
+            console.progress(count, len(missing), f"{reference} on {job.asked.name}: completions")
+
+
+def _without_long_prompts(
+    config: Config, job: Job, missing: list[tuple[int, int]], console: Console
+) -> list[tuple[int, int]]:
+    """What can be sampled. A prompt above `eval.max_prompt_length` is saved as an empty sample and scores 0."""
+    longest = config.eval.max_prompt_length
+    if longest is None:
+        return missing
+    fitting = [(question, j) for question, j in missing if len(job.prompts[question]) <= longest]
+    too_long = [(question, j) for question, j in missing if len(job.prompts[question]) > longest]
+    if too_long:
+        questions = len({question for question, _ in too_long})
+        console.say(f"{job.asked.name}: {questions} prompts have more than {longest} tokens; they score 0")
+        with JsonLines(job.file) as file:
+            for question, j in too_long:
+                file.append(sample_row(job.asked.problems[question].id, j, "", 0, PROMPT_TOO_LONG))
+    return fitting
 
 
 def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dict[str, float]]:
-    """Teacher-forced entropy in nats of the saved completions; the engine is closed by now."""
-    if not config.eval.entropy_samples:
+    """Teacher-forced entropy in nats of the saved completions; the engine is closed by now.
+
+    Kept in entropy.json, since it depends neither on the grader nor on how many more samples are drawn.
+    """
+    count = config.eval.entropy_samples
+    if not count or config.eval.engine == "openai":
         return {}
     from curiosft_cli.train.entropy import completion_entropies
 
-    sequences = {job.benchmark: _sequences(job, config.eval.entropy_samples) for job in jobs}
-    return completion_entropies(path, config.model, config.eval.precision, sequences)
+    known: dict[str, dict[str, float]] = {}
+    sequences: dict[str, Iterator[tuple[list[int], list[int]]]] = {}
+    stamps = {job.asked.name: _entropy_stamp(job, count) for job in jobs}
+    for job in jobs:
+        file = job.folder / "entropy.json"
+        saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if saved.get("of") == stamps[job.asked.name]:
+            known[job.asked.name] = saved["entropy"]
+        else:
+            sequences[job.asked.name] = _sequences(job, count)
+    if sequences:
+        measured = completion_entropies(path, config.model, config.eval.precision, sequences)
+        for job in jobs:
+            if found := measured.get(job.asked.name):
+                write_json(job.folder / "entropy.json", {"of": stamps[job.asked.name], "entropy": found})
+        known |= measured
+    return known
 
 
-def grade_and_summarise(
-    config: Config,
-    reference: str,
-    path: str,
-    tokenizer: PreTrainedTokenizerBase,
-    job: Job,
-    entropy: dict[str, float] | None,
-) -> None:
-    """Grade the saved samples in the process pool; write grades.jsonl and, last, summary.json."""
-    from curiosft_cli.train.encode import decode_completion
+def _entropy_stamp(job: Job, count: int) -> dict[str, Any]:
+    return {"samples": min(count, job.asked.samples), "questions": questions_digest(job.asked.problems)}
 
-    rows = _saved(job)
-    texts = [decode_completion(tokenizer, row["token_ids"]) for row in rows]
-    problems = {problem.id: problem for problem in job.problems}
-    grader = "official" if config.eval.grader == "official" else "default"
-    with GraderPool(config.eval.grader_workers) as pool:
-        grades = pool.grade_all(
-            GradeItem(
-                text,
-                problems[row["id"]],
-                prefilled=bool(config.model.prefill),
-                truncated=row["finish_reason"] == "length",
-                grader=grader,
-            )
-            for text, row in zip(texts, rows, strict=True)
+
+def _sequences(job: Job, samples: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Prompt and completion ids of the first `samples` non-empty completions of each question, one by one."""
+    for question, sample in job.generations().read(min(samples, job.asked.samples)):
+        if sample.token_ids:
+            yield job.prompts[question], list(sample.token_ids)
+
+
+def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int) -> Sampler:
+    """The engine that samples, with room for `needed` tokens of prompt and completion."""
+    from curiosft_cli.train.load import check_context, context_overrides
+
+    settings = config.eval
+    if settings.engine == "openai":
+        endpoint = Endpoint(
+            settings.base_url or "",
+            settings.endpoint_model or path,
+            settings.api_key_env,
+            settings.concurrency,
+            settings.request_timeout_s,
         )
-    outcomes = [
-        Outcome(grade, text, len(row["token_ids"]), row["finish_reason"])
-        for grade, text, row in zip(grades, texts, rows, strict=True)
-    ]
-    per_question = [outcomes[start : start + job.samples] for start in range(0, len(outcomes), job.samples)]
-    _save_grades(job, rows, outcomes)
-    summary = {
-        "checkpoint": reference,
-        "model": path,
-        "benchmark": job.benchmark,
-        **summarise(per_question, [k for k in config.eval.pass_k if k <= job.samples]),
-        "entropy_nats": entropy["token_mean"] if entropy else None,
-        "entropy_seq_mean_nats": entropy["seq_mean"] if entropy else None,
-        "settings": config.eval.model_dump(mode="json") | {"seed": config.run.seed},
-    }
-    write_json(job.folder / "summary.json", summary)
+        return OpenAIEngine(endpoint, lambda text: tokenizer.encode(text, add_special_tokens=False))
+    return open_engine(
+        settings.engine,
+        path,
+        max_model_len=check_context(path, config.model, needed),
+        dtype=settings.precision,
+        seed=config.run.seed,
+        cpu_kv_cache_gib=settings.kv_cache_gib,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        hf_overrides=context_overrides(path, config.model),
+        trust_remote_code=config.model.trust_remote_code,
+    )
 
 
-def results_table(stage: StageDir, config: Config) -> str:
-    """The summaries as a plain table: one row a checkpoint and benchmark, percent unless the column says nats."""
-    header = ["checkpoint", "benchmark", "Avg@k", "± SE", *(f"Pass@{k}" for k in config.eval.pass_k)]
-    header += ["strict", "format", "truncated", "entropy (nats)", "tokens"]
-    rows = [header]
-    for reference in config.eval.checkpoints:
-        for name in config.eval.benchmarks:
-            result = _summary(stage, reference, name)
-            percent = [result["avg"], result["standard_error"]]
-            percent += [result["pass"].get(str(k)) for k in config.eval.pass_k]
-            percent += [result["strict"], result["format"], result["truncated"]]
-            rows.append(
-                [
-                    reference,
-                    f"{name} ({result['questions']} x {result['samples']})",
-                    *("-" if value is None else f"{value:.1f}" for value in percent),
-                    "-" if result["entropy_nats"] is None else f"{result['entropy_nats']:.3f}",
-                    f"{result['tokens_mean']:.0f}",
-                ]
-            )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-            + [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+def _identity(config: Config, path: str) -> dict[str, Any]:
+    """What the samples are samples of: weights by digest or commit, or an endpoint and the name it gives its model."""
+    if config.eval.engine == "openai":
+        return {"endpoint": config.eval.base_url, "name": config.eval.endpoint_model or path}
+    return model_identity(path, config.model.revision)
+
+
+def _check_endpoint(config: Config) -> None:
+    if config.eval.engine != "openai":
+        return
+    if not config.eval.base_url:
+        raise CurioError("eval.engine is openai, eval.base_url is none", "Set eval.base_url=http://HOST:PORT/v1.")
+    if len(config.eval.checkpoints) > 1:
+        raise CurioError(
+            f"eval.engine is openai and eval.checkpoints names {len(config.eval.checkpoints)} models",
+            "An endpoint serves one: name one checkpoint, and use another eval.name for the next.",
         )
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def _problems(config: Config, name: str) -> list[Problem]:
-    return load_benchmark(name, data=config.eval.data.get(name), limit=config.eval.limit)
-
-
-def _summary(stage: StageDir, reference: str, name: str) -> dict[str, Any]:
-    return json.loads((stage.benchmark(reference, name) / "summary.json").read_text(encoding="utf-8"))
-
-
-def _row(question: str, sample: int, token_ids: Sequence[int], finish_reason: str) -> dict[str, Any]:
-    return {"id": question, "sample": sample, "token_ids": list(token_ids), "finish_reason": finish_reason}
-
-
-def _save_grades(job: Job, rows: Sequence[dict[str, Any]], outcomes: Sequence[Outcome]) -> None:
-    path = job.folder / "grades.jsonl"
-    path.unlink(missing_ok=True)
-    with JsonLines(path) as file:
-        for row, outcome in zip(rows, outcomes, strict=True):
-            file.append({"id": row["id"], "sample": row["sample"], **asdict(outcome.grade), "text": outcome.text})
-
-
-def _sequences(job: Job, samples: int) -> list[tuple[list[int], list[int]]]:
-    """Prompt and completion ids of the first `samples` non-empty completions of each question."""
-    prompts = {problem.id: prompt for problem, prompt in zip(job.problems, job.prompts, strict=True)}
-    return [
-        (prompts[row["id"]], row["token_ids"]) for row in _saved(job) if row["sample"] < samples and row["token_ids"]
-    ]
-
-
-def _saved(job: Job) -> list[dict[str, Any]]:
-    """The samples on disk that this evaluation asks for, in the order of questions and sample numbers."""
-    order = {problem.id: index for index, problem in enumerate(job.problems)}
-    rows = [
-        row for row in read_jsonl(job.folder / "samples.jsonl") if row["id"] in order and row["sample"] < job.samples
-    ]
-    return sorted(rows, key=lambda row: (order[row["id"]], row["sample"]))
-
-
-def _missing(job: Job) -> list[tuple[int, int]]:
-    done = {(row["id"], row["sample"]) for row in _saved(job)}
-    return [
-        (question, sample)
-        for question, problem in enumerate(job.problems)
-        for sample in range(job.samples)
-        if (problem.id, sample) not in done
-    ]
 
 
 if __name__ == "__main__":

@@ -39,6 +39,16 @@ _STYLE = re.compile(
     r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+)\s*\})"
 )
 _WHOLE_TEXT = re.compile(r"\s*\\text(?:bf|rm|it)?\s*\{\s*([-+$.\d][^{}]*)\}\s*")
+_TRIGONOMETRIC = r"\\(?P<function>sin|cos|tan|cot|sec|csc)(?P<power>\^\{?\d\}?)?(?![A-Za-z])"
+_DEGREES = r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})"
+
+
+def _in_radians(match: re.Match[str]) -> str:
+    """`\\sin 30^\\circ` is the sine of 30 pi / 180: nothing behind it knows of degrees."""
+    degrees = next(group for group in match.groups()[2:] if group)
+    return rf"\{match['function']}{match['power'] or ''}(\frac{{{degrees}\pi}}{{180}})"
+
+
 # In order: what a pattern leaves is what the next one reads.
 _SPELLINGS = [
     (re.compile(r"\\?\$|\\!\s*|\\(?:text|display)style(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$"), ""),
@@ -61,7 +71,9 @@ _SPELLINGS = [
     (re.compile(r"\\geq?(?:slant)?(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\leq?(?:slant)?(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
+    (re.compile(r"\{([+-])\}"), r"\1"),
     (re.compile(r"\^?\{?\\degree(?![A-Za-z])\}?"), r"^\\circ "),
+    (re.compile(rf"{_TRIGONOMETRIC}\s*(?:{_DEGREES}|\(\s*{_DEGREES}\s*\)|\{{\s*{_DEGREES}\s*\}})"), _in_radians),
     (re.compile(r"(?<!\\)%"), r"\\%"),
     (re.compile(r"(?<!\^)'"), r"^{\\prime}"),
     (re.compile(r"(?<=\d)\s*(?:[xX*]|\\ast|\\cdot|\\times)\s*10\s*\^"), r" \\times 10^"),

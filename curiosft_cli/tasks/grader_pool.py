@@ -25,8 +25,8 @@ import curiosft_cli
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.tasks.extraction import END_TOKENS
 from curiosft_cli.tasks.grader_worker import READY, RETIRE, START, decode_grade, encode_item
-from curiosft_cli.tasks.grading import GradeItem, Grader
-from curiosft_cli.tasks.records import Grade, GradeStatus, Problem
+from curiosft_cli.tasks.grading import GradeItem
+from curiosft_cli.tasks.records import Grade, Grader, GradeStatus, Problem
 
 _AHEAD_ITEMS = 32
 _AHEAD_BYTES = 32 * 1024
@@ -128,7 +128,7 @@ class GraderPool:
         prefilled: bool = True,
         truncated: bool = False,
         end_tokens: tuple[str, ...] = END_TOKENS,
-        grader: Grader = "default",
+        grader: Grader = "curiosft",
     ) -> None:
         """Queue one completion; its grade comes back from `poll` or `drain` under `key`."""
         self._queue(key, GradeItem(completion, problem, prefilled, truncated, end_tokens, grader))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 from curiosft_cli.tasks import symbolic
 from curiosft_cli.tasks.answers import normalise
@@ -23,11 +22,9 @@ from curiosft_cli.tasks.extraction import (
     format_error,
 )
 from curiosft_cli.tasks.matching import is_within_limits, match_math
-from curiosft_cli.tasks.official import official_score
-from curiosft_cli.tasks.readings import option, plain_number, top_level_values, words
-from curiosft_cli.tasks.records import Grade, GradeReason, GradeStatus, Problem
-
-Grader = Literal["default", "official"]
+from curiosft_cli.tasks.official import OTHER_GRADERS
+from curiosft_cli.tasks.readings import exact_multiple, number_list, option, plain_number, top_level_values, words
+from curiosft_cli.tasks.records import Grade, Grader, GradeReason, GradeStatus, Problem
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class GradeItem:
     prefilled: bool = True
     truncated: bool = False
     end_tokens: tuple[str, ...] = END_TOKENS
-    grader: Grader = "default"
+    grader: Grader = "curiosft"
 
     def unmatched(self, status: GradeStatus) -> Grade:
         """Return the grade when the comparison did not finish."""
@@ -60,7 +57,7 @@ def grade(
     prefilled: bool = True,
     truncated: bool = False,
     end_tokens: tuple[str, ...] = END_TOKENS,
-    grader: Grader = "default",
+    grader: Grader = "curiosft",
     library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S,
 ) -> Grade:
     """Grade one completion against the gold of its problem. Never raises on any text; main thread only.
@@ -71,16 +68,16 @@ def grade(
         prefilled: the prompt ended with the opening think tag, so the completion lacks it.
         truncated: generation stopped at its length limit (names the reason of a broken format, changes no score).
         end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
-        grader: "official" scores `answer` by plain Math-Verify on the whole completion, or-ed with a comparison of
-            the last box; the format is then not looked at for `answer`, and `strict` needs both.
+        grader: one of `official.OTHER_GRADERS` scores `answer` in its own way, without a look at the format;
+            `strict` needs both.
         library_timeout_s: CPU seconds that Math-Verify gets for each parse and each comparison.
     """
-    if not is_gradable(problem, library_timeout_s):
-        return Grade(None, None, None, None, "ok", "ungradable_gold")
     text = cut_at_end_token(completion, end_tokens)
     reading = _read(text, problem, prefilled)
-    if grader == "official":
-        matched, status = official_score(text, problem.answer, library_timeout_s)
+    if not is_gradable(problem, library_timeout_s):
+        return _ungradable(reading)
+    if grader in OTHER_GRADERS:
+        matched, status = OTHER_GRADERS[grader](text, problem.answer, library_timeout_s)
     elif problem.kind == "choice":
         matched, status = reading.letter == _gold_letter(problem), "ok"
     else:
@@ -113,8 +110,8 @@ def _is_gradable_text(gold: str, timeout_s: float) -> bool:
     clean = normalise(gold)
     if not clean or not is_within_limits(clean):
         return False
-    if plain_number(clean) or words(clean) or option(clean):
-        return True
+    if any(read(clean) for read in (plain_number, words, option, exact_multiple, number_list)):
+        return True  # without the parser's 10 ms: such a gold can be met, if only by its like
     return symbolic.can_parse(clean, timeout_s)
 
 
@@ -174,6 +171,12 @@ def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: boo
         format_error=reading.format_error,
         fallback=reading.extraction.fallback,
     )
+
+
+def _ungradable(reading: _Reading) -> Grade:
+    """No score, but format and extraction as they are: their shares count every sample."""
+    content, fallback = reading.extraction.content, reading.extraction.fallback
+    return Grade(None, None, content, reading.letter, "ok", "ungradable_gold", reading.format_error, fallback)
 
 
 def _reason(reading: _Reading, status: GradeStatus, truncated: bool) -> GradeReason:

@@ -61,6 +61,7 @@ _NUMERIC = re.compile(
 _VALUE = re.compile(r"\d|\\pi")
 _ASSIGNED = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?\s*=([^=]+)")
 _COMPOUND = re.compile(r"[,;<>]|\\(?:text|mbox|le|ge|in|cup|cap)(?![A-Za-z])|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
+_IN_BRACKETS = re.compile(r"^\s*(?:\\left)?\(([\d.\s]+)(?:\\right)?\)\s*$")
 _ROUNDING = 10**6
 _RELATIVE = 1000
 
@@ -73,12 +74,23 @@ def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEO
     if len(answer) > 2 * MAX_CHARACTERS:
         return False, "ok"
     ours, clean = normalise(answer), normalise(gold)
-    verdict = _match(ours, clean, timeout_s)
-    if verdict[0]:
-        return verdict
     listed, listed_gold = normalise(answer, thousands=False), normalise(gold, thousands=False)
-    may_list = len(top_level_values(clean)) > 1 or any(map(has_bracketed_thousands, (listed, listed_gold)))
-    return _match(listed, listed_gold, timeout_s) if may_list and (listed, listed_gold) != (ours, clean) else verdict
+    if has_bracketed_thousands(listed_gold):
+        return _match(listed, listed_gold, timeout_s)  # a point: 5177 is not (5,177)
+    verdict = _match(ours, clean, timeout_s)
+    if verdict[0] or (listed, listed_gold) == (ours, clean):
+        return verdict
+    may_list = len(top_level_values(clean)) > 1 or has_bracketed_thousands(listed)
+    return _match(listed, listed_gold, timeout_s) if may_list else verdict
+
+
+def same_spelling_key(answer: str) -> tuple[str, ...]:
+    """Return a key that is equal for two answers which are the same number, or the same text when printed."""
+    if len(answer) > MAX_CHARACTERS:
+        return ("text", answer)
+    text = normalise(answer)
+    number = plain_number(text) if is_within_limits(text) else None
+    return ("number", str(number[0])) if number else ("text", squeeze(text))
 
 
 def is_within_limits(text: str) -> bool:
@@ -185,17 +197,23 @@ def _is_numeric(side: str) -> bool:
 
 def _match_value(answer: str, gold: str, timeout_s: float) -> Verdict:
     """Decide plain numbers, lists of them, and multiples of a root or of pi exactly; leave the rest to Math-Verify."""
-    number, gold_number = plain_number(answer), plain_number(gold)
+    number, gold_number = plain_number(_IN_BRACKETS.sub(r"\1", answer)), plain_number(_IN_BRACKETS.sub(r"\1", gold))
     if number and gold_number:
         return _match_numbers(number, gold_number, _is_percent(answer), _is_percent(gold)), "ok"
     listed, gold_listed = number_list(answer), number_list(gold)
     if listed and gold_listed and listed[0] == gold_listed[0]:
         (is_tuple, values), gold_values = listed, gold_listed[1]
         return (values == gold_values if is_tuple else sorted(values) == sorted(gold_values)), "ok"
+    if (listed and gold_number and _are_distinct(listed)) or (gold_listed and number):
+        return False, "ok"
     multiple, gold_multiple = exact_multiple(answer), exact_multiple(gold)
     if multiple and gold_multiple:
         return multiple == gold_multiple, "ok"
     return symbolic.equal(gold, answer, timeout_s)
+
+
+def _are_distinct(listed: tuple[bool, list[Fraction]]) -> bool:
+    return len(set(listed[1])) > 1
 
 
 def _match_numbers(number: Number, gold_number: Number, percent: bool, gold_percent: bool) -> bool:

@@ -7,19 +7,22 @@ the report multiplies by 100.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks.benchmarks import BENCHMARKS
+
+A = TypeVar("A", bound=Hashable)
 
 NORMAL_95 = 1.96
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+# (samples, right ones, k, Pass@k), by exact fractions: 1/4, 11/14, 1 - C(7,5)/C(10,5), 1 - C(29,8)/C(32,8).
+_KNOWN_PASS = ((8, 0, 1, 0.0), (8, 2, 1, 1 / 4), (8, 2, 4, 11 / 14), (8, 1, 8, 1.0), (10, 3, 5, 11 / 12))
+_KNOWN_PASS += ((32, 3, 8, 1 - 4292145 / 10518300),)
 
 
 def avg_at_k(scores: ArrayLike) -> float:
@@ -60,10 +63,35 @@ def pass_curve(scores: ArrayLike, ks: Sequence[int] | None = None) -> dict[int, 
     return {k: float(np.mean([pass_at_k(n, int(c), k) for c in right])) for k in wanted}
 
 
+def self_check(tolerance: float = 1e-9) -> None:
+    """Compare the estimators with outcomes of known value; cheap, before every evaluation.
+
+    Raises:
+        RuntimeError: an estimator is broken.
+    """
+    found = {
+        "Pass@k": [pass_at_k(n, c, k) for n, c, k, _ in _KNOWN_PASS],
+        "Avg@k": [avg_at_k([[1, 0, 0, 0], [1, 1, 1, 1]])],
+        "standard error": [standard_error([1, 0, 1, 0])],
+        "Maj@k": [maj_at_k([["4", "5", "4"]], [[1, 0, 1]], str.__eq__)],
+        "diversity": [ngram_diversity([["a b c d e", "a b c d f"]], 2)],
+    }
+    known = {
+        "Pass@k": [value for *_, value in _KNOWN_PASS],
+        "Avg@k": [0.625],
+        "standard error": [3**-0.5 / 2],
+        "Maj@k": [1.0],
+        "diversity": [0.4],
+    }
+    for name, values in found.items():
+        if not np.allclose(np.array(values, dtype=float), known[name], rtol=0, atol=tolerance):
+            raise RuntimeError(f"the self-check of {name} failed: found {values}, known {known[name]}")
+
+
 def maj_at_k(
-    answers: Sequence[Sequence[str | None]],
+    answers: Sequence[Sequence[A | None]],
     scores: ArrayLike,
-    match: Callable[[str, str], bool],
+    match: Callable[[A, A], bool],
 ) -> float:
     """Return the share of questions whose most frequent answer is right.
 
@@ -105,34 +133,24 @@ def ngram_diversity(samples: Sequence[Sequence[str]], n: int = 4) -> float | Non
     The similarity of two texts is the multiset Jaccard of their n-grams of lower-cased words and signs: the sum of
     minima over the sum of maxima; 1 when neither has an n-gram. None when no question has two samples.
     """
-    values = [_diversity([_ngrams(text, n) for text in texts]) for texts in samples if len(texts) > 1]
-    return float(np.mean(values)) if values else None
+    return ngram_diversities(samples, (n,))[n]
 
 
 def ngram_diversities(
     samples: Sequence[Sequence[str]], orders: Sequence[int] = (1, 2, 3, 4)
 ) -> dict[int, float | None]:
     """Return `ngram_diversity` for each order; 4 is the headline."""
-    return {n: ngram_diversity(samples, n) for n in orders}
+    values = [_diversities(texts, orders) for texts in samples if len(texts) > 1]
+    return {n: float(np.mean([row[n] for row in values])) if values else None for n in orders}
 
 
-def unique_answers(answers: Sequence[Sequence[str | None]], match: Callable[[str, str], bool] | None = None) -> float:
+def unique_answers(answers: Sequence[Sequence[A | None]], match: Callable[[A, A], bool] | None = None) -> float:
     """Return the mean number of different final answers of a question; missing answers do not count."""
     same = match or (lambda a, b: a == b)
     return float(np.mean([len(_clusters(row, same)) for row in answers]))
 
 
-def suite_averages(accuracy: Mapping[str, float]) -> dict[str, float | None]:
-    """Return the plain mean of the "id" sets (six) and of the "ood" sets (three); None where one is missing."""
-    averages: dict[str, float | None] = {}
-    for suite in ("id", "ood"):
-        names = [name for name, benchmark in BENCHMARKS.items() if benchmark.suite == suite]
-        complete = all(name in accuracy for name in names)
-        averages[suite] = float(np.mean([accuracy[name] for name in names])) if complete else None
-    return averages
-
-
-def _clusters(answers: Sequence[str | None], match: Callable[[str, str], bool]) -> list[list[int]]:
+def _clusters(answers: Sequence[A | None], match: Callable[[A, A], bool]) -> list[list[int]]:
     clusters: list[list[int]] = []
     for index, answer in enumerate(answers):
         if answer is None:
@@ -145,26 +163,43 @@ def _clusters(answers: Sequence[str | None], match: Callable[[str, str], bool]) 
     return clusters
 
 
-def _answers_match(first: str | None, answer: str, match: Callable[[str, str], bool]) -> bool:
+def _answers_match(first: A | None, answer: A, match: Callable[[A, A], bool]) -> bool:
     return first is not None and (first == answer or match(first, answer))
 
 
-def _winner_score(
-    answers: Sequence[str | None], scores: NDArray[np.float64], match: Callable[[str, str], bool]
-) -> float:
+def _winner_score(answers: Sequence[A | None], scores: NDArray[np.float64], match: Callable[[A, A], bool]) -> float:
     clusters = _clusters(answers, match)
     return float(scores[max(clusters, key=len)[0]]) if clusters else 0.0
 
 
-def _ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:
-    tokens = _TOKEN.findall(text.lower())
-    return Counter(zip(*(tokens[offset:] for offset in range(n)), strict=False))
+def _diversities(texts: Sequence[str], orders: Sequence[int]) -> dict[int, float]:
+    """1 minus the mean similarity of the pairs of these texts, for each order."""
+    numbers: dict[str, int] = {}
+    tokens = [
+        np.array([numbers.setdefault(token, len(numbers)) for token in _TOKEN.findall(text.lower())], dtype=np.int64)
+        for text in texts
+    ]
+    codes, diversities = tokens, {}
+    for n in range(1, max(orders) + 1):
+        if n > 1:
+            codes = [row[:-1] * len(numbers) + last[n - 1 :] for row, last in zip(codes, tokens, strict=True)]
+        # Numbered anew at each order, so that a code stays below (n-grams) x (words).
+        lengths = [len(row) for row in codes]
+        known, inverse = np.unique(np.concatenate(codes), return_inverse=True)
+        codes = np.split(inverse, np.cumsum(lengths)[:-1])
+        if n in orders:
+            diversities[n] = 1.0 - _mean_similarity(codes, len(known))
+    return diversities
 
 
-def _diversity(counts: list[Counter[tuple[str, ...]]]) -> float:
-    return 1.0 - float(np.mean([_similarity(a, b) for a, b in combinations(counts, 2)]))
-
-
-def _similarity(a: Counter[tuple[str, ...]], b: Counter[tuple[str, ...]]) -> float:
-    union = (a | b).total()
-    return (a & b).total() / union if union else 1.0
+def _mean_similarity(codes: Sequence[NDArray[np.int64]], kinds: int) -> float:
+    """The mean multiset Jaccard of the pairs of texts, each given as the numbers of its n-grams, below `kinds`."""
+    counts = np.array([np.bincount(row, minlength=kinds) for row in codes], dtype=np.int32)  # [texts, kinds]
+    similarities = []
+    for first in range(len(counts) - 1):
+        shared = np.minimum(counts[first], counts[first + 1 :]).sum(axis=1)
+        union = counts[first].sum() + counts[first + 1 :].sum(axis=1) - shared
+        similarities += [
+            1.0 if not both else both_shared / both for both_shared, both in zip(shared, union, strict=True)
+        ]
+    return float(np.mean(similarities))

@@ -1,19 +1,20 @@
-"""The official evaluation's score, for comparison with the paper only: no region, no format.
+"""Other graders, for comparison only: the official evaluation's, plain Math-Verify, and equality of strings.
 
-Plain Math-Verify on the whole completion, or a comparison of the last box by string, by number, or by sympy. The
-second half is written from its description; it shares the habits that matter (`1e6` is read as a number, the LaTeX
-form of it is not).
+None looks at the region or the format. The official one is plain Math-Verify on the whole completion, or a comparison
+of the last box by string, by number, or by sympy. Its second half is written from its description; it shares the
+habits that matter (`1e6` is read as a number, the LaTeX form of it is not).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 from curiosft_cli.tasks import symbolic
 from curiosft_cli.tasks.answers import squeeze
 from curiosft_cli.tasks.extraction import last_box
 from curiosft_cli.tasks.matching import is_within_limits
-from curiosft_cli.tasks.records import GradeStatus
+from curiosft_cli.tasks.records import Grader, GradeStatus
 
 _UNIT = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}$|\^\{?\\circ\}?$|\\?%$|\\?\$|\.$")
 
@@ -42,3 +43,16 @@ def _same_box(boxed: str, gold: str, timeout_s: float, tolerance: float = 1e-6) 
 def _tidy(text: str) -> str:
     text = squeeze(re.sub(r"\\[dt]frac", r"\\frac", text.replace("\\!", "")))
     return _UNIT.sub("", re.sub(r"^\\text\{([^{}]*)\}$", r"\1", text))
+
+
+def string_score(text: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
+    """Return whether the last box is the gold, character for character but for white space."""
+    return "".join((last_box(text) or "").split()) == "".join(gold.split()), "ok"
+
+
+OTHER_GRADERS: Mapping[Grader, Callable[[str, str, float], tuple[bool, GradeStatus]]] = {
+    "official": official_score,
+    "math-verify": symbolic.plain_score,
+    "string": string_score,
+}
+"""Each takes (completion up to its end token, gold, CPU seconds for each library call)."""

@@ -1,17 +1,29 @@
-"""The numbers of one checkpoint on one benchmark, from its graded samples."""
+"""The numbers of one checkpoint on one benchmark, added up question by question."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
-from curiosft_cli.tasks.metrics import avg_at_k, ngram_diversity, pass_curve, question_means, standard_error
-from curiosft_cli.tasks.records import Grade
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.tasks.matching import same_spelling_key
+from curiosft_cli.tasks.metrics import (
+    interval_95,
+    maj_at_k,
+    ngram_diversities,
+    pass_at_k,
+    standard_error,
+    unique_answers,
+)
+from curiosft_cli.tasks.records import Grade, Problem
 
 PERCENT = 100.0
+PROMPT_TOO_LONG = "prompt_too_long"
+ORDERS = (1, 2, 3, 4)
+RIGHT = ("right",)
 
 
 @dataclass(frozen=True)
@@ -31,41 +43,127 @@ class Outcome:
     finish_reason: str
 
 
-def summarise(questions: Sequence[Sequence[Outcome]], pass_k: Sequence[int]) -> dict[str, Any]:
-    """Percentages, lengths and counts over the samples of each question.
+@dataclass
+class Summary:
+    """Adds questions, keeps a few numbers of each, and forgets the texts.
 
-    Questions whose gold cannot be graded are left out of the scores and counted. "avg" is the answer-only score,
-    "strict" the training reward; "standard_error" treats the question as the unit.
-
-    Args:
-        questions: the outcomes of each question, equally many.
-        pass_k: k of Pass@k, each at most the number of samples.
+    Questions whose gold cannot be graded are left out of the scores and counted; shares and lengths count every
+    sample.
     """
-    gradable = [samples for samples in questions if all(sample.grade.answer is not None for sample in samples)]
-    everything = [sample for samples in questions for sample in samples]
-    answer = [[sample.grade.answer or 0.0 for sample in samples] for samples in gradable]
-    strict = [[sample.grade.strict or 0.0 for sample in samples] for samples in gradable]
-    tokens = [sample.tokens for sample in everything]
-    return {
-        "questions": len(questions),
-        "samples": len(questions[0]),
-        "ungradable_questions": len(questions) - len(gradable),
-        "avg": PERCENT * avg_at_k(answer),
-        "standard_error": PERCENT * standard_error(question_means(answer)),
-        "pass": {str(k): PERCENT * value for k, value in pass_curve(answer, pass_k).items()},
-        "strict": PERCENT * avg_at_k(strict),
-        "format": _share(sample.grade.format_error is None for sample in everything),
-        "no_answer": _share(sample.grade.extracted is None for sample in everything),
-        "fallback": _share(sample.grade.fallback for sample in everything),
-        "truncated": _share(sample.finish_reason == "length" for sample in everything),
-        "prompt_too_long": sum(sample.finish_reason == "prompt_too_long" for sample in everything),
-        "reasons": dict(sorted(Counter(sample.grade.reason for sample in everything).items())),
-        "grader_status": dict(sorted(Counter(sample.grade.status for sample in everything).items())),
-        "tokens_mean": fmean(tokens),
-        "tokens_median": median(tokens),
-        "ngram_diversity_4": ngram_diversity([[sample.text for sample in samples] for samples in questions]),
-    }
+
+    samples: int = 0
+    questions: int = 0
+    answer: list[float] = field(default_factory=list)
+    strict: list[float] = field(default_factory=list)
+    majority: list[float] = field(default_factory=list)
+    unique: list[float] = field(default_factory=list)
+    diversities: list[dict[int, float | None]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def add(self, problem: Problem, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Add one question with all its samples; return its row for questions.jsonl.
+
+        "answer" and "strict" are means over the samples, null for an ungradable gold; "majority" is the score of the
+        most frequent answer; "unique" is the number of different answers.
+        """
+        if self.samples not in (0, len(outcomes)):
+            raise CurioError(
+                f"question {problem.id} has {len(outcomes)} samples, the one before {self.samples}",
+                "Give every question the same number of samples.",
+            )
+        self.samples, self.questions = len(outcomes), self.questions + 1
+        row: dict[str, Any] = {"id": problem.id, "gold": problem.answer, "samples": len(outcomes)}
+        for outcome in outcomes:
+            self._count(problem, outcome)
+        keys = [_answer_key(problem, outcome.grade) for outcome in outcomes]
+        row["unique"] = unique_answers([keys], tuple.__eq__)
+        self.unique.append(row["unique"])
+        self.diversities.append(ngram_diversities([[outcome.text for outcome in outcomes]], ORDERS))
+        if any(outcome.grade.answer is None for outcome in outcomes):
+            return {**row, "answer": None, "strict": None, "majority": None}
+        scores = [outcome.grade.answer or 0.0 for outcome in outcomes]
+        row["answer"], row["strict"] = fmean(scores), fmean(outcome.grade.strict or 0.0 for outcome in outcomes)
+        row["majority"] = maj_at_k([keys], [scores], tuple.__eq__)
+        for name in ("answer", "strict", "majority"):
+            getattr(self, name).append(row[name])
+        self.whole += [s for s, outcome in zip(scores, outcomes, strict=True) if outcome.finish_reason != "length"]
+        return row
+
+    def numbers(self, pass_k: Sequence[int]) -> dict[str, Any]:
+        """Percentages, lengths and counts. Entries that nothing was there to compute are null.
+
+        "avg" is the answer-only score, "strict" the training reward; "standard_error" treats the question as the
+        unit; "avg_untruncated" leaves out the samples cut at the length limit.
+
+        Raises:
+            CurioError: a k of `pass_k` is above the number of samples.
+        """
+        right = [round(mean * self.samples) for mean in self.answer]
+        return {
+            "questions": self.questions,
+            "samples": self.samples,
+            "ungradable_questions": self.questions - len(self.answer),
+            "avg": _percent_mean(self.answer),
+            "standard_error": PERCENT * standard_error(self.answer) if len(self.answer) > 1 else None,
+            "interval_95": [PERCENT * end for end in interval_95(self.answer)] if len(self.answer) > 1 else None,
+            "pass": {str(k): _percent_mean([pass_at_k(self.samples, c, k) for c in right]) for k in pass_k},
+            "maj": _percent_mean(self.majority),
+            "strict": _percent_mean(self.strict),
+            "strict_standard_error": PERCENT * standard_error(self.strict) if len(self.strict) > 1 else None,
+            "avg_untruncated": _percent_mean(self.whole),
+            **{name: self._share(name) for name in ("format", "no_answer", "fallback", "truncated")},
+            PROMPT_TOO_LONG: self.counts[PROMPT_TOO_LONG],
+            "reasons": dict(sorted(self.reasons.items())),
+            "grader_status": dict(sorted(self.statuses.items())),
+            "tokens_mean": fmean(self.tokens),
+            "tokens_median": median(self.tokens),
+            "unique_answers": fmean(self.unique),
+            **{f"ngram_diversity_{n}": _mean([row[n] for row in self.diversities]) for n in ORDERS},
+        }
+
+    def _count(self, problem: Problem, outcome: Outcome) -> None:
+        grade = outcome.grade
+        said = grade.letter if problem.kind == "choice" else grade.extracted
+        self.tokens.append(outcome.tokens)
+        self.reasons[grade.reason] += 1
+        self.statuses[grade.status] += 1
+        self.counts["format"] += grade.format_error is None
+        self.counts["no_answer"] += said is None
+        self.counts["fallback"] += grade.fallback
+        self.counts["truncated"] += outcome.finish_reason == "length"
+        self.counts[PROMPT_TOO_LONG] += outcome.finish_reason == PROMPT_TOO_LONG
+
+    def _share(self, name: str) -> float:
+        return PERCENT * self.counts[name] / len(self.tokens)
 
 
-def _share(flags: Any) -> float:
-    return PERCENT * fmean(bool(flag) for flag in flags)
+def summarise(
+    problems: Sequence[Problem], questions: Sequence[Sequence[Outcome]], pass_k: Sequence[int]
+) -> dict[str, Any]:
+    """`Summary` of all questions at once."""
+    summary = Summary()
+    for problem, outcomes in zip(problems, questions, strict=True):
+        summary.add(problem, outcomes)
+    return summary.numbers(pass_k)
+
+
+def _answer_key(problem: Problem, grade: Grade) -> tuple[str, ...] | None:
+    """What tells this answer from another: all right ones are one, a wrong one is its letter, number, or spelling."""
+    if grade.answer:
+        return RIGHT
+    if problem.kind == "choice":
+        return None if grade.letter is None else ("letter", grade.letter)
+    return None if grade.extracted is None else same_spelling_key(grade.extracted)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return fmean(present) if present else None
+
+
+def _percent_mean(values: Sequence[float]) -> float | None:
+    return PERCENT * fmean(values) if values else None

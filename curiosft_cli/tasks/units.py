@@ -58,6 +58,10 @@ _QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
 _TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
 _BARE_UNIT = re.compile(rf"(?<=[\d}})])\s*(?<![A-Za-z])(?:{_WORD})(?:(?:\s+|\s*/\s*|\s+per\s+)(?:{_WORD}))*{_POWER}$")
 _LETTER_UNIT = re.compile(rf"(?<=\d)\s*[msghL]{_POWER}$")
+# What is counted, in the plural: `7 apples`. Words that change the number are none of it.
+_CHANGES = "pair|dozen|score|halve|third|fourth|quarter|fifth|sixth|eighth|tenth|percent|ten|hundred|thousand|million"
+_CHANGES += "|billion|trillion|zero|zeroe|root|factorial|power|plu|minu|les|equal|divide|multiple|base|bit|inverse"
+_NOUN_UNIT = re.compile(rf"(?<=\d)\s+(?!(?:{_CHANGES})s$)[a-z]{{2,}}s$")
 _TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
 _UNIT_LETTERS = frozenset("msghlLJNWVKACFTH")
 _CONNECTIVES = frozenset({"or", "and"})
@@ -68,7 +72,8 @@ _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozenset[str]]:
     """Take the units off each value of a normalised text. Returns the rest and the known units that were there.
 
-    `single_letters` also takes a bare m, s, g, h or L after a digit: only where the gold has no variables.
+    `single_letters` also takes a bare m, s, g, h or L after a digit, and a noun in the plural: only where the gold has
+    no variables.
     """
     found: set[str] = set()
     values = [_strip_one(value, single_letters, found) for value in top_level_values(text)]
@@ -83,7 +88,7 @@ def has_variables(text: str) -> bool:
 def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:
     match = _TEXT_UNIT.search(value) or _BARE_UNIT.search(value) or _TEMPERATURE.search(value)
     if match is None and single_letters:
-        match = _LETTER_UNIT.search(value)
+        match = _LETTER_UNIT.search(value) or _NOUN_UNIT.search(value)
     core = value[: match.start()] if match else value
     if match is None or not core.strip() or _OPEN_END.search(core):
         return value

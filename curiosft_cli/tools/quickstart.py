@@ -28,7 +28,7 @@ def quickstart(overrides: Sequence[str], *, fresh: bool = False) -> None:
 
 def report(resolved: Resolved, seconds: dict[str, float]) -> str:
     """The closing text: base / sft / rl side by side, seconds per stage, where everything is, what to try next."""
-    from curiosft_cli.stages.evaluate import results_table
+    from curiosft_cli.tools.results_report import results_report
 
     config = resolved.config
     run = RunDir(Path(config.run.root) / config.run.name)
@@ -37,7 +37,7 @@ def report(resolved: Resolved, seconds: dict[str, float]) -> str:
     )
     lines = [
         "",
-        results_table(run.stage(config.eval.name), config),
+        results_report(run.stage(config.eval.name)),
         "",
         f"time: {spent}",
         f"run folder: {run.path}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from curiosft_cli.train.head import head_logp
@@ -16,7 +16,7 @@ def completion_entropies(
     path: str,
     model_section: Model,
     precision: str,
-    sequences: Mapping[str, Sequence[tuple[Sequence[int], Sequence[int]]]],
+    sequences: Mapping[str, Iterable[tuple[Sequence[int], Sequence[int]]]],
     *,
     head_chunk: int = 256,
 ) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from curiosft_cli.tasks.answers import normalise, squeeze
+from curiosft_cli.tasks.answers import has_bracketed_thousands, normalise, squeeze
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.grading import GradeItem
 from curiosft_cli.tasks.records import Grade, Problem
@@ -56,11 +56,16 @@ def test_every_gold_equals_itself(pool: GraderPool, golds: list[str]) -> None:
     assert [gold for gold, graded in zip(golds, grades, strict=True) if graded.strict != 1.0] == []
 
 
+def respelt(gold: str) -> str:
+    """Normalised, but a point such as (12,102) keeps its comma."""
+    return normalise(gold, thousands=not has_bracketed_thousands(normalise(gold, thousands=False)))
+
+
 RESTYLED = {
     "display fractions": lambda gold: gold.replace("\\frac", "\\dfrac"),
-    "in braces": lambda gold: "{" + normalise(gold) + "}",
-    "assigned": lambda gold: gold if re.search(r"=|\\in |ge", gold) else f"x = {normalise(gold)}",
-    "spaced lists": lambda gold: re.sub(r",(?=\S)", ", ", normalise(gold)),
+    "in braces": lambda gold: "{" + respelt(gold) + "}",
+    "assigned": lambda gold: gold if re.search(r"=|\\in |ge", gold) else f"x = {respelt(gold)}",
+    "spaced lists": lambda gold: re.sub(r",(?=\S)", ", ", respelt(gold)),
 }
 
 

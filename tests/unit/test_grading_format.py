@@ -155,7 +155,9 @@ def test_reasons() -> None:
 @pytest.mark.parametrize("gold", ["", " ", "$$", "\\,", "1" * 5000, "(" * 60, "\\{" + ",".join("9" * 4000) + "\\}"])
 def test_ungradable_golds_score_null_whatever_the_answer(gold: str) -> None:
     for text in ("a</think>\\boxed{14}", f"a</think>\\boxed{{{gold}}}", "nothing"):
-        assert grade(text, problem(gold)) == Grade(None, None, None, None, "ok", "ungradable_gold")
+        graded = grade(text, problem(gold))
+        assert (graded.strict, graded.answer, graded.reason) == (None, None, "ungradable_gold")
+    assert graded.format_error == "F2" and graded.extracted is None
 
 
 @pytest.mark.parametrize("gold", ["14", "\\text{east}", "\\frac{1}{2}", "4.5e33", "E_{1},E_{2}", "\\text{(C)}"])

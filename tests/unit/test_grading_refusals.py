@@ -13,7 +13,7 @@ from curiosft_cli.tasks.matching import match_math
 # fmt: off
 REFUSED = {
     r"1": [r"\frac{1}{2}"],
-    r"\frac{1}{2}": [r"\sin(30^\circ)"],
+    r"\frac{1}{2}": [r"\sin(30)", r"\sin 60^\circ"],
     r"31/2": [r"3 1/2"],
     r"\frac{31}{2}": [r"3½"],
     r"5": [
@@ -182,7 +182,7 @@ REFUSED = {
     r"E_1-E_2": [r"0"],
     r"d x": [r"x d^2"],
     r"\frac{e^{2 i t}}{(2+2 i)}": [r"\frac{(1+i)e^{2it}}{4}"],
-    r"1+\sqrt{3} i": [r"2(\cos 60^\circ + i \sin 60^\circ)"],
+    r"1+\sqrt{3} i": [r"2(\cos 30^\circ + i \sin 30^\circ)"],
     r"1+2i": [r"1+2j"],
     r"a_i": [r"a_j"],
     r"\frac{d v}{d t}": [r"v'"],

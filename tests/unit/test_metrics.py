@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tasks import metrics
 from curiosft_cli.tasks.matching import match_math
+from curiosft_cli.tasks.results import suite_averages
 
 MEANS = [1, 0.5, 0.25, 0, 0.125, 1, 0, 0.75]
 
@@ -143,11 +144,19 @@ def test_unique_answers() -> None:
 
 
 def test_suite_averages_are_plain_means() -> None:
-    """The two AIME sets count separately, whatever their size."""
-    scores = {"aime24": 0.2, "aime25": 0.2, "amc": 0.5, "math500": 0.8, "minerva": 0.4, "olympiadbench": 0.5}
-    averages = metrics.suite_averages(scores | {"gpqa_diamond": 0.3, "arc_challenge": 0.9})
-    assert averages["id"] == pytest.approx(2.6 / 6)
-    assert averages["ood"] is None
-    assert metrics.suite_averages({"gpqa_diamond": 0.3, "arc_challenge": 0.9, "mmlu_pro": 0.6})["ood"] == pytest.approx(
-        0.6
-    )
+    """(20 + 30 + 70) / 3 = 40, and the errors 3, 4, 12 add up to 13 in squares, a third of it for the mean."""
+    rows = [
+        {"benchmark": name, "avg": avg, "standard_error": error}
+        for name, avg, error in (("gpqa_diamond", 20, 3), ("arc_challenge", 30, 4), ("mmlu_pro", 70, 12))
+    ]
+    assert suite_averages(rows) == {"OOD average": {"avg": 40.0, "standard_error": pytest.approx(13 / 3)}}
+    assert list(suite_averages(rows[:2])) == ["OOD average (2 of 3)"]
+    assert suite_averages(rows[:1]) == {}
+    assert suite_averages([{**rows[0], "avg": None}, *rows[1:]])["OOD average (2 of 3)"]["avg"] == 50.0
+
+
+def test_the_self_check_passes_and_notices_a_broken_estimator(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics.self_check()
+    monkeypatch.setattr(metrics, "pass_at_k", lambda n, c, k: c / n)
+    with pytest.raises(RuntimeError, match=r"self-check of Pass@k"):
+        metrics.self_check()

@@ -32,20 +32,32 @@ class Eval(Section):
     """Samples per question; none is the benchmark's own (8; 1 for mmlu_pro)."""
     limit: int | None = Field(None, ge=1)
     """First questions of each benchmark only; recorded in the result. None is all."""
-    temperature: float = Field(0.6, ge=0)
-    """Sampling temperature (Section 5)."""
+    temperature: float = Field(0.6, ge=0, le=2)
+    """Sampling temperature (Section 5); vLLM takes no more than 2."""
     top_p: float = Field(0.95, gt=0, le=1)
     """Nucleus of the sampling (Section 5)."""
     max_completion_length: int = Field(8192, ge=1)
     """Longest completion in tokens."""
-    pass_k: tuple[int, ...] = (1, 2, 4, 8)
-    """k of the Pass@k column(s); those above `samples` are left out."""
+    max_prompt_length: int | None = Field(None, ge=1)
+    """Longest prompt in tokens; a longer one is not sent, scores 0 and is counted. None: all must fit (our choice)."""
+    pass_k: tuple[int, ...] | None = None
+    """k of the Pass@k columns, none above `samples`; none is the powers of two up to `samples`, and `samples`."""
     entropy_samples: int = Field(1, ge=0)
     """Completions per question for the teacher-forced entropy; 0 switches it off (our choice)."""
     grader: Literal["curiosft", "official"] = "curiosft"
     """Ours, or a reproduction of the authors' graders."""
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    """Who samples."""
+    engine: Literal["auto", "vllm", "transformers", "openai"] = "auto"
+    """Who samples: vLLM where it is installed, else transformers; `openai` is the endpoint at `base_url`."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible endpoint that serves the checkpoint, e.g. http://127.0.0.1:8000/v1."""
+    endpoint_model: str | None = None
+    """The model's name at that endpoint; none is the checkpoint's path."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable with that endpoint's key (our choice)."""
+    concurrency: int = Field(64, ge=1)
+    """Requests in flight at that endpoint (our choice)."""
+    request_timeout_s: float = Field(1800.0, gt=0)
+    """Longest silence of that endpoint within a request, in seconds (our choice)."""
     precision: Precision = "auto"
     """Precision of the engine."""
     kv_cache_gib: float = Field(1.0, gt=0)

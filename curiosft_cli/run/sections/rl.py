@@ -30,8 +30,8 @@ class Rl(Section):
     """Prompts per optimizer update (Table 6)."""
     max_completion_length: int = Field(8192, ge=1)
     """Longest rollout in tokens (Table 6)."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature (Table 6)."""
+    temperature: float = Field(1.0, gt=0, le=2)
+    """Sampling temperature (Table 6); vLLM takes no more than 2."""
     top_p: float = Field(0.95, gt=0, le=1)
     """Nucleus of the sampling (Table 6)."""
     learning_rate: float = Field(1e-6, gt=0)

@@ -1,0 +1,99 @@
+"""From saved samples to numbers, without a model: grade, write grades and questions, add up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines
+from curiosft_cli.tasks.generations import Generations, Sample
+from curiosft_cli.tasks.grade_stream import grade_in_order
+from curiosft_cli.tasks.grader_pool import GraderPool
+from curiosft_cli.tasks.grading import GradeItem
+from curiosft_cli.tasks.records import Grade, Grader, Problem
+from curiosft_cli.tasks.results import GRADES, QUESTIONS
+from curiosft_cli.tasks.summary import Outcome, Summary
+
+Progress = Callable[[int, int], None]
+
+
+def score_samples(
+    generations: Generations,
+    problems: Sequence[Problem],
+    samples: int,
+    folder: Path,
+    pool: GraderPool,
+    *,
+    grader: Grader,
+    prefilled: bool,
+    pass_k: Sequence[int],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Grade the first `samples` of each question; write grades.jsonl and questions.jsonl; return the numbers.
+
+    Memory holds one question and what the graders are at, however many questions there are.
+
+    Args:
+        generations: the saved samples.
+        problems: in the order of `generations`.
+        samples: of each question.
+        folder: of the two files, which appear complete.
+        pool: grades, and nothing else meanwhile.
+        grader: see `grading.grade`.
+        prefilled: the prompts ended with the opening think tag.
+        pass_k: see `Summary.numbers`.
+        progress: called with (samples graded, samples in all).
+
+    Raises:
+        CurioError: a sample is missing, or a k is above `samples`.
+    """
+    if lacking := generations.missing(samples):
+        raise CurioError(
+            f"{generations.path} lacks {len(lacking)} of {samples * len(problems)} samples, the first is sample "
+            f"{lacking[0][1]} of question {problems[lacking[0][0]].id}",
+            f"Ask for at most {generations.complete_samples()} samples (eval.samples), or draw the others first.",
+        )
+    summary = Summary()
+    partials = [folder / f".{name}{PARTIAL_SUFFIX}" for name in (GRADES, QUESTIONS)]
+    for partial in partials:
+        partial.unlink(missing_ok=True)
+    total = samples * len(problems)
+    with JsonLines(partials[0]) as grades, JsonLines(partials[1]) as questions:
+        outcomes: list[Outcome] = []
+        for done, (index, outcome) in enumerate(_graded(generations, problems, samples, pool, grader, prefilled), 1):
+            row = {"id": problems[index].id, "sample": len(outcomes), **asdict(outcome.grade)}
+            grades.append({**row, "finish_reason": outcome.finish_reason, "tokens": outcome.tokens})
+            outcomes.append(outcome)
+            if len(outcomes) == samples:
+                questions.append(summary.add(problems[index], outcomes))
+                outcomes = []
+            progress(done, total)
+    for partial, name in zip(partials, (GRADES, QUESTIONS), strict=True):
+        partial.replace(folder / name)
+    return summary.numbers(pass_k)
+
+
+def _graded(
+    generations: Generations,
+    problems: Sequence[Problem],
+    samples: int,
+    pool: GraderPool,
+    grader: Grader,
+    prefilled: bool,
+) -> Iterator[tuple[int, Outcome]]:
+    """Yield (index of the question, graded sample) in order."""
+    waiting: list[tuple[int, Sample]] = []
+
+    def items() -> Iterator[GradeItem]:
+        for index, sample in generations.read(samples):
+            waiting.append((index, sample))
+            truncated = sample.finish_reason == "length"
+            yield GradeItem(sample.text, problems[index], prefilled, truncated, grader=grader)
+
+    grade: Grade
+    for grade in grade_in_order(pool, items()):
+        index, sample = waiting.pop(0)
+        yield index, Outcome(grade, sample.text, sample.tokens, sample.finish_reason)

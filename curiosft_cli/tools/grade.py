@@ -1,0 +1,274 @@
+"""Grade saved responses without a model: `curiosft grade`.
+
+    check every row              -> a bad one is refused before anything is written
+    grade in a pool of processes -> the same rows, in order, with the fields of the grade
+    count                        -> scores with their error over questions, reasons
+
+A run with `--out` that was killed continues where it was: finished rows lie beside the target under a temporary name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, drop_torn_line, json_line, read_jsonl
+from curiosft_cli.run.log import Console
+from curiosft_cli.tasks.datafiles import Row
+from curiosft_cli.tasks.fingerprint import grader_identity
+from curiosft_cli.tasks.grade_stream import grade_in_order
+from curiosft_cli.tasks.grader_pool import GraderPool
+from curiosft_cli.tasks.grading import GradeItem
+from curiosft_cli.tasks.metrics import standard_error
+from curiosft_cli.tasks.records import Grade, Grader
+from curiosft_cli.tasks.saved_responses import graded_row, read_responses
+
+GRADERS: tuple[Grader, ...] = ("curiosft", "official")
+OTHERS: tuple[Grader, ...] = ("math-verify", "string")
+PERCENT = 100.0
+
+
+@dataclass
+class Tally:
+    """What the rows add up to; memory grows with the questions, not with the rows."""
+
+    rows: int = 0
+    without_format: int = 0
+    no_answer: int = 0
+    fallback: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    strict: dict[str, list[float]] = field(default_factory=dict)
+    answer: dict[str, list[float]] = field(default_factory=dict)
+    others: dict[str, list[float]] = field(default_factory=dict)
+    disagreements: list[Row] = field(default_factory=list)
+    disagreeing: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Row, shown: int) -> None:
+        """Count one graded row."""
+        self.rows += 1
+        self.without_format += row["format_error"] is not None
+        self.no_answer += (row["letter"] if row.get("kind") == "choice" else row["extracted"]) is None
+        self.fallback += row["fallback"]
+        self.reasons[row["reason"]] += 1
+        self.statuses[row["status"]] += 1
+        if row["answer"] is None:
+            return
+        for name in ("strict", "answer"):
+            _add(getattr(self, name), str(row["id"]), row[name])
+        for name, score in row.get("cross_check", {}).items():
+            _add(self.others, name, score)
+            if score != row["answer"]:
+                self.disagreeing[f"{name} {'accepts' if score else 'refuses'}"] += 1
+        if any(score != row["answer"] for score in row.get("cross_check", {}).values()):
+            self.disagreeing["rows"] += 1
+            if len(self.disagreements) < shown:
+                columns = ("id", "gold", "extracted", "answer", "cross_check")
+                self.disagreements.append({column: row[column] for column in columns})
+
+    def summary(self, grader: Grader, cross_checked: bool) -> dict[str, Any]:
+        """The numbers, in percent where they are shares; scores are means over questions of the means over rows."""
+        result: dict[str, Any] = {
+            "rows": self.rows,
+            "questions": len(self.answer),
+            "ungradable_rows": self.reasons["ungradable_gold"],
+            "strict": _percent(self.strict),
+            "strict_standard_error": _error(self.strict),
+            "answer": _percent(self.answer),
+            "answer_standard_error": _error(self.answer),
+            "format": PERCENT * (1 - self.without_format / self.rows),
+            "no_answer": PERCENT * self.no_answer / self.rows,
+            "fallback": PERCENT * self.fallback / self.rows,
+            "reasons": dict(sorted(self.reasons.items())),
+            "grader_status": dict(sorted(self.statuses.items())),
+            "grader": grader_identity(grader),
+        }
+        if cross_checked:
+            graded = sum(int(count) for _, count in self.answer.values())
+            ours = PERCENT * sum(total for total, _ in self.answer.values()) / max(1, graded)
+            scores = {name: PERCENT * total / count for name, (total, count) in self.others.items()}
+            result["cross_check"] = {
+                "rows": graded,
+                "scores": {grader: ours, **scores},
+                "effect": {name: score - ours for name, score in scores.items()},
+                "counts": dict(sorted(self.disagreeing.items())),
+                "disagreements": self.disagreements,
+            }
+        return result
+
+
+def grade_file(
+    path: Path,
+    out: Path | None,
+    *,
+    grader: str = "curiosft",
+    cross_check: bool = False,
+    as_json: bool = False,
+    workers: int | None = None,
+    shown: int = 40,
+) -> None:
+    """Grade the rows of a file; rows go to `out` or to stdout, the summary to stdout or (beside rows) to stderr.
+
+    Args:
+        path: JSONL, JSON or parquet of saved responses.
+        out: JSONL to write; none prints the rows, or with `as_json` only the summary.
+        grader: "curiosft" or "official".
+        cross_check: grade by plain Math-Verify and by equality of strings too, and list where they disagree.
+        as_json: print the summary as one JSON object.
+        workers: grading processes; none is one per core.
+        shown: disagreements listed.
+    """
+    if grader not in GRADERS:
+        raise CurioError(f"--grader {grader} does not exist", nearest(grader, GRADERS))
+    chosen: Grader = "official" if grader == "official" else "curiosft"
+    if out is not None:
+        _check_target(out)
+    total = sum(1 for _ in read_responses(path, chosen))
+    graders = (chosen, *OTHERS) if cross_check else (chosen,)
+    console, tally = Console(), Tally()
+    with GraderPool(workers or os.cpu_count() or 1) as pool:
+        rows = _graded(path, graders, pool, tally, console, total, shown)
+        if out is not None:
+            _write(rows, path, out, graders, tally, shown)
+        else:
+            _print(rows(0), quiet=as_json)
+    console.close()
+    summary = tally.summary(chosen, cross_check)
+    text = json.dumps(summary, ensure_ascii=False) if as_json else as_text(summary)
+    print(text, file=sys.stdout if as_json or out is not None else sys.stderr)
+
+
+def as_text(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    reasons = ", ".join(f"{name} {count}" for name, count in summary["reasons"].items())
+    status = ", ".join(f"{name} {count}" for name, count in summary["grader_status"].items())
+    lines = [
+        f"{summary['rows']} rows, {summary['questions']} questions; grader {summary['grader']['name']} "
+        f"{summary['grader']['version']}",
+        f"answer   {_with_error(summary, 'answer')}   right whatever the format",
+        f"strict   {_with_error(summary, 'strict')}   right in the required format",
+        f"format {summary['format']:.1f} %, no answer {summary['no_answer']:.1f} %, "
+        f"from a statement instead of a box {summary['fallback']:.1f} %",
+        f"reasons: {reasons}",
+        f"grading: {status}",
+    ]
+    if summary["ungradable_rows"]:
+        lines.append(f"{summary['ungradable_rows']} rows have a gold that cannot be graded; they are in no score")
+    if "cross_check" in summary:
+        lines += _cross_check_text(summary["cross_check"])
+    return "\n".join(lines)
+
+
+def _cross_check_text(check: dict[str, Any]) -> list[str]:
+    lines = [f"cross-check over {check['rows']} rows (each row counts once):"]
+    for name, score in check["scores"].items():
+        effect = check["effect"].get(name)
+        counts = ", ".join(
+            f"{verb} {check['counts'].get(f'{name} {verb}', 0)} that we do{'' if verb == 'refuses' else ' not'}"
+            for verb in ("accepts", "refuses")
+        )
+        lines.append(f"  {name:12} {score:6.2f} %" + ("" if effect is None else f"  {effect:+.2f}  ({counts})"))
+    listed, rows = len(check["disagreements"]), check["counts"].get("rows", 0)
+    lines.append(f"{rows} rows disagree" + (f", the first {listed}:" if listed < rows else ":" if rows else ""))
+    for row in check["disagreements"]:
+        verdicts = " ".join(f"{name}={score:.0f}" for name, score in row["cross_check"].items())
+        said = json.dumps(row["extracted"], ensure_ascii=False)
+        lines.append(f"  {row['id']}: gold {row['gold']!s}  answer {said}  ours={row['answer']:.0f} {verdicts}")
+    return lines
+
+
+def _graded(
+    path: Path, graders: Sequence[Grader], pool: GraderPool, tally: Tally, console: Console, total: int, shown: int
+) -> Any:
+    """A function that streams the graded rows after the first so many, counting them and showing progress."""
+
+    def rows(start: int) -> Iterator[Row]:
+        waiting: deque[Row] = deque()
+
+        def items() -> Iterator[GradeItem]:
+            for row, item in islice(read_responses(path, graders[0]), start, None):
+                waiting.append(row)
+                yield item
+                for other in graders[1:]:
+                    yield GradeItem(item.completion, item.problem, item.prefilled, item.truncated, grader=other)
+
+        grades = grade_in_order(pool, items())
+        for done, grade in enumerate(grades, start=start + 1):
+            row = graded_row(waiting.popleft(), grade)
+            others: dict[str, Grade] = {name: next(grades) for name in graders[1:]}
+            if others:
+                row["cross_check"] = {name: other.answer for name, other in others.items()}
+            tally.add(row, shown)
+            console.progress(done, total, "rows graded")
+            yield row
+
+    return rows
+
+
+def _check_target(out: Path) -> None:
+    if out.is_dir():
+        raise CurioError(f"--out {out} is a folder", "Name a file that ends in .jsonl.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise CurioError(f"--out {out}: its folder does not exist or cannot be written", "Name another place.")
+
+
+def _print(rows: Iterator[Row], *, quiet: bool) -> None:
+    """Print the rows as JSON lines, or only draw them; a reader that leaves, such as `head`, ends the command."""
+    try:
+        for row in rows:
+            if not quiet:
+                print(json_line(row))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def _write(rows: Any, path: Path, out: Path, graders: Sequence[Grader], tally: Tally, shown: int) -> None:
+    """Write the rows under a temporary name that belongs to this input and grader, then rename."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps([grader_identity(name) for name in graders]).encode())
+    partial = out.with_name(f".{out.name}.{digest.hexdigest()[:12]}{PARTIAL_SUFFIX}")
+    drop_torn_line(partial)
+    kept = 0
+    for row in read_jsonl(partial):
+        tally.add(row, shown)
+        kept += 1
+    with JsonLines(partial) as file:
+        for row in rows(kept):
+            file.append(row)
+    partial.replace(out)
+
+
+def _add(table: dict[str, list[float]], key: str, score: float) -> None:
+    entry = table.setdefault(key, [0.0, 0.0])
+    entry[0] += score
+    entry[1] += 1
+
+
+def _percent(table: dict[str, list[float]]) -> float | None:
+    means = [total / count for total, count in table.values()]
+    return PERCENT * sum(means) / len(means) if means else None
+
+
+def _error(table: dict[str, list[float]]) -> float | None:
+    """Standard error in percent; none with fewer than two questions."""
+    means = [total / count for total, count in table.values()]
+    return PERCENT * standard_error(means) if len(means) > 1 else None
+
+
+def _with_error(summary: dict[str, Any], name: str) -> str:
+    score, error = summary[name], summary[f"{name}_standard_error"]
+    if score is None:
+        return "-"
+    return f"{score:5.1f} %" + ("" if error is None else f" ± {error:.1f}")

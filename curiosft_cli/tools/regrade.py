@@ -1,0 +1,70 @@
+"""Grade saved generations again, without a model: `curiosft eval CONFIG --from-generations FILE`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from curiosft_cli.run.config import Resolved
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.log import Console
+from curiosft_cli.run.rundir import RunDir, StageDir, begin
+from curiosft_cli.tasks.evaluation import Asked, ask, checked_source, summarise_benchmark, write_run_summary
+from curiosft_cli.tasks.generations import Generations
+from curiosft_cli.tasks.metrics import self_check
+
+
+def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
+    """Write the results of these samples into the run's `eval.name` folder.
+
+    Args:
+        resolved: names checkpoints, benchmarks and grader; `eval.samples` none takes what every question has.
+        source: a samples.jsonl (for one checkpoint and one benchmark), or the folder of an evaluation.
+
+    Raises:
+        CurioError: samples are missing, or the folder belongs to other settings.
+    """
+    config = resolved.config
+    self_check()
+    checked_source(source, config.eval.checkpoints, config.eval.benchmarks)
+    places = StageDir(source)
+    work: list[tuple[str, Asked, Generations, Path]] = []
+    for reference in config.eval.checkpoints:
+        for asked in ask(config):
+            file = source if source.is_file() else places.benchmark(reference, asked.name) / "samples.jsonl"
+            if not file.exists():
+                raise CurioError(f"{file} does not exist", "Name the checkpoints and benchmarks that were sampled.")
+            generations = Generations(file, asked.problems)
+            count = config.eval.samples or generations.complete_samples()
+            if not count:
+                lacking = asked.problems[generations.missing(1)[0][0]].id
+                raise CurioError(f"{file} has no sample of question {lacking}", "Set eval.limit, or sample it first.")
+            work.append((reference, Asked.of(config, asked.name, count), generations, file.parent))
+    run = RunDir(Path(config.run.root) / config.run.name)
+    stage, _ = begin(run, "eval", config, fresh=fresh, folder=config.eval.name)
+    run.keep_source(resolved.source)
+    console = Console(stage.log_file)
+    for reference, asked, generations, origin in work:
+        folder = stage.benchmark(reference, asked.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        summarise_benchmark(
+            config,
+            folder,
+            asked,
+            generations,
+            reference=reference,
+            model=_model(origin, reference),
+            entropy=None,
+            hardware={},
+            console=console,
+        )
+    console.close()
+    write_run_summary(config, stage)
+    stage.set_status("complete")
+
+
+def _model(origin: Path, reference: str) -> dict[str, Any]:
+    """Which model drew the samples, as far as their folder says."""
+    file = origin / "model.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"path": reference}

@@ -1,0 +1,100 @@
+"""The results of an evaluation for the terminal: a table like the paper's, and one line a benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.run.rundir import RunDir, StageDir
+from curiosft_cli.tasks.results import SUMMARY, in_table_order
+from curiosft_cli.tasks.tables import as_text
+
+if TYPE_CHECKING:
+    from curiosft_cli.run.sections import Config
+
+Row = Mapping[str, Any]
+
+
+def print_results(config: Config, *, as_json: bool) -> None:
+    """Print an evaluation's results to stdout: its summary.json on one line, or `results_report`."""
+    stage = RunDir(Path(config.run.root) / config.run.name).stage(config.eval.name)
+    if as_json:
+        print(json.dumps(json.loads((stage.path / SUMMARY).read_text(encoding="utf-8")), ensure_ascii=False))
+        return
+    print(results_report(stage))
+
+
+def results_report(stage: StageDir) -> str:
+    """Both tables of an evaluation's summary.json, and what to know when reading them."""
+    summary = json.loads((stage.path / SUMMARY).read_text(encoding="utf-8"))
+    rows = summary["results"]
+    grader = rows[0]["grader"]
+    notes = [f"Percent, ± one standard error over questions; grader {grader['name']} {grader['version']}."]
+    for row in rows:
+        where = f"{row['checkpoint']} on {row['benchmark']}"
+        if row["ungradable_questions"]:
+            notes.append(
+                f"{where}: {row['ungradable_questions']} questions have a gold that cannot be graded; left out."
+            )
+        if row["prompt_too_long"]:
+            notes.append(f"{where}: {row['prompt_too_long']} samples were not drawn (prompt too long) and score 0.")
+        troubled = {name: count for name, count in row["grader_status"].items() if name != "ok"}
+        if troubled:
+            notes.append(f"{where}: grading did not finish, scored 0: {_counts(troubled)}.")
+    return "\n\n".join([paper_table(rows, summary["averages"]), detail_table(rows), "\n".join(notes)])
+
+
+def paper_table(rows: Sequence[Row], averages: Mapping[str, Mapping[str, Row]]) -> str:
+    """One line a checkpoint: Avg@k of each benchmark, the averages of the suites, entropy. Percent and nats."""
+    names = in_table_order(list(dict.fromkeys(row["benchmark"] for row in rows)))
+    titles = list(dict.fromkeys(title for found in averages.values() for title in found))
+    lines = [["checkpoint", *names, *titles, "entropy (nats)"]]
+    for reference in dict.fromkeys(row["checkpoint"] for row in rows):
+        mine = {row["benchmark"]: row for row in rows if row["checkpoint"] == reference}
+        entropies = [mine[name]["entropy_nats"] for name in names if mine[name]["entropy_nats"] is not None]
+        cells = [_score(mine[name]) for name in names] + [
+            _score(averages[reference].get(title, {})) for title in titles
+        ]
+        lines.append([reference, *cells, f"{sum(entropies) / len(entropies):.3f}" if entropies else "-"])
+    return as_text(lines)
+
+
+def detail_table(rows: Sequence[Row]) -> str:
+    """One line a checkpoint and benchmark."""
+    ks = sorted({int(k) for row in rows for k in row["pass"]})
+    header = ["checkpoint", "benchmark", "Avg@k", "± SE", *(f"Pass@{k}" for k in ks), "Maj@k", "strict", "format"]
+    header += ["truncated", "no answer", "tokens", "diversity", "unique", "entropy (nats)", "reasons"]
+    lines = [header]
+    for row in rows:
+        percents = [row["avg"], row["standard_error"], *(row["pass"].get(str(k)) for k in ks)]
+        percents += [row["maj"], row["strict"], row["format"], row["truncated"], row["no_answer"]]
+        lines.append(
+            [
+                row["checkpoint"],
+                f"{row['benchmark']} ({row['questions']} x {row['samples']})",
+                *(_number(value, 1) for value in percents),
+                f"{row['tokens_mean']:.0f}",
+                _number(row["ngram_diversity_4"], 2),
+                _number(row["unique_answers"], 1),
+                _number(row["entropy_nats"], 3),
+                _counts(row["reasons"]),
+            ]
+        )
+    return as_text(lines, left=2)
+
+
+def _score(row: Row) -> str:
+    if row.get("avg") is None:
+        return "-"
+    error = row["standard_error"]
+    return f"{row['avg']:.1f}" + ("" if error is None else f" ± {error:.1f}")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -1,0 +1,195 @@
+"""Paired bootstrap, Holm's correction, verdicts in words, and the command around them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.tasks.bootstrap import holm, paired_bootstrap, verdict
+from curiosft_cli.tasks.metrics import standard_error
+from curiosft_cli.tasks.results import read_results, suite_rows
+from curiosft_cli.tasks.tables import as_csv, as_latex, as_markdown
+from curiosft_cli.tools.compare import compare
+
+
+def test_holm_by_hand() -> None:
+    """Sorted .01 .02 .03 .5 times 4 3 2 1 is .04 .06 .06 .5; the third must not fall below the second."""
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([0.04]) == [0.04]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_corrects_upwards_and_keeps_the_order(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    assert all(after >= before for before, after in zip(p_values, corrected, strict=True))
+    assert all(
+        after <= min(1.0, before * len(p_values)) + 1e-12 for before, after in zip(p_values, corrected, strict=True)
+    )
+    order = np.argsort(p_values, kind="stable")
+    assert list(np.array(corrected)[order]) == sorted(corrected)
+
+
+def test_the_interval_is_that_of_the_clustered_standard_error() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.random(400), rng.random(400)
+    found = paired_bootstrap({"math500": (a, b)}, seed=0)
+    error = standard_error(b - a)
+    assert found.mean == pytest.approx(float((b - a).mean()))
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+    assert found.low < found.mean < found.high
+
+
+def test_swapping_the_models_turns_the_sign() -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.random(50), rng.random(50)
+    one, two = paired_bootstrap({"x": (a, b)}, 0), paired_bootstrap({"x": (b, a)}, 0)
+    assert one.mean == pytest.approx(-two.mean)
+    assert one.p == pytest.approx(two.p, abs=0.02)
+
+
+def test_a_suite_counts_its_benchmarks_alike() -> None:
+    """Differences 1 on 20 questions and 0 on 200: the plain mean of the two is 0.5, not 20/220."""
+    pairs = {"small": (np.zeros(20), np.ones(20)), "large": (np.zeros(200), np.zeros(200))}
+    found = paired_bootstrap(pairs, 0)
+    assert (found.mean, found.low, found.high, found.questions) == (0.5, 0.5, 0.5, 20)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ([0.0] * 40, [0.0] * 20 + [1.0] * 20, "better"),
+        ([0.5] * 40, [0.0] * 20 + [0.5] * 20, "worse"),
+        ([0.0, 1.0] * 20, [1.0, 0.0] * 20, "no evidence"),
+        ([0.0, 1.0] * 20, [0.0, 1.0] * 20, "identical"),
+        ([0.0] * 9, [1.0] * 9, "too few questions"),
+        ([0.0] * 39 + [1.0], [0.0] * 38 + [1.0] * 2, "no evidence"),
+    ],
+)
+def test_verdicts(a: list[float], b: list[float], said: str) -> None:
+    found = paired_bootstrap({"x": (a, b)}, seed=0)
+    assert verdict(found, found.p) == said
+
+
+def test_equal_models_are_rarely_called_different() -> None:
+    """200 pairs of models that are equal by construction, 60 questions x 8 samples: about 5 % of p below 0.05."""
+    rng = np.random.default_rng(3)
+    false = 0
+    for trial in range(200):
+        chance = rng.beta(0.5, 0.5, 60)
+        a, b = rng.binomial(8, chance) / 8, rng.binomial(8, chance) / 8
+        false += paired_bootstrap({"x": (a, b)}, trial, draws=1000).p < 0.05
+    assert false <= 22
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
+@settings(max_examples=30, deadline=None)
+def test_p_is_a_probability_and_never_zero(pairs: list[tuple[float, float]]) -> None:
+    found = paired_bootstrap({"x": ([a for a, _ in pairs], [b for _, b in pairs])}, 0, draws=200)
+    assert 0 < found.p <= 1
+    assert found.low - 1e-9 <= found.mean <= found.high + 1e-9
+
+
+def test_unpaired_means_are_refused() -> None:
+    with pytest.raises(CurioError, match="shapes"):
+        paired_bootstrap({"x": ([0.0, 1.0], [1.0])}, 0)
+    with pytest.raises(CurioError, match="nothing to compare"):
+        paired_bootstrap({}, 0)
+
+
+def test_tables_escape_what_their_format_would_read() -> None:
+    rows = [["a_b", "100 %"], ["x|y", "1,5"]]
+    assert as_markdown(rows).splitlines() == ["| a_b | 100 % |", "| --- | ---: |", r"| x\|y | 1,5 |"]
+    assert r"a\_b & 100 \% \\" in as_latex(rows)
+    assert as_csv(rows).splitlines() == ["a_b,100 %", 'x|y,"1,5"']
+
+
+def test_suites_are_called_incomplete_when_they_are() -> None:
+    assert suite_rows(["aime24", "math500", "arithmetic"]) == {"ID average (2 of 6)": ["aime24", "math500"]}
+    ood = ["gpqa_diamond", "arc_challenge", "mmlu_pro"]
+    assert suite_rows(ood) == {"OOD average": ood}
+
+
+def save(folder: Path, benchmark: str, scores: dict[str, float | None], checkpoint: str = "m", **more: Any) -> None:
+    place = folder / benchmark
+    place.mkdir(parents=True)
+    summary = {"benchmark": benchmark, "checkpoint": checkpoint, "settings": {"temperature": 0.6}, **more}
+    (place / "summary.json").write_text(json.dumps(summary))
+    rows = [{"id": id_, "gold": id_.upper(), "answer": score, "strict": score} for id_, score in scores.items()]
+    (place / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def scores(right: int, of: int) -> dict[str, float | None]:
+    return {f"q{n}": float(n < right) for n in range(of)}
+
+
+def test_the_command_compares_every_model_with_the_first(tmp_path: Path) -> None:
+    for model, right in (("sft", 10), ("curio", 30), ("gem", 12)):
+        save(tmp_path / "eval" / model, "math500", scores(right, 40), model)
+        save(tmp_path / "eval" / model, "aime24", scores(right // 2, 30), model)
+    folders = [str(tmp_path / "eval" / model) for model in ("sft", "curio", "gem")]
+    command = [sys.executable, "-m", "curiosft_cli.cli", "compare", *folders]
+    done = subprocess.run([*command, "--format", "csv"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [(row["model"], row["benchmark"]) for row in rows] == [
+        (model, place) for model in ("curio", "gem") for place in ("aime24", "math500", "ID average (2 of 6)")
+    ]
+    assert [row["verdict"] for row in rows] == ["better"] * 3 + ["no evidence"] * 3
+    assert rows[1]["difference"] == "+50.0"
+    whole = compare([tmp_path / "eval"])
+    assert "gem: worse on aime24" in whole and "sft: worse on aime24" in whole  # by name: curio is the first
+    assert r"\begin{tabular}" in compare([Path(folder) for folder in folders], style="latex")
+
+
+def test_one_model_twice_gets_distinct_names_and_is_identical(tmp_path: Path) -> None:
+    for run in ("one", "two"):
+        save(tmp_path / run / "eval" / "sft", "math500", scores(5, 20), "sft")
+    report = json.loads(compare([tmp_path / "one", tmp_path / "two"], style="json"))
+    assert report["rows"][0]["model"] == "two/eval/sft"
+    assert report["rows"][0]["verdict"] == "identical"
+    assert report["rows"][0]["p"] == 1.0
+
+
+def test_only_shared_gradable_questions_are_paired_and_differences_are_told(tmp_path: Path) -> None:
+    grader = {"name": "curiosft", "version": "1", "code": "x"}
+    save(tmp_path / "a", "math500", scores(10, 20), "a", grader=grader)
+    theirs = {**scores(10, 30), "q0": None}
+    save(tmp_path / "b", "math500", theirs, "b", grader={**grader, "code": "y"}, settings={"temperature": 1.0})
+    report = json.loads(compare([tmp_path / "a", tmp_path / "b"], style="json"))
+    assert report["rows"][0]["questions"] == 19
+    assert "20 and 30 questions, 20 shared" in report["notes"][0]
+    assert "differ in temperature: 0.6 and 1.0" in report["notes"][1]
+    assert "differ in grader: curiosft 1 (x) and curiosft 1 (y)" in report["notes"][2]
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "m", "math500", scores(1, 4))
+    save(tmp_path / "b" / "m", "aime24", scores(1, 4))
+    save(tmp_path / "c" / "m", "math500", scores(1, 4))
+    file = tmp_path / "c" / "m" / "math500" / "questions.jsonl"
+    file.write_text(file.read_text().replace('"Q0"', '"7"'))
+    with pytest.raises(CurioError, match="found one model"):
+        compare([tmp_path / "a"])
+    with pytest.raises(CurioError, match="share no question"):
+        compare([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(CurioError, match="the gold is 'Q0' in"):
+        compare([tmp_path / "a", tmp_path / "c"])
+    with pytest.raises(CurioError, match="did you mean 'latex'"):
+        compare([tmp_path / "a", tmp_path / "c"], style="latx")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CurioError, match="no finished benchmark"):
+        read_results([tmp_path / "empty"])
+    with pytest.raises(CurioError, match="not a folder"):
+        read_results([tmp_path / "nowhere"])

@@ -1,0 +1,233 @@
+"""From saved samples to numbers: the index, the summary, the files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.rundir import RunDir, begin
+from curiosft_cli.tasks.evaluation import Asked, claim, is_summarised
+from curiosft_cli.tasks.fingerprint import data_commit, model_identity
+from curiosft_cli.tasks.generations import Generations, sample_row
+from curiosft_cli.tasks.grader_pool import GraderPool
+from curiosft_cli.tasks.records import Grade, Problem
+from curiosft_cli.tasks.scoring import score_samples
+from curiosft_cli.tasks.summary import Outcome, Summary, summarise
+from curiosft_cli.tools.results_report import detail_table, paper_table
+
+PROBLEMS = [Problem("p", "?", "4"), Problem("q", "?", "5"), Problem("r", "?", "")]
+
+
+def outcome(right: float | None, said: str | None, *, reason: Any = "wrong", finish: str = "stop") -> Outcome:
+    grade = Grade(right, right, said, None, "ok", "correct" if right else reason, None if right else "F2")
+    return Outcome(grade, f"text {said}", 10 if right else 30, finish)
+
+
+def test_summary_by_hand() -> None:
+    """p: 4, 9, 9 -> one right of three, 9 wins; q: 5, 10/2, none -> two right and they win; r has no gold."""
+    questions = [
+        [outcome(1.0, "4"), outcome(0.0, "9"), outcome(0.0, "9.0", finish="length", reason="truncated")],
+        [outcome(1.0, "5"), outcome(1.0, "10/2"), outcome(0.0, None, reason="no_answer")],
+        [outcome(None, "1", reason="ungradable_gold"), outcome(None, "1"), outcome(None, "2")],
+    ]
+    found = summarise(PROBLEMS, questions, (1, 3))
+    assert (found["questions"], found["samples"], found["ungradable_questions"]) == (3, 3, 1)
+    assert found["avg"] == pytest.approx(100 * (1 / 3 + 2 / 3) / 2)
+    assert found["pass"] == {"1": pytest.approx(50), "3": pytest.approx(100)}
+    assert found["maj"] == pytest.approx(50)
+    assert found["standard_error"] == pytest.approx(100 / 6)
+    assert found["avg_untruncated"] == pytest.approx(100 * 3 / 5)
+    assert found["truncated"] == pytest.approx(100 / 9)
+    assert found["no_answer"] == pytest.approx(100 / 9)
+    assert found["format"] == pytest.approx(100 * 3 / 9)
+    assert found["unique_answers"] == pytest.approx((2 + 1 + 2) / 3)
+    assert (found["tokens_mean"], found["tokens_median"]) == (pytest.approx((3 * 10 + 6 * 30) / 9), 30)
+    assert found["reasons"] == {"correct": 3, "no_answer": 1, "truncated": 1, "ungradable_gold": 1, "wrong": 3}
+    # Only "9.0" and "10/2" make a text of four tokens: p and q have one such text of three each, r has none.
+    assert found["ngram_diversity_4"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+
+
+def test_unequal_numbers_of_samples_are_refused() -> None:
+    summary = Summary()
+    summary.add(PROBLEMS[0], [outcome(1.0, "4")])
+    with pytest.raises(CurioError, match="question q has 2 samples, the one before 1"):
+        summary.add(PROBLEMS[1], [outcome(1.0, "5")] * 2)
+
+
+def test_nothing_gradable_is_null_not_zero() -> None:
+    found = summarise(PROBLEMS[2:], [[outcome(None, "1")]], (1,))
+    assert found["avg"] is None and found["standard_error"] is None and found["pass"] == {"1": None}
+
+
+def save(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def right_and_wrong(id_: str, answers: list[str]) -> list[dict[str, Any]]:
+    return [sample_row(id_, j, f"a</think>\\boxed{{{said}}}", 7, "stop", (1, 2)) for j, said in enumerate(answers)]
+
+
+def test_the_index_finds_samples_in_any_order_and_passes_over_the_rest(tmp_path: Path) -> None:
+    rows = [*right_and_wrong("q", ["5", "6"])[::-1], *right_and_wrong("other", ["1"]), *right_and_wrong("p", ["4"])]
+    again = {**right_and_wrong("p", ["twice"])[0]}
+    file = save(tmp_path / "samples.jsonl", [*rows, again])
+    with file.open("a") as torn:
+        torn.write('{"id": "p", "sample": 1, "text": "torn')
+    found = Generations(file, PROBLEMS[:2])
+    assert found.missing(2) == [(0, 1)]
+    assert found.complete_samples() == 1
+    texts = [(index, sample.text[-3:]) for index, sample in found.read(1)]
+    assert texts == [(0, "{4}"), (1, "{5}")]
+
+
+def test_rows_of_others_need_only_id_and_text(tmp_path: Path) -> None:
+    rows = [{"id": "p", "response": "\\boxed{4}"}, {"id": "p", "completion": "\\boxed{3}"}, {"id": "q", "text": "5"}]
+    found = Generations(save(tmp_path / "x.jsonl", rows), PROBLEMS[:1])
+    assert [(sample.text, sample.finish_reason, sample.tokens) for _, sample in found.read(2)] == [
+        ("\\boxed{4}", "stop", 0),
+        ("\\boxed{3}", "stop", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("[1]\n", "without an id"), ("nonsense\n", "not JSON"), ('{"id": "p"}\n', "sample 0 of question p has no text")],
+)
+def test_what_is_no_sample_is_refused(tmp_path: Path, line: str, said: str) -> None:
+    file = tmp_path / "samples.jsonl"
+    file.write_text(line)
+    with pytest.raises(CurioError, match=said):
+        list(Generations(file, PROBLEMS[:1]).read(1))
+
+
+def test_scoring_writes_grades_and_questions_and_refuses_gaps(tmp_path: Path) -> None:
+    rows = [*right_and_wrong("p", ["4", "3", "4.0"]), *right_and_wrong("q", ["1", "1", "5"])]
+    problems = PROBLEMS[:2]
+    generations = Generations(save(tmp_path / "samples.jsonl", rows), problems)
+    seen: list[tuple[int, int]] = []
+
+    def score(samples: int) -> dict[str, Any]:
+        with GraderPool(1) as pool:
+            return score_samples(
+                generations,
+                problems,
+                samples,
+                tmp_path,
+                pool,
+                grader="curiosft",
+                prefilled=True,
+                pass_k=(1, samples),
+                progress=lambda done, total: seen.append((done, total)),
+            )
+
+    numbers = score(3)
+    assert numbers["avg"] == pytest.approx(100 * (2 / 3 + 1 / 3) / 2) and numbers["maj"] == pytest.approx(50)
+    assert seen[-1] == (6, 6)
+    questions = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["gold"], row["unique"], row["majority"]) for row in questions] == [
+        ("p", "4", 2, 1.0),
+        ("q", "5", 2, 0.0),
+    ]
+    assert len((tmp_path / "grades.jsonl").read_text().splitlines()) == 6
+    with pytest.raises(CurioError, match=r"lacks 2 of 8 samples, the first is sample 3 of question p.*at most 3"):
+        score(4)
+
+
+RECIPE = """
+[run]
+name = "x"
+root = "{root}"
+[eval]
+benchmarks = ["arithmetic"]
+limit = 4
+samples = 4
+"""
+
+
+def config(tmp_path: Path, *overrides: str) -> Any:
+    file = tmp_path / "x.toml"
+    file.write_text(RECIPE.format(root=tmp_path / "runs"))
+    return load(str(file), overrides).config
+
+
+def test_pass_k_defaults_to_the_curve_and_refuses_more_than_there_are_samples(tmp_path: Path) -> None:
+    assert Asked.of(config(tmp_path), "arithmetic").pass_k == (1, 2, 4)
+    assert Asked.of(config(tmp_path, "eval.samples=6"), "arithmetic").pass_k == (1, 2, 4, 6)
+    with pytest.raises(CurioError, match=r"eval.pass_k holds 8, but arithmetic has 4 samples.*at least 32"):
+        Asked.of(config(tmp_path, "eval.pass_k=[1,8,32]"), "arithmetic")
+
+
+def test_an_evaluation_opens_again_for_more_samples_but_not_for_other_ones(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "runs" / "x")
+    stage, complete = begin(run, "eval", config(tmp_path))
+    save(stage.path / "sft" / "arithmetic" / "samples.jsonl", [{"id": "p"}])
+    stage.set_status("complete")
+    assert not complete and begin(run, "eval", config(tmp_path))[1]
+    for change in ("eval.samples=8", "eval.grader=official", "eval.pass_k=[1]", "eval.limit=9"):
+        assert not begin(run, "eval", config(tmp_path, change))[1]
+        stage.set_status("complete")
+    with pytest.raises(CurioError, match=r"eval.temperature: 0.6 -> 1.0"):
+        begin(run, "eval", config(tmp_path, "eval.temperature=1.0"))
+    assert begin(run, "eval", config(tmp_path, "eval.limit=9", "eval.grader_workers=1"))[1]
+
+
+def test_a_summary_is_made_again_when_it_is_not_the_one_asked_for(tmp_path: Path) -> None:
+    wanted = config(tmp_path)
+    asked = Asked.of(wanted, "arithmetic")
+    assert not is_summarised(tmp_path, asked, wanted)
+    summary = {"samples": 4, "questions": 4, "settings": wanted.eval.model_dump(mode="json")}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert is_summarised(tmp_path, asked, wanted)
+    for change in ("eval.grader=official", "eval.pass_k=[1]", "eval.samples=8", "eval.entropy_samples=0"):
+        other = config(tmp_path, change)
+        assert not is_summarised(tmp_path, Asked.of(other, "arithmetic"), other)
+
+
+def test_samples_belong_to_one_model(tmp_path: Path) -> None:
+    claim(tmp_path, {"path": "a", "sha256": "1"})
+    claim(tmp_path, {"path": "b", "sha256": "2"})  # nothing was sampled yet
+    (tmp_path / "samples.jsonl").touch()
+    claim(tmp_path, {"path": "moved", "sha256": "2"})
+    with pytest.raises(CurioError, match=r"drawn from path moved, sha256 2, this is path a, sha256 1"):
+        claim(tmp_path, {"path": "a", "sha256": "1"})
+
+
+def test_tables_show_scores_errors_averages_and_gaps() -> None:
+    numbers = summarise(PROBLEMS[:2], [[outcome(1.0, "4")], [outcome(0.0, "1")]], (1,))
+    rows = [{"checkpoint": "sft", "benchmark": "math500", "entropy_nats": None, **numbers}]
+    table = paper_table(rows, {"sft": {"ID average (1 of 6)": {"avg": 50.0, "standard_error": None}}})
+    assert "50.0 ± 50.0" in table and table.splitlines()[1].split()[-2:] == ["50.0", "-"]
+    detail = detail_table(rows)
+    assert "math500 (2 x 1)" in detail and "correct 1, wrong 1" in detail and "Pass@1" in detail
+
+
+def test_the_commit_of_a_data_set_is_the_pinned_one_or_the_cached_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert data_commit("a/b", "c" * 40) == "c" * 40
+    assert data_commit("a/b", None) is None
+    reference = tmp_path / "datasets--a--b" / "refs" / "main"
+    reference.parent.mkdir(parents=True)
+    reference.write_text("d" * 40)
+    assert data_commit("a/b", None) == "d" * 40
+
+
+def test_a_model_folder_is_known_by_its_content(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(b"1")
+    one, two = (model_identity(str(tmp_path / name)) for name in ("one", "two"))
+    assert one["sha256"] == two["sha256"] and one["path"] != two["path"]
+    (tmp_path / "two" / "model.safetensors").write_bytes(b"2")
+    assert model_identity(str(tmp_path / "two"))["sha256"] != one["sha256"]
