@@ -72,7 +72,7 @@ def as_text(report: DataReport, show: int) -> str:
         lines.append("no problem found" if report.rows else "no rows")
     lines.append(
         f"{report.seconds:.0f} s, peak memory {report.peak_mib[0]:,.0f} MiB "
-        f"and {report.peak_mib[1]:,.0f} MiB in the largest helper process"
+        f"and {report.peak_mib[1]:,.0f} MiB in the largest grader process"
     )
     return "\n".join(lines)
 
