@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import write_json
+from curiosft_cli.run.files import read_jsonl, write_json
 from curiosft_cli.run.log import Console, environment
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.tasks.benchmarks import BENCHMARKS, load_benchmark
+from curiosft_cli.tasks.clean_subset import clean_numbers, contaminated_ids
 from curiosft_cli.tasks.fingerprint import data_commit, grader_identity, questions_digest
 from curiosft_cli.tasks.generations import Generations
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.results import SUMMARY, suite_averages
+from curiosft_cli.tasks.results import QUESTIONS, SUMMARY, suite_averages
 from curiosft_cli.tasks.scoring import score_samples
 
 # A benchmark whose summary was made with other values of these is summarised again from its samples.
-SUMMARISED_WITH = ("limit", "pass_k", "entropy_samples", "grader")
+SUMMARISED_WITH = ("limit", "pass_k", "entropy_samples", "grader", "contamination")
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,19 @@ class Asked:
     problems: list[Problem]
     samples: int
     pass_k: tuple[int, ...]
+    contaminated: frozenset[str] | None = None
 
     @classmethod
     def of(cls, config: Config, name: str, samples: int | None = None) -> Asked:
         """Load a benchmark's questions and settle the number of samples.
 
         Raises:
-            CurioError: it cannot be loaded, or Pass@k is asked for with more than there are samples.
+            CurioError: it cannot be loaded, Pass@k is asked for with more than there are samples, or the report of
+            `eval.contamination` is not about these questions.
         """
         problems = load_benchmark(name, data=config.eval.data.get(name), limit=config.eval.limit)
         count = samples or config.eval.samples or BENCHMARKS[name].samples
-        return cls(name, problems, count, _pass_k(config, name, count))
+        return cls(name, problems, count, _pass_k(config, name, count), _contaminated(config, name, problems))
 
 
 def ask(config: Config) -> list[Asked]:
@@ -99,6 +102,9 @@ def summarise_benchmark(
         "model": dict(model),
         "benchmark": asked.name,
         **numbers,
+        "clean": None
+        if asked.contaminated is None
+        else clean_numbers(read_jsonl(folder / QUESTIONS), asked.contaminated),
         "entropy_nats": entropy["token_mean"] if entropy else None,
         "entropy_seq_mean_nats": entropy["seq_mean"] if entropy else None,
         "grader": grader_identity(config.eval.grader),
@@ -154,6 +160,13 @@ def _pass_k(config: Config, name: str, samples: int) -> tuple[int, ...]:
             f"Set eval.samples to at least {max(too_large)}, or leave such k out.",
         )
     return tuple(config.eval.pass_k)
+
+
+def _contaminated(config: Config, name: str, problems: Sequence[Problem]) -> frozenset[str] | None:
+    if config.eval.contamination is None:
+        return None
+    known = None if config.eval.limit else [problem.id for problem in problems]
+    return frozenset(contaminated_ids(Path(config.eval.contamination), name, known))
 
 
 def _content(model: Mapping[str, Any]) -> dict[str, Any]:

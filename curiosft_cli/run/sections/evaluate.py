@@ -28,6 +28,9 @@ class Eval(Section):
     """Benchmarks by name (`arithmetic` is the built-in generator's test set)."""
     data: dict[str, str] = Field(default_factory=dict)
     """Local file per benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`."""
+    contamination: str | None = None
+    """Report of `curiosft data check --json` on the training data: the summaries also hold the scores of the
+    questions that the data does not have. None reports all questions only (our choice)."""
     samples: int | None = Field(None, ge=1)
     """Samples per question; none is the benchmark's own (8; 1 for mmlu_pro)."""
     limit: int | None = Field(None, ge=1)
