@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.log import Console
 from curiosft_cli.run.sections import Config, Eval
 from curiosft_cli.tasks.clean_subset import clean_numbers, contaminated_ids
-from curiosft_cli.tasks.evaluation import Asked
+from curiosft_cli.tasks.evaluation import Asked, summarise_benchmark
+from curiosft_cli.tasks.generations import Generations, sample_row
 
 ROWS = [
     {"id": "a", "answer": 1.0, "strict": 0.5},
@@ -66,3 +68,25 @@ def test_the_evaluation_reads_it_before_it_samples(tmp_path: Path) -> None:
     with pytest.raises(CurioError, match="lists question z"):
         asked(contamination=str(report(tmp_path, ("amc", "z"))))
     assert asked(contamination=str(report(tmp_path, ("amc", "z"))), limit=1).contaminated == {"z"}
+
+
+def test_the_summary_holds_both_scores(tmp_path: Path) -> None:
+    data, samples = tmp_path / "amc.jsonl", tmp_path / "samples.jsonl"
+    data.write_text("".join(json.dumps({"id": n, "question": f"What is {n}?", "answer": "1"}) + "\n" for n in "abc"))
+    said = {"a": "1", "b": "1", "c": "2"}
+    samples.write_text(
+        "".join(json.dumps(sample_row(n, 0, f"Hm.</think>\\boxed{{{x}}}", 5, "stop")) + "\n" for n, x in said.items())
+    )
+    for file, expected in ((None, None), (str(report(tmp_path, ("amc", "a"))), (2, 1, 50.0, 50.0))):
+        settings = Eval(data={"amc": str(data)}, samples=1, contamination=file, grader_workers=1)
+        config = Config(eval=settings)
+        asked = Asked.of(config, "amc")
+        summarise_benchmark(
+            config, tmp_path, asked, Generations(samples, asked.problems), reference="base", model={}, entropy=None,
+            hardware={}, console=Console(enabled=False),
+        )  # fmt: skip
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert summary["avg"] == pytest.approx(200 / 3)
+        clean = summary["clean"]
+        names = ("questions", "contaminated", "avg", "strict")
+        assert (clean and tuple(clean[name] for name in names)) == expected
