@@ -34,6 +34,7 @@ def results_report(stage: StageDir) -> str:
     notes = [f"Percent, ± one standard error over questions; grader {grader['name']} {grader['version']}."]
     for row in rows:
         where = f"{row['checkpoint']} on {row['benchmark']}"
+        notes.append(f"{where}: {_counts(row['reasons'])}.")
         if row["ungradable_questions"]:
             notes.append(
                 f"{where}: {row['ungradable_questions']} questions have a gold that cannot be graded; left out."
@@ -65,7 +66,7 @@ def detail_table(rows: Sequence[Row]) -> str:
     """One line a checkpoint and benchmark."""
     ks = sorted({int(k) for row in rows for k in row["pass"]})
     header = ["checkpoint", "benchmark", "Avg@k", "± SE", *(f"Pass@{k}" for k in ks), "Maj@k", "strict", "format"]
-    header += ["truncated", "no answer", "tokens", "diversity", "unique", "entropy (nats)", "reasons"]
+    header += ["truncated", "no answer", "tokens", "diversity", "unique", "entropy (nats)"]
     lines = [header]
     for row in rows:
         percents = [row["avg"], row["standard_error"], *(row["pass"].get(str(k)) for k in ks)]
@@ -79,7 +80,6 @@ def detail_table(rows: Sequence[Row]) -> str:
                 _number(row["ngram_diversity_4"], 2),
                 _number(row["unique_answers"], 1),
                 _number(row["entropy_nats"], 3),
-                _counts(row["reasons"]),
             ]
         )
     return as_text(lines, left=2)
