@@ -27,15 +27,16 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed_lengths: Sequence[int] | None = None,
+    packed_lengths: Sequence[int | Sequence[int]] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of each row of a pack to itself.
+    """Causal attention of each row of a pack to itself, or of several responses to the prompt they share.
 
     Args:
         query: [1, heads, T, d]; `key` and `value` alike, with the key-value heads.
         attention_mask: a mask that says everything itself, or none.
-        packed_lengths: tokens of each row, in order; required without a mask.
+        packed_lengths: tokens of each row, in order; (prompt, response, response, ...) for rows that share a prompt,
+            where each response reads the prompt and itself. Required without a mask.
 
     Returns:
         [1, T, heads, d].
@@ -48,16 +49,24 @@ def packed_attention(
 
     if attention_mask is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    if packed_lengths is None or sum(packed_lengths) != query.shape[2]:
+    lengths = [[part] if isinstance(part, int) else list(part) for part in packed_lengths or ()]
+    if sum(map(sum, lengths)) != query.shape[2]:
         raise ValueError(
             f"packed attention over {query.shape[2]} tokens was told of rows of {packed_lengths} tokens: this model "
             "does not hand its arguments on to its attention; set model.attention=sdpa"
         )
-    lengths = list(packed_lengths)
-    parts = [
-        sdpa_attention_forward(module, q, k, v, None, **options)[0]
-        for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
-    ]
+    ends = [sum(part) for part in lengths]
+    parts: list[Tensor] = []
+    for (first, *others), *states in zip(
+        lengths, *(whole.split(ends, dim=2) for whole in (query, key, value)), strict=True
+    ):
+        (q, *qs), (k, *ks), (v, *vs) = (whole.split([first, *others], dim=2) for whole in states)
+        parts.append(sdpa_attention_forward(module, q, k, v, None, **options)[0])
+        for own_q, own_k, own_v in zip(qs, ks, vs, strict=True):
+            seen, mine = first + own_q.shape[2], own_q.shape[2]
+            mask = torch.ones(mine, seen, dtype=torch.bool, device=q.device).tril(first)[None, None]
+            both_k, both_v = torch.cat([k, own_k], dim=2), torch.cat([v, own_v], dim=2)
+            parts.append(sdpa_attention_forward(module, own_q, both_k, both_v, mask, **options)[0])
     return torch.cat(parts, dim=1), None
 
 

@@ -27,7 +27,7 @@ class Pack:
         labels: [N] int64, those tokens.
         sequence: [N] int64, the row of each supervised token, counted within the pack.
         members: the packed rows, as indices into what was packed; the order of the supervised tokens.
-        lengths: tokens of each packed row.
+        lengths: tokens of each packed row; (prompt, response, response, ...) for rows that share their prompt.
         counted: false for a pack that only keeps the ranks in step and must weigh nothing.
     """
 
@@ -37,7 +37,7 @@ class Pack:
     labels: Tensor
     sequence: Tensor
     members: tuple[int, ...]
-    lengths: tuple[int, ...]
+    lengths: tuple[int | tuple[int, ...], ...]
     counted: bool = True
 
 

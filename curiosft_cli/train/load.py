@@ -135,7 +135,7 @@ def body_and_head(model: PreTrainedModel) -> tuple[Body, nn.Parameter]:
     return partial(_hidden, model.get_decoder()), head.weight
 
 
-def _hidden(decoder: Any, *, packed_lengths: Sequence[int] | None = None, **inputs: Any) -> Tensor:
+def _hidden(decoder: Any, *, packed_lengths: Sequence[int | Sequence[int]] | None = None, **inputs: Any) -> Tensor:
     if decoder.config._attn_implementation == PACKED_SDPA:
         inputs["packed_lengths"] = packed_lengths or (inputs["input_ids"].shape[1],)
     # With a cache transformers would not see that positions restart, and packed rows would read each other.
