@@ -65,8 +65,17 @@ def sft(
 
 
 @app.command()
-def rl(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False) -> None:
+def rl(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    preflight: Annotated[bool, typer.Option("--preflight", help="Only check that a reward can be right.")] = False,
+) -> None:
     """Reinforcement learning with verifiable rewards, launched through accelerate."""
+    if preflight:
+        from curiosft_cli.tools.pipeline import run_preflight
+
+        return run_preflight(_resolve(config, overrides))
     _run_stages(_resolve(config, overrides), ("rl",), fresh)
 
 

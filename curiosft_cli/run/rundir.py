@@ -28,6 +28,7 @@ HARMLESS = (
     *("sft.save_steps", "sft.keep_last", "sft.keep_every", "sft.eval_steps", "sft.guards", "sft.max_skipped_steps"),
     *("rl.save_steps", "rl.keep_last", "rl.keep_every", "rl.guards", "rl.max_skipped_steps", "rl.grader_workers"),
     *("rl.gpu_memory_utilization", "rl.kv_cache_gib", "eval.gpu_memory_utilization", "eval.kv_cache_gib"),
+    *("rl.preflight", "rl.preflight_prompts", "rl.resume_rollouts", "rl.servers", "rl.server_weights"),
     *("eval.grader_workers", "eval.concurrency", "eval.request_timeout_s", "data.validation"),
 )
 # What saved samples do not depend on: a change here opens a complete evaluation again, and only what lacks is made.
@@ -114,9 +115,10 @@ class StageDir:
         """The rows of `data.KEY` that could not be used, by reason."""
         return self.path / f"skipped-{key}.json"
 
-    def rollouts(self, step: int) -> Path:
-        """The rollouts of one RL step, while they are being written."""
-        return self.path / "rollouts" / f"step-{step:06d}.jsonl"
+    def rollouts(self, step: int, rank: int | None = None) -> Path:
+        """All rollouts of one RL step; those of one rank while they are being drawn."""
+        whole = self.path / "rollouts" / f"step-{step:06d}.jsonl.zst"
+        return whole if rank is None else whole.with_name(f"step-{step:06d}.rank-{rank:05d}.jsonl")
 
     def benchmark(self, checkpoint: str, benchmark: str) -> Path:
         """Results of one checkpoint reference on one benchmark."""

@@ -49,3 +49,14 @@ def run_stages(
         launch(STAGE_MODULES[name], stage, config, accelerate_arguments, accelerate=name in THROUGH_ACCELERATE)
         seconds[name] = time.monotonic() - started
     return seconds
+
+
+def run_preflight(resolved: Resolved) -> None:
+    """Check prompt, stop tokens, reward and sampling of the rl stage without training; the table goes to stdout.
+
+    Raises:
+        CurioError: a check failed (exit code 4).
+    """
+    config = resolved.config
+    stage, _ = begin(RunDir(Path(config.run.root) / config.run.name), "rl", config, fresh=True, folder="rl-preflight")
+    launch("curiosft_cli.stages.rl_preflight", stage, config, accelerate=False)

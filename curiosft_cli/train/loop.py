@@ -191,20 +191,21 @@ class Loop:
             self.stats.add_rows(rows)
         return rows
 
-    def update(self, learning_rate: float) -> None:
-        """Clip and step.
+    def update(self, learning_rate: float, skip_above: float | None = None) -> None:
+        """Clip and step; a gradient whose norm is above `skip_above` is dropped.
 
         Raises:
-            CurioError: exit code 4 after `max_skipped_steps` gradients in a row that were not finite.
+            CurioError: exit code 4 after `max_skipped_steps` gradients in a row that were dropped.
         """
         with self.timed("optimizer"):
             norm, stepped = clip_and_step(
-                self.accelerator, self.student, self.optimizer, learning_rate, self.settings.max_grad_norm
+                self.accelerator, self.student, self.optimizer, learning_rate, self.settings.max_grad_norm, skip_above
             )
         self.skipped = 0 if stepped else self.skipped + 1
         if self.skipped >= self.settings.max_skipped_steps:
             raise CurioError(
-                f"the gradient was not finite in {self.skipped} steps in a row",
+                f"the gradient was not finite{f', or above {skip_above:g},' if skip_above else ''} "
+                f"in {self.skipped} steps in a row",
                 "Lower the learning rate, or look at the data of these steps; the last checkpoint is intact.",
                 GUARD,
             )

@@ -54,17 +54,23 @@ def constant_lr(step: int, *, peak: float, warmup_steps: int) -> float:
 
 
 def clip_and_step(
-    accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, learning_rate: float, max_grad_norm: float
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Optimizer,
+    learning_rate: float,
+    max_grad_norm: float,
+    skip_above: float | None = None,
 ) -> tuple[float, bool]:
     """Clip the global gradient norm and step; return the norm before clipping and whether a step was taken.
 
-    A gradient that is not finite is dropped on every rank: the norm is global, so all ranks decide alike.
+    A gradient that is not finite, or whose norm is above `skip_above`, is dropped on every rank: the norm is global, so
+    all ranks decide alike.
     """
     norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm))
-    finite = math.isfinite(norm)
-    if finite:
+    taken = math.isfinite(norm) and (skip_above is None or norm <= skip_above)
+    if taken:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return norm, finite
+    return norm, taken

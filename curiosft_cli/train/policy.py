@@ -1,0 +1,195 @@
+"""What the RL objectives read beside the student's own pass, token by token, for the packs of each update.
+
+Advantages and expert marks come from the samples. Old log-probabilities cost a pass without gradient, so they are
+taken only where they differ from the current ones: before the second update of a step. The same pass gives the mass
+of the sampler's nucleus, which the correction of the engine's log-probabilities must know of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.objectives.hybrid import keep_prefix
+from curiosft_cli.train.shared_packs import can_share, shared_rank_packs
+from curiosft_cli.train.start import gather_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.run.sections import Rl
+    from curiosft_cli.train.batches import Pack
+    from curiosft_cli.train.encode import Row
+    from curiosft_cli.train.groups import Sample
+    from curiosft_cli.train.loop import Loop
+
+SUPPLIED = frozenset({"old_logp", "advantage", "expert", "entropy", "logits"})
+"""What an RL objective may need: from here, or (the last two) from the head itself."""
+
+
+@dataclass
+class Batch:
+    """The samples of one update and this rank's packs of them.
+
+    Attributes:
+        samples: of all ranks.
+        packs: this rank's.
+        extras: one mapping per pack, [N] each.
+    """
+
+    samples: list[Sample]
+    packs: list[Pack]
+    extras: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The training rows, in the order that packs count them."""
+        return [sample.row for sample in self.samples]
+
+
+def open_batches(batches: Sequence[list[Sample]], rl: Rl, loop: Loop) -> tuple[list[Batch], bool]:
+    """Pack each update's samples, and look at the policy as it is before the first one where that is needed.
+
+    Returns:
+        the batches, and whether their `extras` hold the old policy's log-probabilities.
+    """
+    cap = importance_cap(rl, loop.dtype_name)
+    scored = len(batches) > 1 or rl.temperature != 1.0 or (cap is not None and rl.top_p < 1.0)
+    opened = [Batch(samples, _packs([sample.row for sample in samples], rl, loop)) for samples in batches]
+    for batch in opened:
+        for pack in batch.packs:
+            extra = by_token(batch.samples, pack)
+            if scored:
+                _score(pack, extra, rl, loop, cap)
+            batch.extras.append(extra)
+    return opened, scored
+
+
+def by_token(samples: Sequence[Sample], pack: Pack) -> dict[str, Tensor]:
+    """Advantage, expert mark and the engine's log-probability (0 for expert tokens) of a pack's tokens, [N] each."""
+    import torch
+
+    advantage: list[float] = []
+    expert: list[bool] = []
+    engine: list[float] = []
+    for member in pack.members:
+        sample = samples[member]
+        sampled = len(sample.row.response_ids) - sample.given
+        advantage += [sample.given_advantage] * sample.given + [sample.advantage] * sampled
+        expert += [True] * sample.given + [False] * sampled
+        engine += [0.0] * sample.given + list(sample.engine_logp)
+    device = pack.labels.device
+    return {
+        "advantage": torch.tensor(advantage, dtype=torch.float32, device=device),
+        "expert": torch.tensor(expert, dtype=torch.bool, device=device),
+        "engine_logp": torch.tensor(engine, dtype=torch.float32, device=device),
+    }
+
+
+def importance_cap(rl: Rl, dtype: str) -> float | None:
+    """The cap of the correction, or none where there is no correction: `auto` corrects bfloat16 products."""
+    on = rl.importance_sampling == "on" or (rl.importance_sampling == "auto" and dtype == "bfloat16")
+    return rl.importance_cap if on else None
+
+
+def importance(
+    logp: Tensor, engine_logp: Tensor, kept_mass: Tensor | None, cap: float, log_ratio_clamp: float = 20.0
+) -> Tensor:
+    """min(pi_trainer / pi_sampler, cap) [N], detached.
+
+    The sampler drew from its nucleus, renormalised: pi_sampler = pi_engine / kept_mass. Without the mass the ratio
+    would be too large by exactly that.
+
+    Args:
+        logp: [N] nats, of the trainer. engine_logp: [N] nats, of the engine, over the whole vocabulary.
+        kept_mass: [N], or none where all of the vocabulary was sampled from.
+        cap: upper bound of the ratio.
+        log_ratio_clamp: bound of the log-ratio, nats.
+    """
+    ratio = (logp.detach() - engine_logp).clamp(-log_ratio_clamp, log_ratio_clamp).exp()
+    return (ratio if kept_mass is None else ratio * kept_mass).clamp(max=cap)
+
+
+def anchored(objective: BoundObjective, cap: float | None) -> BoundObjective:
+    """With one update a step the old log-probabilities are the current ones: no pass is spent on them.
+
+    With a `cap` the advantages of sampled tokens are corrected in the same walk (`extra["engine_logp"]`).
+    """
+
+    def fn(rows: Any) -> Any:
+        extra = {**rows.extra, "old_logp": rows.logp.detach()}
+        if cap is not None:
+            ratio = importance(rows.logp, extra["engine_logp"], None, cap)
+            extra["advantage"] = extra["advantage"] * ratio.masked_fill(extra["expert"], 1.0)
+        return objective.fn(replace(rows, extra=extra))
+
+    return replace(objective, fn=fn)
+
+
+def filter_prefixes(batch: Batch, keep_fraction: float, rl: Rl, loop: Loop) -> None:
+    """Take the advantage from the expert tokens of lowest entropy, over the whole update and all ranks."""
+    import torch
+
+    if not any(sample.given for sample in batch.samples):
+        return
+    seen = [loop.student_module.scored(pack, rl.temperature, entropy=True).entropy for pack in batch.packs]
+    own = [
+        entropy[extra["expert"]]
+        for pack, extra, entropy in zip(batch.packs, batch.extras, seen, strict=True)
+        if pack.counted and entropy is not None
+    ]
+    mine = torch.cat(own) if own else torch.zeros(0, device=loop.accelerator.device)
+    everywhere, start = gather_rows(loop.accelerator, mine)
+    kept = keep_prefix(everywhere, torch.ones_like(everywhere, dtype=torch.bool), keep_fraction)
+    parts = iter(kept[start : start + len(mine)].split([len(entropy) for entropy in own]))
+    for pack, extra in zip(batch.packs, batch.extras, strict=True):
+        if pack.counted:
+            advantage = extra["advantage"].clone()
+            advantage[extra["expert"]] *= next(parts)
+            extra["advantage"] = advantage
+
+
+def record_mismatch(loop: Loop, extra: dict[str, Tensor], logp: Tensor, far_nats: float = 0.1) -> None:
+    """Record how far engine and trainer disagree on the sampled tokens before the step's first update, nats.
+
+    Args:
+        logp: [N] of the trainer at temperature 1.
+        far_nats: tokens further apart than this are counted.
+    """
+    gap = (logp - extra["engine_logp"]).abs()[~extra["expert"]]
+    loop.stats.add("mismatch_nats", gap, extremes=True)
+    loop.stats.add("mismatch_share", gap > far_nats)
+
+
+def record_importance(loop: Loop, ratio: Tensor, cap: float) -> None:
+    """Record the correction of the sampled tokens, and the share that was capped."""
+    loop.stats.add("importance", ratio, extremes=True)
+    loop.stats.add("importance_capped", ratio >= cap)
+
+
+def _packs(rows: Sequence[Row], rl: Rl, loop: Loop) -> list[Pack]:
+    if not (rl.share_prompts and can_share(loop.model.config._attn_implementation)):
+        return loop.packs(rows, rl.max_tokens_per_batch)
+    ranks, rank = loop.accelerator.num_processes, loop.accelerator.process_index
+    return shared_rank_packs(rows, rl.max_tokens_per_batch, rank=rank, ranks=ranks, device=loop.accelerator.device)
+
+
+def _score(pack: Pack, extra: dict[str, Tensor], rl: Rl, loop: Loop, cap: float | None) -> None:
+    """Add the old policy's log-probabilities and correct the advantages of sampled tokens."""
+    top_p = rl.top_p if rl.top_p < 1.0 else None
+    old = loop.student_module.scored(pack, rl.temperature, top_p=top_p)
+    extra["old_logp"] = old.logp
+    # Engines report temperature 1; the sampling temperature's log-probabilities are not comparable with it.
+    plain = old.logp if rl.temperature == 1.0 else loop.student_module.scored(pack, 1.0).logp
+    if not pack.counted:
+        return
+    record_mismatch(loop, extra, plain)
+    own = ~extra["expert"]
+    if old.kept_mass is not None:
+        loop.stats.add("kept_mass", old.kept_mass[own], extremes=True)
+    if cap is not None:
+        ratio = importance(plain, extra["engine_logp"], old.kept_mass, cap)
+        record_importance(loop, ratio[own], cap)
+        extra["advantage"] = extra["advantage"] * ratio.masked_fill(extra["expert"], 1.0)
