@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from tests.tiny import build_tiny_model, build_tiny_tokenizer
+from tiny import build_tiny_model, build_tiny_tokenizer
 
 RESPONSE = "ok\n</think>\n\n\\boxed{{{answer}}}"
 ANSWERS = ("1", "2")

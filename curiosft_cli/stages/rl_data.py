@@ -41,7 +41,7 @@ def read_prompts(
     Raises:
         CurioError: none is left.
     """
-    style = PromptFormat.from_config(config.model)
+    style, listing = PromptFormat.from_config(config.model), stage.skipped_rows("train")
     problems = read_all(config.data, run_dir=stage.path.parent)
     left: dict[str, list[str]] = {
         "cannot be read": [str(row) for row in problems.skipped],
@@ -68,16 +68,14 @@ def read_prompts(
         prompts.append(Prompt(problem, ids, tuple(response[0]), response[1]))
     for reason, rows in left.items():
         if rows:
-            console.say(
-                f"rl: {len(rows)} questions left out, they {reason}, e.g. {rows[0]}; all in {stage.skipped_rows}"
-            )
+            console.say(f"rl: {len(rows)} questions left out, they {reason}, e.g. {rows[0]}; all in {listing}")
     if write and any(left.values()):
-        write_json(stage.skipped_rows, {reason: rows for reason, rows in left.items() if rows})
+        write_json(listing, {reason: rows for reason, rows in left.items() if rows})
     if not prompts:
         reasons = ", ".join(f"{len(rows)} {reason}" for reason, rows in left.items() if rows)
         raise CurioError(
             f"no question of {', '.join(config.data.train)} can be trained on: {reasons or 'there is none'}",
-            f"Mend the data or the settings named; the questions are listed in {stage.skipped_rows}.",
+            f"Mend the data or the settings named; the questions are listed in {listing}.",
         )
     return prompts
 

@@ -156,7 +156,7 @@ def _stop_check(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> Check
     return Check(
         "stop tokens",
         end in sampling.stop_token_ids,
-        f"{tokenizer.convert_ids_to_tokens(end)} ({end}) ends a turn, sampling stops at {list(sampling.stop_token_ids)}",
+        f"{tokenizer.convert_ids_to_tokens(end)} ({end}) ends a turn, {list(sampling.stop_token_ids)} a completion",
         "Set eos_token_id in the checkpoint's generation_config.json.",
     )
 

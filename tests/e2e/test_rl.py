@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from boxes import build_box_model, write_questions
 from safetensors.torch import load_file
 
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.tools.pipeline import run_stages
-from tests.boxes import build_box_model, write_questions
 
 pytestmark = pytest.mark.e2e
 
@@ -124,9 +124,9 @@ def test_what_cannot_be_trained_on_is_said(recipe: Path, tmp_path: Path) -> None
     ]
     data = tmp_path / "bad.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(CurioError, match="can be trained on: .*1 are longer than data"):
+    with pytest.raises(CurioError, match="can be trained on: 1 have an answer"):
         train(recipe, "bad", f'data.train=["{data}"]', "data.on_bad_row=skip")
-    listed = json.loads((recipe.parent / "runs" / "bad" / "rl" / "skipped.json").read_text())
+    listed = json.loads((recipe.parent / "runs" / "bad" / "rl" / "skipped-train.json").read_text())
     assert listed["are longer than data.max_prompt_length"] == ["long"]
 
 
