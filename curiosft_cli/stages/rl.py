@@ -16,6 +16,7 @@ out; nothing is tokenised twice.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curiosft_cli.engine.base import Sampling
@@ -66,7 +67,7 @@ def run(config: Config, stage: StageDir) -> None:
     context = check_context(path, config.model, max(len(p.ids) for p in prompts) + rl.max_completion_length)
     sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop_token_ids(loop.tokenizer, path))
     metrics = Metrics(stage.metrics_file, step, accelerator) if accelerator.is_main_process else None
-    engine = open_rollout_engine(config, path, context, loop)
+    engine = open_rollout_engine(config, stage, path, context, loop)
     console.say(f"rl: {rl.objective}, {len(prompts)} prompts, steps {step} to {rl.steps}, {loop.describe()}")
     try:
         with GraderPool(rl.grader_workers) as pool:
@@ -115,10 +116,20 @@ def run(config: Config, stage: StageDir) -> None:
         console.close()
 
 
-def open_rollout_engine(config: Config, path: str, context: int, loop: Loop) -> RolloutEngine:
-    """The engine of this rank, in the precision of the trainer's products."""
+def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int, loop: Loop) -> RolloutEngine:
+    """The engine of this rank, in the precision of the trainer's products, or the servers that stand for it."""
     from curiosft_cli.engine.open import open_engine
+    from curiosft_cli.engine.remote import RemoteEngine
     from curiosft_cli.train.load import context_overrides
+
+    if config.rl.servers:
+        return RemoteEngine(
+            config.rl.servers,
+            max_model_len=context,
+            weights=Path(config.rl.server_weights or stage.path / "server-weights"),
+            writer=loop.accelerator.is_main_process,
+            seed=config.run.seed,
+        )
 
     return open_engine(
         config.rl.engine,
@@ -171,6 +182,7 @@ def hand_over(config: Config, engine: RolloutEngine, loop: Loop, probe: Row, ste
     from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, check_handover, full_state
 
     engine.load_weights(step, full_state(loop.model))
+    loop.accelerator.wait_for_everyone()
     if step % config.rl.handover_check_every and not loop.first_handover:
         return
     loop.first_handover = False

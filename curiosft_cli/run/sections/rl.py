@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import Precision, Section
+from curiosft_cli.run.sections.base import Names, Precision, Section
 
 
 class RlGuards(Section):
@@ -94,6 +94,11 @@ class Rl(Section):
     """As `sft.compile`."""
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     """Who samples: vLLM where it is installed, else transformers."""
+    servers: Names = ()
+    """Base URLs of vLLM servers that sample instead (docs/rl.md says how to start them); empty is an engine in every
+    training process."""
+    server_weights: str | None = None
+    """Folder that hands the weights to the servers, readable by all of them; none is one in the run folder."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """Key-value cache of the engine on CPU, GiB (our choice; a GPU engine sizes its own)."""
     gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
