@@ -253,7 +253,23 @@ def _start(**options: Any) -> LLMEngine:
         with process_left_alone():
             return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
     except ValueError as error:  # a model it does not know, a context or a cache that does not fit
-        raise CurioError(f"vLLM refuses these settings: {error}", "Change what it names") from error
+        raise CurioError(f"vLLM refuses these settings: {error}", _way_out(str(error))) from error
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower():
+            raise
+        raise CurioError(f"the engine does not fit in memory: {error}", _way_out(str(error))) from error
+
+
+def _way_out(said: str) -> str:
+    """What to change, by the term that vLLM names."""
+    if "cache" in said.lower():
+        return (
+            "The key-value cache is too small for one sequence: lower max_completion_length or data.max_prompt_length, "
+            "or raise kv_cache_gib (CPU) or gpu_memory_utilization (GPU)"
+        )
+    if "memory" in said.lower():
+        return "Lower kv_cache_gib (CPU) or gpu_memory_utilization (GPU), or free memory"
+    return "Change what it names"
 
 
 def _sampling_params(sampling: Sampling, seed: int) -> SamplingParams:
