@@ -152,11 +152,11 @@ def update_policy(
     from curiosft_cli.train.optim import constant_lr
     from curiosft_cli.train.policy import anchored, filter_prefixes, importance_cap, open_batches, record_mismatch
 
-    rl = config.rl
+    rl, cap = config.rl, importance_cap(config.rl, loop.dtype_name)
     with loop.timed("old"):
         batches, scored = open_batches(mini_batches(samples, rl.mini_batch_prompts), rl, loop)
     if not scored:
-        objective = anchored(objective, importance_cap(rl, loop.dtype_name))
+        objective = anchored(objective, cap)
     for number, batch in enumerate(batches):
         if grouping.filters:
             filter_prefixes(batch, objective.params["prefix_keep_fraction"], rl, loop)
@@ -166,7 +166,7 @@ def update_policy(
                 pack, objective, extra, totals, last=place == len(batch.packs), temperature=rl.temperature
             )
             if not scored and pack.counted:
-                record_mismatch(loop, extra, seen.logp)
+                record_mismatch(loop, extra, seen.logp, cap=cap)
         update = step * (rl.prompts_per_step // rl.mini_batch_prompts) + number
         rate = constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps)
         loop.update(rate, rl.skip_grad_norm)

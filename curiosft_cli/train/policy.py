@@ -151,16 +151,21 @@ def filter_prefixes(batch: Batch, keep_fraction: float, rl: Rl, loop: Loop) -> N
             extra["advantage"] = advantage
 
 
-def record_mismatch(loop: Loop, extra: dict[str, Tensor], logp: Tensor, far_nats: float = 0.1) -> None:
+def record_mismatch(
+    loop: Loop, extra: dict[str, Tensor], logp: Tensor, *, cap: float | None = None, far_nats: float = 0.1
+) -> None:
     """Record how far engine and trainer disagree on the sampled tokens before the step's first update, nats.
 
     Args:
         logp: [N] of the trainer at temperature 1.
+        cap: record the correction that `anchored` made with it as well.
         far_nats: tokens further apart than this are counted.
     """
     gap = (logp - extra["engine_logp"]).abs()[~extra["expert"]]
     loop.stats.add("mismatch_nats", gap, extremes=True)
     loop.stats.add("mismatch_share", gap > far_nats)
+    if cap is not None:
+        record_importance(loop, importance(logp, extra["engine_logp"], None, cap)[~extra["expert"]], cap)
 
 
 def record_importance(loop: Loop, ratio: Tensor, cap: float) -> None:
