@@ -153,6 +153,24 @@ def test_preflight_prints_a_table_and_refuses_a_reward_that_cannot_be(recipe: Pa
     assert "NO GO" in done.stdout and "Traceback" not in done.stderr
 
 
+def test_a_server_samples_with_the_weights_of_each_step(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("vllm")
+    from curiosft_cli.engine.server import serve
+
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    with serve(
+        recipe.parent / "model", name="box", log_file=tmp_path / "log", max_model_len=512, dtype="float32",
+        kv_cache_gib=0.1,
+    ) as url:  # fmt: skip
+        rows, stage = train(recipe, "served", f"rl.servers={url}", "rl.handover_check_every=1")
+    assert all(row["train/mismatch_nats_max"] < 1e-3 and row["train/grad_norm"] > 0 for row in rows)
+    for step in (1, 2):
+        saved = read_jsonl(stage / "rollouts" / f"step-{step:06d}.jsonl.zst")
+        assert {row["weights_version"] for row in saved} == {step - 1}
+
+
 class Started:
     """A `curiosft` command in a session of its own; every process of it carries a mark in its environment."""
 
