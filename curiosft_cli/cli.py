@@ -232,7 +232,7 @@ def main() -> None:
     if "--" in arguments:
         cut = arguments.index("--")
         arguments, launch_arguments[:] = arguments[:cut], arguments[cut + 1 :]
-    from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError
+    from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError, file_trouble
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
@@ -240,6 +240,12 @@ def main() -> None:
     except CurioError as error:
         print(f"curiosft: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        known = file_trouble(error)
+        if known is None:
+            raise
+        print(f"curiosft: {known}", file=sys.stderr)
+        raise SystemExit(known.exit_code) from None
     except KeyboardInterrupt:
         print("curiosft: interrupted; the same command continues", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

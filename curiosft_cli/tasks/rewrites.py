@@ -6,9 +6,12 @@ but the problem may be there. Cleaning takes away; it does not rephrase.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from curiosft_cli.tasks.posts import ANSWER_TOLD, Post, asks, read_post
@@ -27,6 +30,9 @@ from curiosft_cli.tasks.wording import (
     squeezed,
 )
 
+LONGEST = 10_000
+"""Characters of the longest post or answer that is judged (our choice)."""
+GUARD_MODULES = ("posts", "rewrites", "vocabulary", "wording")
 STRICTER = """
 
 Write the problem statement alone. Copy its words: every number, formula, unit, name and condition stays exactly as it is given. Add nothing: no heading, no comment, no solution, no answer."""  # noqa: E501
@@ -80,7 +86,19 @@ def longest_rewrite(original: str, ratio: float = 1.2, slack: int = 10) -> int:
     return int(ratio * len(original)) + slack
 
 
-def judge(original: str, rewritten: str, *, shortest: float = 0.5, most: int = 10_000) -> Verdict:
+@cache
+def guards_version() -> str:
+    """Identity of the checks, so that a saved verdict is made again after they changed."""
+    parts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in GUARD_MODULES]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def is_too_long(question: str, most: int = LONGEST) -> bool:
+    """Whether no answer to this post could be judged, so that asking would be money for nothing."""
+    return len(question) > most
+
+
+def judge(original: str, rewritten: str, *, shortest: float = 0.5, most: int = LONGEST) -> Verdict:
     """Accept a rewrite only if it still is the same problem and nothing else.
 
     Args:
