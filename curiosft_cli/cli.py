@@ -40,8 +40,21 @@ launch_arguments: list[str] = []
 
 
 @app.command()
-def rephrase(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False) -> None:
+def rephrase(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print requests, tokens, cost and time; nothing is asked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Clean the questions of a data set through an OpenAI-compatible API."""
+    if dry_run:
+        from curiosft_cli.tools.rephrase_plan import plan_rephrase
+
+        print(plan_rephrase(_resolve(config, overrides).config, as_json=as_json))
+        return
     _run_stages(_resolve(config, overrides), ("rephrase",), fresh)
 
 
@@ -138,6 +151,17 @@ def compare(
     from curiosft_cli.tools.compare import compare as compared
 
     print(compared(results, style=style, strict=strict))
+
+
+@app.command()
+def review(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or the name of a run in runs/.")],
+    samples: Annotated[int, typer.Option("--samples", help="Rows to print here.")] = 10,
+) -> None:
+    """Compare cleaned questions with their originals: an HTML page, and some rows in the terminal."""
+    from curiosft_cli.tools.review import review as look
+
+    look(run, samples=samples)
 
 
 @config_app.command("show")

@@ -48,14 +48,13 @@ def price_of(settings: Rephrase) -> Price | None:
     """
     own = settings.base_url == "local" or is_loopback(urlsplit(settings.base_url).hostname or "")
     listed = FREE if own else PRICES.get(settings.model)
-    given = (settings.input_usd_per_million, settings.output_usd_per_million)
-    paid_in, paid_out = (
-        price if price is not None else listed and getattr(listed, side)
-        for price, side in zip(given, ("input_usd", "output_usd"), strict=True)
-    )
+    paid_in, paid_out = settings.input_usd_per_million, settings.output_usd_per_million
+    if listed is not None:
+        paid_in = listed.input_usd if paid_in is None else paid_in
+        paid_out = listed.output_usd if paid_out is None else paid_out
     if paid_in is not None and paid_out is not None:
         return Price(paid_in, paid_out)
-    if settings.budget_usd is not None or given != (None, None):
+    if settings.budget_usd is not None or paid_in is not None or paid_out is not None:
         raise CurioError(
             f"the price of '{settings.model}' is not known",
             "Set rephrase.input_usd_per_million and rephrase.output_usd_per_million.",
