@@ -98,7 +98,7 @@ class RewriteLog:
             self._lock = path.with_name(f".{path.name}.lock").open("w")
             take_lock(self._lock.fileno(), path)
             self._file = JsonLines(path)
-        self._read = path.open("rb") if path.exists() else None
+        self._read = path.open("rb") if path.is_file() else None
         self._entries: dict[bytes, Entry] = {}
         self.totals = {"answers": 0, "requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
         self.cost_usd = 0.0
