@@ -29,15 +29,17 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from curiosft_cli.run.files import read_jsonl, write_json
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config, Data, Rephrase
 from curiosft_cli.stages.rephrase import rephrase
+from curiosft_cli.tasks import rewrite_log
 from curiosft_cli.tasks.arithmetic import generate, noisy
 from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
 from curiosft_cli.tasks.rewrite_log import FIRST, RewriteLog
-from curiosft_cli.tasks.rewrites import STRICTER
+from curiosft_cli.tasks.rewrites import STRICTER, Verdict
 
 FAULTS = (("429", 0.05), ("500", 0.03), ("drop", 0.02), ("empty", 0.01), ("hang", 0.01))
 BEFORE, AFTER = REPHRASE_PROMPT.split("{question}")
@@ -144,14 +146,13 @@ def throughput(folder: Path, rows: int, latency_s: float, in_flight: int) -> dic
             if total and not first:
                 first.append(time.perf_counter() - latency_s)
 
-        stage = StageDir(folder / "run" / "rephrase")
+        stage, cpu = StageDir(folder / "run" / "rephrase"), time.process_time()
         usage = rephrase(config(server, rows, in_flight), stage, progress)
-        seconds = time.perf_counter() - first[0]
+        seconds, cpu = time.perf_counter() - first[0], time.process_time() - cpu
     ideal = math.ceil(rows / in_flight) * latency_s
     share = round(ideal / seconds, 3)
-    return {"in_flight": in_flight, "questions": rows, "seconds": round(seconds, 2), "share_of_ideal": share} | usage[
-        "verdicts"
-    ]
+    line = {"in_flight": in_flight, "questions": rows, "seconds": round(seconds, 2), "share_of_ideal": share}
+    return line | {"cpu_ms_per_question": round(1e3 * cpu / rows, 2)} | usage["verdicts"]
 
 
 def faults(folder: Path, rows: int, in_flight: int) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def faults(folder: Path, rows: int, in_flight: int) -> dict[str, Any]:
         clean(folder / "good", config(server, rows, in_flight))
     with Server(rows, 0.02, with_faults=True) as server:
         started = time.perf_counter()
-        usage = clean(folder / "bad", config(server, rows, in_flight, timeout_s=5))
+        usage = clean(folder / "bad", config(server, rows, in_flight, timeout_s=3))
         seconds, calls = time.perf_counter() - started, server.calls()
     good, bad = results(folder / "good"), results(folder / "bad")
     ids = [row["id"] for row in bad]
@@ -223,7 +224,9 @@ def many(folder: Path, rows: int) -> dict[str, Any]:
         rephrase=Rephrase(base_url="http://127.0.0.1:9/v1", model="bench", api_key_env="BENCH_KEY", max_attempts=1),
     )
     sampling = (settings.rephrase.temperature, settings.rephrase.max_completion_length)
-    with RewriteLog(stage.path / "answers.jsonl", "bench", sampling, second_attempt=True) as log:
+    log_of = RewriteLog(stage.path / "answers.jsonl", "bench", sampling, second_attempt=True)
+    # Judging the answers is no part of what is measured.
+    with mock.patch.object(rewrite_log, "verdict_on", lambda *_: Verdict("accepted", "ok")), log_of as log:
         for row in read_jsonl(source):
             if row["id"] == rows:
                 break
@@ -238,14 +241,20 @@ def many(folder: Path, rows: int) -> dict[str, Any]:
     pid = os.fork()  # of a small process: what the child holds is what the stage holds
     if pid:
         return {} if os.waitpid(pid, 0)[1] == 0 else {"failed": True}
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     with open_log(settings, stage) as log:
         survey = look_through(settings, stage, log, lambda *_: None)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     with contextlib.suppress(CurioError):  # nobody listens: the one new question cannot be asked
         clean(folder / "run", settings)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    line = {"figure": "many", "questions": rows, "resume_s": round(seconds, 2), "missing": len(survey.missing)}
+    line = {
+        "figure": "many",
+        "questions": rows,
+        "resume_s": round(seconds, 2),
+        "resume_cpu_s": round(cpu, 2),
+        "missing": len(survey.missing),
+    }
     print(json.dumps(line | {"peak_mib": round(peak)}), flush=True)
     os._exit(0)
 
