@@ -40,8 +40,21 @@ launch_arguments: list[str] = []
 
 
 @app.command()
-def rephrase(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False) -> None:
+def rephrase(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print requests, tokens, cost and time; nothing is asked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Clean the questions of a data set through an OpenAI-compatible API."""
+    if dry_run:
+        from curiosft_cli.tools.rephrase_plan import plan_rephrase
+
+        print(plan_rephrase(_resolve(config, overrides).config, as_json=as_json))
+        return
     _run_stages(_resolve(config, overrides), ("rephrase",), fresh)
 
 
@@ -149,6 +162,17 @@ def compare(
     print(compared(results, style=style, strict=strict))
 
 
+@app.command()
+def review(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or the name of a run in runs/.")],
+    samples: Annotated[int, typer.Option("--samples", help="Rows to print here.")] = 10,
+) -> None:
+    """Compare cleaned questions with their originals: an HTML page, and some rows in the terminal."""
+    from curiosft_cli.tools.review import review as look
+
+    look(run, samples=samples)
+
+
 @config_app.command("show")
 def config_show(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print every value and where it comes from."""
@@ -241,7 +265,7 @@ def main() -> None:
     if "--" in arguments:
         cut = arguments.index("--")
         arguments, launch_arguments[:] = arguments[:cut], arguments[cut + 1 :]
-    from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError
+    from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError, file_trouble
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
@@ -249,6 +273,12 @@ def main() -> None:
     except CurioError as error:
         print(f"curiosft: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        known = file_trouble(error)
+        if known is None:
+            raise
+        print(f"curiosft: {known}", file=sys.stderr)
+        raise SystemExit(known.exit_code) from None
     except KeyboardInterrupt:
         print("curiosft: interrupted; the same command continues", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

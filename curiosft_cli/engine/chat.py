@@ -13,9 +13,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from curiosft_cli.engine.answers import Answer, Fault, QuestionFailed, Spent, spent_on
+from curiosft_cli.engine.budget import Budget
 from curiosft_cli.engine.endpoint import proxy_for, read_key, retry_after_s
 from curiosft_cli.engine.gate import Gate
 from curiosft_cli.run.errors import MISSING, CurioError
@@ -27,61 +29,6 @@ FIRST_ERROR = 300
 PASSING = frozenset({408, 409, 425, 429})
 OVERLOAD = frozenset({429, 503, 529})
 NO_QUOTA = "insufficient_quota"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer.
-
-    Attributes:
-        text: what the model wrote.
-        truncated: it was cut at its token limit, also at the larger one.
-        prompt_tokens: as the endpoint counts.
-        completion_tokens: as the endpoint counts, without those of earlier tries.
-        tries: requests that it took.
-        seconds: duration of the request that succeeded, in seconds.
-    """
-
-    text: str
-    truncated: bool
-    prompt_tokens: int
-    completion_tokens: int
-    tries: int
-    seconds: float
-
-
-class QuestionFailed(Exception):
-    """One question got no answer; the message says why. The others go on."""
-
-
-class Fault(Exception):
-    """One try failed in a way that may pass.
-
-    Args:
-        kind: its name in the counts, e.g. "429".
-        detail: what happened.
-        retry_after_s: the wait that the endpoint asks for, in seconds.
-        overload: fewer requests at once may help.
-        alive: the endpoint did answer, so the fault is the question's.
-        unreachable: no connection could be made.
-    """
-
-    def __init__(
-        self,
-        kind: str,
-        detail: str,
-        *,
-        retry_after_s: float = 0.0,
-        overload: bool = False,
-        alive: bool = False,
-        unreachable: bool = False,
-    ) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.retry_after_s = retry_after_s
-        self.overload = overload
-        self.alive = alive
-        self.unreachable = unreachable
 
 
 class ChatClient:
@@ -97,6 +44,7 @@ class ChatClient:
         timeout_s: longest wait for one request, in seconds.
         max_attempts: tries of one question.
         answered: questions that this endpoint has answered before.
+        budget: what may be spent; none counts only.
         enlargements: how often a cut answer is asked again with twice the limit.
         backoff_s: first wait before a new try, in seconds; doubled every time.
         longest_backoff_s: bound of that wait, in seconds.
@@ -119,6 +67,7 @@ class ChatClient:
         timeout_s: float = 120.0,
         max_attempts: int = 6,
         answered: int = 0,
+        budget: Budget | None = None,
         enlargements: int = 1,
         backoff_s: float = 1.0,
         longest_backoff_s: float = 60.0,
@@ -132,6 +81,7 @@ class ChatClient:
         self._backoff_s, self._longest_backoff_s = backoff_s, longest_backoff_s
         self._hopeless, self._outage = hopeless, outage
         self._gate = Gate(concurrency)
+        self.budget = budget or Budget()
         self._given_up_in_row = 0
         self.answered = answered
         self.refused = 0
@@ -164,65 +114,73 @@ class ChatClient:
 
         Raises:
             QuestionFailed: this question gets no answer.
+            OutOfBudget: it may not be asked any more.
             CurioError: exit code 3 when the endpoint refuses everybody or is down.
         """
         limit, largest = self._max_tokens, self._max_tokens << self._enlargements
         cut: Answer | None = None
+        spent = Spent()
         tries = counted = 0
         while True:
             answered = self.answered
             tries, counted = tries + 1, counted + 1
             try:
-                answer = await self._try(prompt, limit, tries)
-            except QuestionFailed:
+                answer = await self._try(prompt, limit, longest or 0)
+            except QuestionFailed as failure:
                 if cut:
                     return cut  # the larger limit does not fit into the model's context
                 self.refused += 1
                 if self.refused >= self._hopeless and not self.answered:
                     raise self._stopped(f"refuses every question, {self.refused} so far") from None
-                raise
+                raise QuestionFailed(str(failure), tries=tries, spent=spent.plus(failure.spent)) from None
             except Fault as fault:
                 self.faults[fault.kind] += 1
+                spent = spent.plus(fault.spent)
                 if fault.overload and self.answered > answered:
                     counted -= 1  # the others get through: this one is only waiting its turn
                 if counted >= self._max_attempts:
-                    raise self._gave_up(fault, tries, others=self.answered > answered) from None
+                    raise self._gave_up(fault, tries, spent, others=self.answered > answered) from None
                 await asyncio.sleep(self._delay_s(counted, fault))
                 continue
             self.answered, self._given_up_in_row = self.answered + 1, 0
+            spent = spent.plus(Spent(answer.prompt_tokens, answer.completion_tokens))
+            answer = replace(answer, tries=tries, **spent._asdict())
             if not answer.truncated or limit >= largest or (longest is not None and len(answer.text) > longest):
                 return answer
             self.faults["length"] += 1
             cut, limit = answer, limit * 2
 
-    async def _try(self, prompt: str, limit: int, tries: int) -> Answer:
+    async def _try(self, prompt: str, limit: int, expected_characters: int) -> Answer:
         """One request."""
         async with self._gate:
+            reserved, spent = self.budget.reserve(len(prompt), expected_characters), Spent()
             started = time.monotonic()
             try:
                 response = await self._send(prompt, limit)
+                spent = spent_on(response)
             except Fault as fault:
                 if fault.overload:
                     self._gate.shrink(started)
                     self._gate.close_for(fault.retry_after_s)
                 raise
+            finally:
+                self.budget.settle(reserved, spent)
         self._gate.grow()
-        return self._read(response, tries, time.monotonic() - started)
+        return self._read(response, spent, time.monotonic() - started)
 
-    def _read(self, response: Any, tries: int, seconds: float) -> Answer:
+    def _read(self, response: Any, spent: Spent, seconds: float) -> Answer:
         """The answer in a response's JSON."""
         choices = response.get("choices") if isinstance(response, Mapping) else None
         if not choices:
-            raise Fault("empty", "an answer without a choice", alive=True)
-        text = (choices[0].get("message") or {}).get("content") or ""
+            raise Fault("empty", "an answer without a choice", alive=True, spent=spent)
+        # Half of a surrogate pair, where an emoji was cut, fits into no file.
+        text = ((choices[0].get("message") or {}).get("content") or "").encode("utf-8", "replace").decode()
         reason = choices[0].get("finish_reason")
         if not text.strip() and reason != "length":
             if reason == "content_filter":
-                raise QuestionFailed("the endpoint's content filter")
-            raise Fault("empty", "an empty answer", alive=True)
-        usage = response.get("usage") or {}
-        spent = (usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
-        return Answer(text, reason == "length", *spent, tries, seconds)
+                raise QuestionFailed("the endpoint's content filter", spent=spent)
+            raise Fault("empty", "an empty answer", alive=True, spent=spent)
+        return Answer(text, reason == "length", *spent, 1, seconds)
 
     async def _send(self, prompt: str, limit: int) -> object:
         """One request's JSON."""
@@ -267,13 +225,14 @@ class ChatClient:
             return Fault(str(status), what, retry_after_s=wait_s, overload=status in OVERLOAD)
         return QuestionFailed(what)
 
-    def _gave_up(self, fault: Fault, tries: int, *, others: bool) -> Exception:
+    def _gave_up(self, fault: Fault, tries: int, spent: Spent, *, others: bool) -> Exception:
         """Whether a question that ran out of tries is alone with its trouble."""
         if not fault.alive:
             self._given_up_in_row += 1
             if self._given_up_in_row >= self._outage or (fault.unreachable and not others):
                 return self._stopped(f"keeps failing ({self._redacted(str(fault))})")
-        return QuestionFailed(f"gave up after {tries} tries: {self._redacted(str(fault))}")
+        message = f"gave up after {tries} tries: {self._redacted(str(fault))}"
+        return QuestionFailed(message, tries=tries, spent=spent)
 
     def _delay_s(self, tries: int, fault: Fault) -> float:
         """Exponential back-off with jitter, in seconds; never less than the endpoint asks for."""

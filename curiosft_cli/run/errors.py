@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 BAD_INPUT = 2
@@ -33,3 +34,19 @@ def nearest(name: str, legal: Iterable[str]) -> str:
     names = sorted(legal)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"legal: {', '.join(names)}"
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+def file_trouble(error: OSError) -> CurioError | None:
+    """The line for a full disk (exit code 4) or a place that cannot be read or written (2); None for anything else."""
+    where = error.filename or "a file"
+    if error.errno in FULL:
+        return CurioError(
+            f"cannot write {where}: {error.strerror}", "Free some space, then run the same command again.", GUARD
+        )
+    if error.errno in FORBIDDEN:
+        return CurioError(f"cannot use {where}: {error.strerror}", "Check the path and its permissions.")
+    return None

@@ -92,18 +92,22 @@ class JsonLines:
             self._file.write(json_line(row) + "\n")
             self._file.flush()
         except OSError as error:
-            raise CurioError(
-                f"cannot write {self.path}: {error.strerror}",
-                "Free some space, then run the same command again.",
-                GUARD,
-            ) from error
+            raise self._failed(error) from error
 
     def close(self) -> None:
         """Flush to disk and close."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> CurioError:
+        return CurioError(
+            f"cannot write {self.path}: {error.strerror}", "Free some space, then run the same command again.", GUARD
+        )
 
     def __enter__(self) -> JsonLines:
         return self

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from curiosft_cli.run.config import from_json
-from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError
+from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
 from curiosft_cli.run.processes import die_with_parent, free_port, numpy_environment
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
@@ -55,7 +55,7 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
         return
     if status["state"] == "failed" and "error" in status:
         raise CurioError(status["error"], exit_code=status["exit_code"])
-    raise SystemExit(code if code in (TERMINATED, INTERRUPTED) else 1)
+    raise SystemExit(code if code in (BAD_INPUT, MISSING, GUARD, TERMINATED, INTERRUPTED) else 1)
 
 
 def run_stage(body: StageBody) -> None:
@@ -73,8 +73,12 @@ def run_stage(body: StageBody) -> None:
     try:
         body(config, stage)
     except CurioError as error:
-        stage.set_status("failed", error=str(error), exit_code=error.exit_code)
-        raise SystemExit(error.exit_code) from None
+        raise _failed(stage, error) from None
+    except OSError as error:
+        known = file_trouble(error)
+        if known is None:
+            raise
+        raise _failed(stage, known) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Exception:
@@ -83,6 +87,15 @@ def run_stage(body: StageBody) -> None:
         raise
     if first:
         stage.set_status("complete")
+
+
+def _failed(stage: StageDir, error: CurioError) -> SystemExit:
+    """Record why the stage stopped; where not even that can be written, stderr says it."""
+    try:
+        stage.set_status("failed", error=str(error), exit_code=error.exit_code)
+    except OSError:
+        print(f"curiosft: {error}", file=sys.stderr)
+    return SystemExit(error.exit_code)
 
 
 def _accelerate_command(

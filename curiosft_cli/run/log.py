@@ -77,14 +77,14 @@ class Console:
                 file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {message}\n")
 
     def progress(self, done: int, total: int, message: str) -> None:
-        """Show how far the work is; call it as often as convenient."""
+        """Show how far the work is; call it as often as convenient. A total of 0 is one that is not known."""
         if not self._enabled:
             return
         if self._live:
             self._draw(done, total, message)
-        elif done >= total or time.monotonic() - self._last_line_s >= self._interval_s:
+        elif 0 < total <= done or time.monotonic() - self._last_line_s >= self._interval_s:
             self._last_line_s = time.monotonic()
-            self.say(f"[{done}/{total}] {message}")
+            self.say(f"[{done}/{total or '?'}] {message}")
 
     def close(self) -> None:
         """Remove the bar."""
@@ -105,8 +105,8 @@ class Console:
                 console=RichConsole(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task(message, total=total)
-        self._bar.update(self._task, completed=done, total=total, description=message)
+            self._task = self._bar.add_task(message, total=total or None)
+        self._bar.update(self._task, completed=done, total=total or None, description=message)
 
 
 def environment() -> dict[str, Any]:

@@ -30,12 +30,17 @@ HARMLESS = (
     *("rl.gpu_memory_utilization", "rl.kv_cache_gib", "eval.gpu_memory_utilization", "eval.kv_cache_gib"),
     *("rl.preflight", "rl.preflight_prompts", "rl.resume_rollouts", "rl.servers", "rl.server_weights"),
     *("eval.grader_workers", "eval.concurrency", "eval.request_timeout_s", "data.validation"),
+    *("rephrase.concurrency", "rephrase.timeout_s", "rephrase.max_attempts", "rephrase.api_key_env"),
+    *("rephrase.budget_usd", "rephrase.max_requests", "rephrase.tokenizer"),
+    *("rephrase.input_usd_per_million", "rephrase.output_usd_per_million"),
 )
 # What saved samples do not depend on: a change here opens a complete evaluation again, and only what lacks is made.
 REOPENING = (
     *("eval.checkpoints", "eval.benchmarks", "eval.samples", "eval.limit", "eval.pass_k", "eval.entropy_samples"),
     "eval.grader",
 )
+# What starting over keeps: answers that were paid for. Their lines name what was asked of whom, so none is misused.
+PAID_FOR = {"rephrase": "answers.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def begin(
     """
     directory = run.stage(folder or stage)
     if fresh and directory.path.exists():
-        shutil.rmtree(directory.path)
+        empty(directory.path, keep=PAID_FOR.get(stage))
     if directory.config_file.exists() and directory.has_results():
         before = from_json(directory.config_file)
         changes = differing(before, config, STAGE_KEYS[stage], (*HARMLESS, *REOPENING))
@@ -154,6 +159,18 @@ def begin(
     directory.path.mkdir(parents=True, exist_ok=True)
     write_json(directory.config_file, config.model_dump(mode="json"))
     return directory, False
+
+
+def empty(folder: Path, keep: str | None) -> None:
+    """Delete a stage's folder, or all in it but one file."""
+    if keep is None or not (folder / keep).exists():
+        shutil.rmtree(folder)
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != keep:
+            entry.unlink()
 
 
 def resolve_checkpoint(reference: str, config: Config) -> str:

@@ -1,10 +1,10 @@
 """Clean the questions of a data set with a chat model and the paper's Table 8 prompt.
 
-    read the questions
-    ask for each, many at a time             -> answers.jsonl, appended and flushed as each finishes
-    judge; for what is not accepted,
-    ask once more, stricter                  -> answers.jsonl
-    write questions.jsonl in input order, rejected.jsonl, usage.json
+    read all rows; which questions are still to be asked?
+    for each different one, many at a time:
+        ask, judge the answer                       -> answers.jsonl, appended and flushed
+        if it is not accepted, ask again, stricter  -> answers.jsonl
+    write the questions in the layout and order of the input, rejected.jsonl, usage.json
 
 A restart asks only for what answers.jsonl lacks: a killed process loses no more than what was in flight.
 """
@@ -14,31 +14,45 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
-from curiosft_cli.run.errors import MISSING, CurioError
-from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, write_json
+from curiosft_cli.engine.asking import Progress, ask_all
+from curiosft_cli.engine.budget import OutOfBudget
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import JsonLines, write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.tasks.datafiles import Row
-from curiosft_cli.tasks.prompts import rephrase_message
 from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.rewrite_log import ATTEMPTS, Attempt, Decision, RewriteLog
-from curiosft_cli.tasks.rewrites import flags, longest_rewrite
-from curiosft_cli.tasks.sources import read_pairs, with_question
-
-if TYPE_CHECKING:
-    from curiosft_cli.engine.chat import ChatClient
+from curiosft_cli.tasks.rewrite_log import Decision, RewriteLog, digest
+from curiosft_cli.tasks.rewrites import flags
+from curiosft_cli.tasks.rewritten import Cleaned, in_one_step, refuse_cleaned, write_cleaned
+from curiosft_cli.tasks.sources import read_numbered
 
 LOCAL = "local"
 LOCAL_CONTEXT = 4096
-Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class Survey:
+    """What the data holds, before anything is asked.
+
+    Attributes:
+        rows: rows that can be read.
+        questions: different questions among them.
+        missing: digests of those that are still to be asked.
+        skipped: one line for each row that cannot be read, where such rows are to be left out.
+    """
+
+    rows: int = 0
+    questions: int = 0
+    missing: set[bytes] = field(default_factory=set)
+    skipped: list[str] = field(default_factory=list)
 
 
 def run(config: Config, stage: StageDir) -> None:
@@ -49,115 +63,100 @@ def run(config: Config, stage: StageDir) -> None:
         for line in summary["skipped_rows"]:
             console.say(f"rephrase: left out {line}")
         counts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
-        console.say(f"rephrase: {summary['questions']} questions: {counts}")
+        console.say(f"rephrase: {summary['rows']} questions: {counts}; ${summary['cost_usd']:.4f}")
     finally:
         console.close()
 
 
 def rephrase(config: Config, stage: StageDir, progress: Progress) -> dict[str, Any]:
-    """Ask what is missing, decide on every question, write the three result files; returns usage.json's content.
+    """Ask what is missing, decide on every question, write the result files; returns usage.json's content.
 
     Raises:
-        CurioError: a row cannot be read; the endpoint refuses the key, is down, or answers nothing.
+        CurioError: a row cannot be read; the endpoint refuses the key, is down, or answers nothing (exit code 3); the
+            budget is spent (exit code 4). Finished answers are kept.
     """
     started = time.monotonic()
-    settings = config.rephrase
-    sampling = (settings.temperature, settings.max_completion_length)
-    skipped: list[str] = []
     faults: Counter[str] = Counter()
-    with RewriteLog(
-        stage.path / "answers.jsonl", model_name(config), sampling, second_attempt=settings.second_attempt
-    ) as log:
-        questions = dict.fromkeys(problem.question for _, problem in read_questions(config, stage, skipped))
-        with ExitStack() as stack:
-            base_url = ""
-            for attempt in ATTEMPTS:
-                missing = still_to_ask(attempt, questions, log, progress)
-                if missing:
-                    base_url = base_url or stack.enter_context(endpoint(config, stage))
-                    faults += asyncio.run(ask_all(config, base_url, attempt, missing, log, progress))
-        summary = write_results(config, stage, log)
-    summary |= {"faults": dict(faults), "skipped_rows": skipped, "seconds": time.monotonic() - started}
-    write_json(stage.path / "usage.json", summary)
-    return summary
+    stop: OutOfBudget | None = None
+    with open_log(config, stage) as log:
+        survey = look_through(config, stage, log, progress)
+        if survey.missing:
+            with endpoint(config, stage) as base_url:
+                model = LOCAL if config.rephrase.base_url == LOCAL else config.rephrase.model
+                questions, total = unanswered(config, stage, survey.missing), len(survey.missing)
+                work = ask_all(config.rephrase, model, base_url, questions, total, log, progress)
+                faults, stop = asyncio.run(work)
+        results = {} if stop else write_results(config, stage, log, progress)
+        usage = {
+            "rows": survey.rows,
+            "questions": survey.questions,
+            **results,
+            **log.totals,
+            "cost_usd": round(log.cost_usd, 6),
+            "faults": dict(faults),
+            "skipped_rows": survey.skipped,
+            "asked_now": len(survey.missing),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+    write_json(stage.path / "usage.json", usage)
+    if stop:
+        raise stop
+    return usage
 
 
-def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Iterator[tuple[Row, Problem]]:
-    """The rows to clean, as they were found, and their problems.
+def open_log(config: Config, stage: StageDir, *, read_only: bool = False) -> RewriteLog:
+    """The saved answers of this model and sampling."""
+    settings = config.rephrase
+    return RewriteLog(
+        stage.path / "answers.jsonl",
+        model_name(config),
+        (settings.temperature, settings.max_completion_length),
+        second_attempt=settings.second_attempt,
+        read_only=read_only,
+    )
+
+
+def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Iterator[tuple[int, int, Row, Problem]]:
+    """Which source, row number, row and problem of everything to clean.
 
     Raises:
-        CurioError: a row cannot be read, or the source is this stage's own result.
+        CurioError: a row cannot be read, or the source is this stage's own result or was cleaned before.
     """
     sources = config.rephrase.data or config.data.train
     if "rephrase" in sources:
         raise CurioError(
             "the questions to clean are this run's cleaned questions", "Set rephrase.data to where they come from."
         )
-    return read_pairs(config.data, skipped, run_dir=stage.path.parent, sources=sources)
+    for found in read_numbered(config.data, skipped, run_dir=stage.path.parent, sources=sources):
+        refuse_cleaned(found[2], sources[found[0]])
+        yield found
 
 
-def still_to_ask(attempt: Attempt, questions: Collection[str], log: RewriteLog, progress: Progress) -> list[str]:
-    """The questions without an answer to this way of asking; for the second way, all first answers are judged."""
-    missing: list[str] = []
-    for done, question in enumerate(questions, start=1):
-        if log.wants(attempt, question):
-            missing.append(question)
-        if attempt is not ATTEMPTS[0]:
-            progress(done, len(questions), "rephrase: checking answers")
-    return missing
+def look_through(config: Config, stage: StageDir, log: RewriteLog, progress: Progress) -> Survey:
+    """Read every row once, so that a bad one is found before anything is paid; judge saved answers where needed."""
+    survey = Survey()
+    seen: set[bytes] = set()
+    for _, _, _, problem in read_questions(config, stage, survey.skipped):
+        survey.rows += 1
+        key = digest(problem.question)
+        if key not in seen:
+            seen.add(key)
+            if log.wants(problem.question):
+                survey.missing.add(key)
+        progress(survey.rows, 0, "rephrase: reading")
+    survey.questions = len(seen)
+    return survey
 
 
-async def ask_all(
-    config: Config, base_url: str, attempt: Attempt, questions: list[str], log: RewriteLog, progress: Progress
-) -> Counter[str]:
-    """Ask for these questions in this way, saving each answer as it comes; returns the faults, by kind.
-
-    Raises:
-        CurioError: exit code 3 when the endpoint refuses, is down, or answered no question at all.
-    """
-    from curiosft_cli.engine.chat import ChatClient, in_parallel
-
-    settings = config.rephrase
-    done = 0
-    client = ChatClient(
-        base_url,
-        LOCAL if settings.base_url == LOCAL else settings.model,
-        settings.api_key_env,
-        concurrency=settings.concurrency,
-        temperature=settings.temperature,
-        max_tokens=settings.max_completion_length,
-        timeout_s=settings.timeout_s,
-        max_attempts=settings.max_attempts,
-        answered=log.totals()["answers"],
-    )
-    async with client:
-
-        async def one(question: str) -> None:
-            nonlocal done
-            log.save(attempt, question, await ask(client, attempt, question))
-            done += 1
-            progress(done, len(questions), f"rephrase: {attempt.name}")
-
-        await in_parallel(one, questions, min(settings.concurrency, len(questions)))
-    if not client.answered:
-        failure = log.get(attempt, questions[0]) or {}
-        raise CurioError(
-            f"{base_url} answered none of {len(questions)} questions: {failure.get('error')}",
-            "Check rephrase.model and rephrase.max_completion_length.",
-            MISSING,
-        )
-    return client.faults
-
-
-async def ask(client: ChatClient, attempt: Attempt, question: str) -> Row:
-    """One answer, or why there is none, as a row of answers.jsonl."""
-    from curiosft_cli.engine.chat import QuestionFailed
-
-    try:
-        answer = asdict(await client.ask(rephrase_message(question) + attempt.addition, longest_rewrite(question)))
-    except QuestionFailed as failure:
-        return {"error": str(failure)}
-    return {"answer": answer.pop("text"), **answer}
+def unanswered(config: Config, stage: StageDir, missing: set[bytes]) -> Iterator[str]:
+    """The questions with these digests, each once, read again one by one: only digests are held in memory."""
+    todo = set(missing)
+    for _, _, _, problem in read_questions(config, stage, []):
+        if not todo:
+            return
+        if (key := digest(problem.question)) in todo:
+            todo.discard(key)
+            yield problem.question
 
 
 @contextmanager
@@ -179,63 +178,47 @@ def endpoint(config: Config, stage: StageDir) -> Generator[str]:
         yield base_url
 
 
-def write_results(config: Config, stage: StageDir, log: RewriteLog) -> dict[str, Any]:
-    """Write questions.jsonl and rejected.jsonl; returns the counts."""
-    verdicts: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    with in_one_step(stage.path / "questions.jsonl") as kept, in_one_step(stage.path / "rejected.jsonl") as rejected:
-        for row, problem in read_questions(config, stage, []):
+def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Progress) -> dict[str, Any]:
+    """Write the cleaned questions and rejected.jsonl; returns the counts."""
+    counts: dict[str, Counter[str]] = {"verdicts": Counter(), "reasons": Counter(), "flags": Counter()}
+
+    def cleaned(rejected: JsonLines) -> Iterator[Cleaned]:
+        rows = 0
+        for source, number, row, problem in read_questions(config, stage, []):
             decision = log.decide(problem.question)
-            outcome, reason = decision.verdict.outcome, decision.verdict.reason
-            verdicts[outcome] += 1
-            if outcome != "rejected":
-                kept.append(cleaned_row(config, row, problem, decision))
-            if outcome != "accepted":
-                reasons[reason.partition(":")[0]] += 1
+            record = record_of(config, decision)
+            counts["verdicts"][record["verdict"]] += 1
+            counts["flags"].update(record["flags"])
+            progress(rows := rows + 1, 0, "rephrase: writing")
+            if record["verdict"] != "accepted":
+                counts["reasons"][record["reason"].partition(":")[0]] += 1
+                refused = {name: record[name] for name in ("verdict", "reason", "flags")}
                 answer = decision.answer.get("answer", "")
-                rejected.append(
-                    {
-                        "id": problem.id,
-                        "verdict": outcome,
-                        "reason": reason,
-                        "original_question": problem.question,
-                        "answer": answer,
-                    }
-                )
-    return {"questions": verdicts.total(), "verdicts": dict(verdicts), "reasons": dict(reasons), **log.totals()}
+                rejected.append({"id": problem.id, **refused, "original_question": problem.question, "answer": answer})
+            if record["verdict"] != "rejected":
+                yield Cleaned(source, number, problem.id, row, decision.question, problem.question, record)
+
+    with in_one_step(stage.path / "rejected.jsonl") as rejected:
+        write_cleaned(stage.path, config.rephrase.data or config.data.train, cleaned(rejected))
+    return {name: dict(counted) for name, counted in counts.items()}
 
 
-def cleaned_row(config: Config, row: Row, problem: Problem, decision: Decision) -> Row:
-    """The row as it was found with the new question in its place, the original beside it, and how it came about."""
+def record_of(config: Config, decision: Decision) -> Row:
+    """How a question came about."""
     return {
-        "id": problem.id,
-        **with_question(row, decision.question),
-        "original_question": problem.question,
-        "rephrase": {
-            "model": model_name(config),
-            "prompt_hash": decision.attempt.prompt_hash,
-            "time": decision.answer["time"],
-            "tokens": decision.answer.get("completion_tokens", 0),
-            "verdict": decision.verdict.outcome,
-            "reason": decision.verdict.reason,
-            "flags": flags(decision.question),
-        },
+        "model": model_name(config),
+        "prompt_hash": decision.attempt.prompt_hash,
+        "time": decision.answer.get("time"),
+        "tokens": decision.answer.get("completion_tokens", 0),
+        "verdict": decision.verdict.outcome,
+        "reason": decision.verdict.reason,
+        "flags": flags(decision.question),
     }
 
 
 def model_name(config: Config) -> str:
     """The model that answers: the endpoint's, or the run's own behind a local server."""
     return config.model.path if config.rephrase.base_url == LOCAL else config.rephrase.model
-
-
-@contextmanager
-def in_one_step(path: Path) -> Generator[JsonLines]:
-    """A JSONL file that appears whole, when the context ends well."""
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
-    partial.unlink(missing_ok=True)
-    with JsonLines(partial) as file:
-        yield file
-    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -37,16 +37,17 @@ _MARKS = [
 # Labels at the start of a sentence, one after another.
 _LABEL = re.compile(
     r"[\s*#>]*(?:\d+\s*(?:points?|pts?|marks?)\s*[:.\-–—]|\[[^\]\d$=]{1,40}\]"
-    r"|(?:problem|prob|question|exercise|example|ex|task|puzzle|challenge|item)\b\.?\s*#?\s*[A-Z]?\d+(?:[.\-]\d+)*[a-z]?"
+    r"|(?:problem|prob|question|exercise|example|ex|task|puzzle|challenge|item)\b\.?\s*#?\s*(?:[A-Z]-?)?\d+(?:[.\-]\d+)*[a-z]?"
     r"\s*(?:\([^()$\n]*\))?\s*[.:)\]*]*(?:\s+[-–—])?"
     r"|(?:q|p|no\.?|nr\.?|number|#)\s*\d+(?:[.\-]\d+)*\s*(?:[.:)\]]+|[-–—](?=\s))|q\d+(?=\s)"
     r"|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)\w*\.?\s+(?:19|20)\d\d\b"
     r"|(?:[A-Za-z]+\s+){1,3}#\d+\**\s*[-–—.:)]"
-    r"|[(（]?\d{1,3}[.)、．）](?=\s|$))",
+    r"|[(（]?\d{1,3}\s{0,3}[.)、．）](?=\s|$))",
     re.IGNORECASE,
 )
 _GREETING = re.compile(
-    r"\s*(?:hi|hello|hey|greetings|dear|good\s+(?:morning|evening|afternoon|day))\b[^,.!?:\d\ue000\n]{0,30}[,.!:]\s",
+    r"\s*(?:大家|你们|老师|各位)好[^。:：，,？?\ue000]{0,6}[,，:：。!！]|\s*(?:请教|求教|求助|问)(?:一下|大家|一道题|个题|各位){1,3}[,，:：。!！]"
+    r"|\s*(?:hi|hello|hey|greetings|dear|good\s+(?:morning|evening|afternoon|day))\b[^,.!?:\d\ue000\n]{0,30}[,.!:]\s",
     re.IGNORECASE,
 )
 # Chat that is taken out wherever it stands.
@@ -59,7 +60,7 @@ _EMOTICON = re.compile(r"(?<!\w)[:;=]-?[()DPp|](?!\w)|\^_\^|<3(?!\w)|\b[xX]D\b|:
 # From here to the end of the post.
 _TAIL = re.compile(
     r"^[ \t*_#>]{0,8}(?:(?:my|the|full|official|a|suggested)\s+)*"
-    r"(?:solution|answer|ans|proof|attempt|work(?:ing)?|progress|explanation|reasoning|reply|re|comments?|discussion)\b\s*(?:\d+|key)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
+    r"(?:solution|answer|ans|proof|attempt|work(?:ing)?|progress|explanation|reasoning|reply|re|comments?|discussion)\b\s*(?:#?\d+|key|attempt|idea|sketch)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
     re.IGNORECASE | re.MULTILINE,
 )
 ANSWER_TOLD = re.compile(
@@ -74,7 +75,7 @@ _SMALL_TALK = re.compile(
     r"\b(?:thanks?|thank\s+you|thx|tysm|ty|cheers|regards|hello|hi|hey|greetings|good\s+(?:morning|evening|afternoon|luck)"
     r"|lol|lmao|haha+|btw|imho|folks|guys|anyone|anybody|can\s+(?:some|any)one|any\s+(?:help|hints?|ideas?|thoughts)"
     r"|(?:need|needs?\s+some|brauche)\s+(?:help|hilfe)|help\s+(?:needed|wanted|please|pls|plz)|this\s+(?:forum|thread|post)"
-    r"|repost(?:ing)?|bump|attached|attachment|screenshot|photo|typos?|enjoy|have\s+fun|happy\s+solving|no\s+calculators?"
+    r"|who\s+can\s+(?:do|solve|get|beat)\s+(?:it|this)|solved\s+it\?|repost(?:ing)?|bump|attached|attachment|screenshot|photo|typos?|enjoy|have\s+fun|happy\s+solving|no\s+calculators?"
     r"|calculators?\s+(?:is|are|not)|(?:good|nice|great|dumb|silly)\s+(?:one|problem|question|puzzle)|sorry|apologies|pls|plz"
     r"|(?:easy|hard|tricky|quick|interesting|classic|fun|cool|cute)\s+(?:one|problem|question|puzzle)"
     r"|please\s+(?:help|explain|show\s+(?:all\s+)?(?:your|me|work|steps)|post|reply|check|don['’]t|do\s+not|no\b|be)"
@@ -104,7 +105,7 @@ _ABOUT_POST = re.compile(
     r"|tried|try|know|knew|don['’]?t|didn['’]?t|can['’]?t|cannot|could|couldn['’]?t|need|want|found|find|saw|see|say|said|guess"
     r"|believe|would|spent|remember|attempted|keep|kept|solved|understand|feel|love|like|hate|hope|wonder|suspect|figured"
     r"|heard|ended|computed|calculated|counted|factored|used|wrote|managed|mean|never|looked|asked|started|copied|translated"
-    r"|came|failed|noticed|swear|have\s+(?:no|been|to|tried|trouble|this|seen|got|spent|never|a\s+(?:question|problem|test|quiz)"
+    r"|came|failed|noticed|swear|completed|expanded|substituted|applied|plugged|integrated|differentiated|simplified|have\s+(?:no|been|to|tried|trouble|this|seen|got|spent|never|a\s+(?:question|problem|test|quiz)"
     r"|an\s+exam|attached))))(?!\w)",
     re.IGNORECASE,
 )

@@ -6,20 +6,25 @@ but the problem may be there. Cleaning takes away; it does not rephrase.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from curiosft_cli.tasks.posts import ANSWER_TOLD, Post, asks, read_post
 from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
 from curiosft_cli.tasks.vocabulary import FREE_WORDS
 from curiosft_cli.tasks.wording import (
+    all_words,
     carries,
     content_words,
     formulas,
     is_number,
     long_words,
+    names,
     only_numbers,
     quantities,
     same_word,
@@ -27,6 +32,9 @@ from curiosft_cli.tasks.wording import (
     squeezed,
 )
 
+LONGEST = 10_000
+"""Characters of the longest post or answer that is judged (our choice)."""
+GUARD_MODULES = ("posts", "rewrites", "vocabulary", "wording")
 STRICTER = """
 
 Write the problem statement alone. Copy its words: every number, formula, unit, name and condition stays exactly as it is given. Add nothing: no heading, no comment, no solution, no answer."""  # noqa: E501
@@ -55,6 +63,16 @@ _EXAMPLES = tuple(
     part.partition("Output:")[2].strip().partition("\n")[0]
     for part in REPHRASE_PROMPT.partition("Now, here is")[0].split("Example ")[1:]
 )
+# What a question refers to and does not hold, and ends that no question has.
+_ELSEWHERE = re.compile(
+    r"\b(?:(?:previous|preceding|last|earlier)\s+(?:problem|question|exercise|part|example|task)"
+    r"|(?:part|problem|question|exercise)\s+(?:\([a-z\d]\)|\d+)\s+(?:above|again)|same\s+as\s+(?:above|before)"
+    r"|(?:table|text|passage|data)\s+(?:above|below))\b",
+    re.IGNORECASE,
+)
+_CUT_OFF = re.compile(
+    r"(?:[,;(\[{=+*/<>-]|\\\w+|\b(?:and|or|the|of|with|that|if|is|are|by|to|for|from|than|let))$", re.IGNORECASE
+)
 _WRAPPING = re.compile(
     r"^\s*(?:```\w*\n|\*{0,2}(?:output|(?:the\s+)?(?:extracted\s+|cleaned\s+|math\s+)?(?:problem|question)(?:\s+statement)?(?:\s+is)?)\*{0,2}\s*:\s*\*{0,2}\s*)"
     r"|\s*```\s*$",
@@ -80,7 +98,19 @@ def longest_rewrite(original: str, ratio: float = 1.2, slack: int = 10) -> int:
     return int(ratio * len(original)) + slack
 
 
-def judge(original: str, rewritten: str, *, shortest: float = 0.5, most: int = 10_000) -> Verdict:
+@cache
+def guards_version() -> str:
+    """Identity of the checks, so that a saved verdict is made again after they changed."""
+    parts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in GUARD_MODULES]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def is_too_long(question: str, most: int = LONGEST) -> bool:
+    """Whether no answer to this post could be judged, so that asking would be money for nothing."""
+    return len(question) > most
+
+
+def judge(original: str, rewritten: str, *, shortest: float = 0.5, most: int = LONGEST) -> Verdict:
     """Accept a rewrite only if it still is the same problem and nothing else.
 
     Args:
@@ -99,6 +129,7 @@ def judge(original: str, rewritten: str, *, shortest: float = 0.5, most: int = 1
         or changed_quantities(post, text)
         or changed_formulas(original, post, text)
         or keeps_chat(post, text)
+        or changed_names(post, text)
         or changed_wording(original, post, text)
     )
     if reason is None:
@@ -113,7 +144,7 @@ def tidy(rewritten: str) -> str:
 
 
 def flags(question: str) -> list[str]:
-    """What a reader may want to look at: `several questions`, `image`."""
+    """What a reader may want to look at: `several questions`, `image`, `fragment` (it cannot be answered alone)."""
     found = []
     labelled = re.findall(r"(?<![\w)\]}^_\\])\((?:\d|[ivx]{1,3}|[a-e])\)", question)
     if question.count("?") > 1 or len(set(labelled)) > 1:
@@ -125,6 +156,8 @@ def flags(question: str) -> list[str]:
         re.IGNORECASE,
     ):
         found.append("image")
+    if not asks(question) or _ELSEWHERE.search(question) or _CUT_OFF.search(question.rstrip()):
+        found.append("fragment")
     return found
 
 
@@ -218,6 +251,19 @@ def keeps_chat(post: Post, text: str, shortest: int = 12) -> str | None:
             chat = squeezed(part).lower().rstrip(".!")
             if len(chat) >= shortest and chat in flat and chat not in problem:
                 return f"chat kept: {part}"
+    return None
+
+
+def changed_names(post: Post, text: str) -> str | None:
+    """A name that the problem does not have, or one that stands elsewhere: Ben is asked about in place of Ana."""
+    known, there = names(post.allowed), names(text)
+    if added := {name for name in there if name.lower() not in set(all_words(post.allowed))}:
+        return f"name added: {min(added)}"
+    both = set(known) | set(there)
+    order = iter(word for word in all_words(post.allowed, keep_case=True) if word in both)
+    for name in (word for word in all_words(text, keep_case=True) if word in both):
+        if name not in order:
+            return f"name moved: {name}"
     return None
 
 

@@ -56,8 +56,19 @@ def read_pairs(
     data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
 ) -> Iterator[tuple[Row, Problem]]:
     """Stream `(row as it was found, problem)` over the sources; lines on bad rows are appended to `skipped`."""
+    found = read_numbered(data, skipped, run_dir=run_dir, sources=sources)
+    return ((row, problem) for _, _, row, problem in found)
+
+
+def read_numbered(
+    data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
+) -> Iterator[tuple[int, int, Row, Problem]]:
+    """Stream `(which source from 0, row number from 1, row as it was found, problem)`; see `read_pairs`."""
     report = skipped if data.on_bad_row == "skip" else None
-    streams = (read_source(source, run_dir=run_dir, skipped=report) for source in sources or data.train)
+    streams = (
+        ((index, *found) for found in _numbered(source, run_dir=run_dir, skipped=report))
+        for index, source in enumerate(sources or data.train)
+    )
     return itertools.islice(itertools.chain.from_iterable(streams), data.rows)
 
 
@@ -72,10 +83,15 @@ def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None)
     Raises:
         CurioError: the source does not exist or cannot be read, or it has a bad row.
     """
+    return ((row, problem) for _, row, problem in _numbered(source, run_dir=run_dir, skipped=skipped))
+
+
+def _numbered(source: str, *, run_dir: Path, skipped: list[str] | None) -> Iterator[tuple[int, Row, Problem]]:
+    """`read_source` with row numbers from 1."""
     if source.partition(":")[0] in GENERATORS:
-        yield from ((to_row(problem), problem) for problem in _generated(source))
+        yield from ((number, to_row(problem), problem) for number, problem in enumerate(_generated(source), start=1))
         return
-    path = run_dir / "rephrase" / "questions.jsonl" if source == "rephrase" else Path(source)
+    path = cleaned_questions(run_dir / "rephrase") if source == "rephrase" else Path(source)
     if source == "rephrase" and not path.exists():
         raise CurioError(
             f"this run has no cleaned questions ({path})", "Run `curiosft rephrase` with this configuration first."
@@ -84,7 +100,7 @@ def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None)
         try:
             if isinstance(row, BadRow):
                 raise row
-            yield row, to_problem(row, f"{path.stem}-{number}")
+            yield number, row, to_problem(row, f"{path.stem}-{number}")
         except BadRow as error:
             if skipped is None:
                 raise CurioError(
@@ -105,6 +121,12 @@ def numbered_rows(source: str) -> Iterator[tuple[int, Row | BadRow]]:
     return read_rows(Path(source)) if Path(source).exists() else _hub_rows(source)
 
 
+def cleaned_questions(folder: Path) -> Path:
+    """The file of cleaned questions in the folder of the rephrase stage: parquet where the data was parquet."""
+    table = folder / "questions.parquet"
+    return table if table.exists() else folder / "questions.jsonl"
+
+
 def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
     """Read one row of any known layout. A leading think tag of the response is dropped.
 
@@ -114,6 +136,8 @@ def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
     column, question, said = _question(row)
     if not question.strip():
         raise BadRow(f"column {column}: found no text, expected a question")
+    if "\0" in question or any("\ud800" <= sign <= "\udfff" for sign in question):
+        raise BadRow(f"column {column}: found NUL characters or half characters, expected Unicode text")
     choices = _choices(row)
     answer = _answer(row)
     if choices and answer not in tuple(LETTERS[: len(choices)]):

@@ -31,7 +31,7 @@ TERMS = frozenset(
     liter litre degree radian older younger taller shorter before after above below clockwise unique simultaneously
     never always least add subtract multiply divide gain lose give take spend earn buy sell smaller larger bigger
     youngest oldest major minor upper lower same refuse except unless cannot opposite neither both arc chord
-    tangent secant
+    tangent secant center centre
     """.split()  # noqa: SIM905
 )
 FREE_WORDS = frozenset(

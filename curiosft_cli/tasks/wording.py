@@ -113,6 +113,17 @@ def long_words(text: str) -> list[str]:
     return [word for word in re.findall(r"[^\W\d_]+", without_formulas(text).lower()) if len(word) > 2]
 
 
+def all_words(text: str, *, keep_case: bool = False) -> list[str]:
+    """The words of the prose, in lower case unless told otherwise."""
+    prose = without_formulas(text)
+    return re.findall(r"[^\W\d_]+", prose if keep_case else prose.lower())
+
+
+def names(text: str) -> list[str]:
+    """Words of three letters or more that are capitalised inside a sentence, such as people and weekdays."""
+    return re.findall(r"(?<=[a-z\d,;] )[A-Z][a-z]{2,}(?![^\W\d_])", without_formulas(text))
+
+
 def content_words(sentence: str) -> set[str]:
     """Its long words without those that any question may have."""
     return set(long_words(sentence)) - FREE_WORDS

@@ -124,9 +124,17 @@ def test_all_columns_of_a_verl_file_are_kept(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
     with ScriptedServer(cleaner) as server:
         run(config(server, str(tmp_path / "in.parquet")), tmp_path)
-    (out,) = rows(tmp_path)
-    assert out["prompt"] == [{"content": "Be brief.", "role": "system"}, {"content": clean, "role": "user"}]
-    assert {key: out[key] for key in row if key != "prompt"} == {key: row[key] for key in row if key != "prompt"}
+    before, after = pq.read_table(tmp_path / "in.parquet"), pq.read_table(tmp_path / "rephrase" / "questions.parquet")
+    assert after.schema.names == [*before.schema.names, "id", "original_question", "rephrase"]
+    assert before.drop_columns("prompt").equals(
+        after.select([name for name in before.schema.names if name != "prompt"])
+    )
+    assert after["prompt"].to_pylist() == [
+        [{"content": "Be brief.", "role": "system"}, {"content": clean, "role": "user"}]
+    ]
+    assert after["original_question"].to_pylist() == [post]
+    assert after["rephrase"].to_pylist()[0]["verdict"] == "accepted"
+    assert not (tmp_path / "rephrase" / "questions.jsonl").exists()
     ((_, problem),) = read_source("rephrase", run_dir=tmp_path)
     assert (problem.id, problem.question, problem.answer) == ("train-3", clean, "1")
     assert problem.response == "hm\n</think>\n$\\boxed{1}$"

@@ -37,7 +37,10 @@ def labelled(label: str) -> list[dict[str, str]]:
 
 
 def test_the_labelled_set_is_large_enough_to_mean_something() -> None:
-    assert len(labelled("good")) >= 100
+    assert len(labelled("good")) >= 200
+    assert {"echo", "translated", "truncation", "answer leaked", "number", "condition dropped"} <= {
+        row["why"] for row in labelled("spoiled")
+    }
     assert len(labelled("spoiled")) >= 200
     assert len({(row["original"], row["rewritten"]) for row in LABELLED}) == len(LABELLED)
 
@@ -153,12 +156,21 @@ def test_chat_may_go_but_may_not_stay(chat: str) -> None:
         ("What is 3-4?", "formula lost: 3+4"),
         ("Which sum is 3+4?", "term added: sum"),
         ("What is 3+4, dearest colleague?", "word added: colleague"),
+        ("What is 3+4, Berta?", "name added: Berta"),
     ],
 )
 def test_reasons_name_what_was_found(rewritten: str, reason: str) -> None:
     verdict = judge("Hello! What is 3+4? Thanks", rewritten)
     assert verdict.outcome == "kept_original"
     assert verdict.reason.startswith(reason)
+
+
+def test_who_is_asked_about_may_not_change() -> None:
+    post = "Hello! Today Ana has 3 coins and Ben has 4. How many coins does Ana have more than Ben? Thanks"
+    clean = "Today Ana has 3 coins and Ben has 4. How many coins does Ana have more than Ben?"
+    assert is_accepted(post, clean)
+    verdict = judge(post, clean.replace("does Ana have more than Ben", "does Ben have more than Ana"))
+    assert verdict.reason.startswith("name moved")
 
 
 @pytest.mark.parametrize(
@@ -194,6 +206,9 @@ def test_what_is_too_long_to_judge_keeps_the_original() -> None:
         ("Find the area of the triangle shown below.", ["image"]),
         ("Find $x$ in the figure. ![](a.png)", ["image"]),
         ("What is the graph of $f(1)+f(2)$?", []),
+        ("Great community here.", ["fragment"]),
+        ("Find $x$ with the numbers of the previous problem.", ["fragment"]),
+        ("A tank holds 40 liters and", ["fragment"]),
     ],
 )
 def test_flags(question: str, expected: list[str]) -> None:

@@ -19,7 +19,7 @@ class Rephrase(Section):
     temperature: float = Field(0.0, ge=0, le=2)
     """Sampling temperature (our choice: the cleaned question should not vary)."""
     max_completion_length: int = Field(2048, ge=1)
-    """Longest answer in tokens (our choice)."""
+    """Longest answer in tokens (our choice); one that is cut there is asked again with twice as many."""
     concurrency: int = Field(64, ge=1, le=4096)
     """Requests in flight (our choice)."""
     timeout_s: float = Field(120.0, gt=0)
@@ -28,3 +28,14 @@ class Rephrase(Section):
     """Tries of one request; then its question is kept as it was, and three such in a row stop the run (our choice)."""
     second_attempt: bool = True
     """Ask once more, more strictly, when an answer fails the checks (our choice)."""
+    budget_usd: float | None = Field(None, gt=0)
+    """Stop before the cost goes beyond this, in US dollars over all runs of this stage; `none` has no limit."""
+    max_requests: int | None = Field(None, ge=1)
+    """Stop after this many requests over all runs of this stage, repeated ones included; `none` has no limit."""
+    input_usd_per_million: float | None = Field(None, ge=0)
+    """Price of a million prompt tokens in US dollars; `none` takes the built-in table's (DeepSeek, OpenAI)."""
+    output_usd_per_million: float | None = Field(None, ge=0)
+    """Price of a million answer tokens in US dollars; `none` takes the built-in table's."""
+    tokenizer: str = "deepseek-ai/DeepSeek-V3"
+    """What `--dry-run` counts tokens with: a folder or file with `tokenizer.json`, or a hub id; `local` counts with
+    `model.path`'s."""

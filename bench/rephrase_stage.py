@@ -1,0 +1,296 @@
+"""The rephrase stage against a scripted loopback server; one JSON line per figure.
+
+    python bench/rephrase_stage.py [throughput] [faults] [kills] [many] [--questions 2000] ...
+
+throughput  the whole stage, judging and saving included, as a share of the ideal (questions / places rounds)
+faults      5 % 429, 3 % 500, 2 % dropped connections, 1 % empty, 1 % hanging: calls a question; same output as without
+kills       kill -9 at random moments, restart each time: same output as an uninterrupted run; repeated calls
+many        100,000 questions answered before: seconds to start again, peak memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from curiosft_cli.run.files import read_jsonl, write_json
+from curiosft_cli.run.rundir import StageDir
+from curiosft_cli.run.sections import Config, Data, Rephrase
+from curiosft_cli.stages.rephrase import rephrase
+from curiosft_cli.tasks import rewrite_log
+from curiosft_cli.tasks.arithmetic import generate, noisy
+from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
+from curiosft_cli.tasks.rewrite_log import FIRST, RewriteLog
+from curiosft_cli.tasks.rewrites import STRICTER, Verdict
+
+FAULTS = (("429", 0.05), ("500", 0.03), ("drop", 0.02), ("empty", 0.01), ("hang", 0.01))
+BEFORE, AFTER = REPHRASE_PROMPT.split("{question}")
+
+
+def serve(rows: int, latency_s: float, with_faults: bool, port: Connection) -> None:
+    """Answer with the clean question after `latency_s`; tell the calls of each question when asked for /calls."""
+    from aiohttp import web
+
+    clean = {noisy(problem).question: problem.question for problem in generate("train", rows)}
+    calls: Counter[str] = Counter()
+
+    def fault_of(post: str) -> str:
+        draw = random.Random(f"{calls[post]}|{post}").random()
+        for kind, share in FAULTS:
+            if draw < share:
+                return kind
+            draw -= share
+        return ""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        post = body["messages"][0]["content"].removesuffix(STRICTER).removeprefix(BEFORE).removesuffix(AFTER)
+        calls[post] += 1
+        fault = fault_of(post) if with_faults else ""
+        await asyncio.sleep(3600 if fault == "hang" else latency_s)
+        if fault == "drop" and request.transport is not None:
+            request.transport.close()
+        if fault in ("429", "500"):
+            return web.json_response({"error": {"message": fault}}, status=int(fault))
+        text = "" if fault == "empty" else clean[post]
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        usage = {"prompt_tokens": 500, "completion_tokens": 50}
+        return web.json_response({"choices": [choice], "usage": usage})
+
+    async def told(_: web.Request) -> web.Response:
+        return web.json_response(dict(calls))
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", chat)
+        app.router.add_get("/calls", told)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        port.send(runner.addresses[0][1])
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+class Server:
+    """A context: the server in a process of its own."""
+
+    def __init__(self, rows: int, latency_s: float, *, with_faults: bool = False) -> None:
+        here, there = multiprocessing.Pipe()
+        target = multiprocessing.get_context("spawn").Process
+        self._process = target(target=serve, args=(rows, latency_s, with_faults, there), daemon=True)
+        self._process.start()
+        self.port = here.recv()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.join()
+
+    def calls(self) -> dict[str, int]:
+        """Requests for each question."""
+        import urllib.request
+
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/calls") as answer:
+            return json.load(answer)
+
+
+def config(server: Server | None, rows: int, in_flight: int, **settings: Any) -> Config:
+    """Clean `rows` posts at this server."""
+    url = f"http://127.0.0.1:{server.port if server else 9}/v1"
+    section = Rephrase(base_url=url, model="bench", api_key_env="BENCH_KEY", concurrency=in_flight, **settings)
+    return Config(data=Data(train=(f"arithmetic-forum:train:{rows}",)), rephrase=section)
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """The cleaned rows without the time at which each was made."""
+    rows = list(read_jsonl(folder / "rephrase" / "questions.jsonl"))
+    for row in rows:
+        del row["rephrase"]["time"]
+    return rows
+
+
+def clean(folder: Path, settings: Config) -> dict[str, Any]:
+    """Run the stage here."""
+    return rephrase(settings, StageDir(folder / "rephrase"), lambda *_: None)
+
+
+def throughput(folder: Path, rows: int, latency_s: float, in_flight: int) -> dict[str, Any]:
+    """The stage with everything in it; reading the data before the first request is start-up."""
+    with Server(rows, latency_s) as server:
+        clean(folder / "warm", config(server, 8, 8))
+        first: list[float] = []
+
+        def progress(_: int, total: int, __: str) -> None:
+            if total and not first:
+                first.append(time.perf_counter() - latency_s)
+
+        stage, cpu = StageDir(folder / "run" / "rephrase"), time.process_time()
+        usage = rephrase(config(server, rows, in_flight), stage, progress)
+        seconds, cpu = time.perf_counter() - first[0], time.process_time() - cpu
+    ideal = math.ceil(rows / in_flight) * latency_s
+    share = round(ideal / seconds, 3)
+    line = {"in_flight": in_flight, "questions": rows, "seconds": round(seconds, 2), "share_of_ideal": share}
+    return line | {"cpu_ms_per_question": round(1e3 * cpu / rows, 2)} | usage["verdicts"]
+
+
+def faults(folder: Path, rows: int, in_flight: int) -> dict[str, Any]:
+    """The same output with faults and without."""
+    with Server(rows, 0.02) as server:
+        clean(folder / "good", config(server, rows, in_flight))
+    with Server(rows, 0.02, with_faults=True) as server:
+        started = time.perf_counter()
+        usage = clean(folder / "bad", config(server, rows, in_flight, timeout_s=3))
+        seconds, calls = time.perf_counter() - started, server.calls()
+    good, bad = results(folder / "good"), results(folder / "bad")
+    ids = [row["id"] for row in bad]
+    # What an empty answer cost is part of the record, so tokens may differ.
+    for row in good + bad:
+        del row["rephrase"]["tokens"]
+    return {
+        "questions": rows,
+        "lost": rows - len(ids),
+        "duplicated": len(ids) - len(set(ids)),
+        "calls_per_question": round(sum(calls.values()) / rows, 4),
+        "same_output": good == bad,
+        "faults": usage["faults"],
+        "seconds": round(seconds, 1),
+    }
+
+
+def kills(folder: Path, rows: int, in_flight: int, times: int) -> dict[str, Any]:
+    """Kill at random moments while answers come, then let it end."""
+    draw = random.Random(0)
+    with Server(rows, 0.3) as server:
+        clean(folder / "whole", config(server, rows, in_flight))
+        before = sum(server.calls().values())
+        stage = StageDir(folder / "killed" / "rephrase")
+        write_json(stage.config_file, config(server, rows, in_flight).model_dump(mode="json"))
+        command = [sys.executable, "-m", "curiosft_cli.stages.rephrase", str(stage.path)]
+        done, saved = 0, 0
+        for _ in range(times):
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(draw.uniform(0.0, 2.6))
+            done += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        saved = sum(1 for _ in read_jsonl(stage.path / "answers.jsonl"))
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+        asked = {post: count - 1 for post, count in server.calls().items()}
+    repeated = sum(asked.values()) - rows
+    return {
+        "questions": rows,
+        "kills_while_running": done,
+        "saved_before_the_last_run": saved,
+        "exit_code": code,
+        "same_output": results(folder / "killed") == results(folder / "whole"),
+        "repeated_calls": repeated,
+        "most_repeated": done * in_flight,
+        "uninterrupted_calls": before,
+    }
+
+
+def many(folder: Path, rows: int) -> dict[str, Any]:
+    """Start again where everything was answered, and one question is new; in a process of its own for the memory."""
+    source, stage = folder / "many.jsonl", StageDir(folder / "run" / "rephrase")
+    with source.open("w") as file:
+        for number in range(rows + 1):
+            filler = "Please look at it closely, since my friends disagree. " * 4
+            question = f"Hi all! {filler}What is {number}+{number % 97}? Thanks in advance!"
+            file.write(json.dumps({"question": question, "answer": str(number + number % 97), "id": number}) + "\n")
+    settings = Config(
+        data=Data(train=(str(source),)),
+        rephrase=Rephrase(base_url="http://127.0.0.1:9/v1", model="bench", api_key_env="BENCH_KEY", max_attempts=1),
+    )
+    sampling = (settings.rephrase.temperature, settings.rephrase.max_completion_length)
+    log_of = RewriteLog(stage.path / "answers.jsonl", "bench", sampling, second_attempt=True)
+    # Judging the answers is no part of what is measured.
+    with mock.patch.object(rewrite_log, "verdict_on", lambda *_: Verdict("accepted", "ok")), log_of as log:
+        for row in read_jsonl(source):
+            if row["id"] == rows:
+                break
+            number = row["id"]
+            answer = {"answer": f"What is {number}+{number % 97}?", "truncated": False, "tries": 1, "seconds": 1.0}
+            cost = {"prompt_tokens": 500, "completion_tokens": 9, "cost_usd": 0.0}
+            log.save(FIRST, row["question"], answer | cost)
+    write_json(stage.config_file, settings.model_dump(mode="json"))
+    from curiosft_cli.run.errors import CurioError
+    from curiosft_cli.stages.rephrase import look_through, open_log
+
+    pid = os.fork()  # of a small process: what the child holds is what the stage holds
+    if pid:
+        return {} if os.waitpid(pid, 0)[1] == 0 else {"failed": True}
+    started, cpu = time.perf_counter(), time.process_time()
+    with open_log(settings, stage) as log:
+        survey = look_through(settings, stage, log, lambda *_: None)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    with contextlib.suppress(CurioError):  # nobody listens: the one new question cannot be asked
+        clean(folder / "run", settings)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = {
+        "figure": "many",
+        "questions": rows,
+        "resume_s": round(seconds, 2),
+        "resume_cpu_s": round(cpu, 2),
+        "missing": len(survey.missing),
+    }
+    print(json.dumps(line | {"peak_mib": round(peak)}), flush=True)
+    os._exit(0)
+
+
+def main() -> None:
+    """Measure what is named; everything without a name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figures", nargs="*", default=["throughput", "faults", "kills", "many"])
+    parser.add_argument("--questions", type=int, default=2000)
+    parser.add_argument("--latency-s", type=float, default=1.0)
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--fault-questions", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--many", type=int, default=100_000)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    try:
+        for figure in options.figures:
+            here = folder / figure
+            here.mkdir()
+            if figure == "throughput":
+                for number in options.in_flight:
+                    line = throughput(here / str(number), options.questions, options.latency_s, number)
+                    print(json.dumps({"figure": figure, **line}), flush=True)
+                continue
+            if figure == "faults":
+                line = faults(here, options.fault_questions, 64)
+            elif figure == "kills":
+                line = kills(here, options.questions, 32, options.kills)
+            else:
+                line = many(here, options.many)
+            if line:
+                print(json.dumps({"figure": figure, **line}), flush=True)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""What a clean-up may spend, what it says beforehand, and what it does with input that is not as it should be."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scripted import Reply, ScriptedServer
+from test_rephrase import CLEAN, KEY, cleaner, config, post_in, rows, run
+
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.rundir import begin
+from curiosft_cli.run.sections import Config
+from curiosft_cli.stages.rephrase import open_log
+from curiosft_cli.tools.review import review
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+def curiosft(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "curiosft_cli.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+
+
+def settings(server: ScriptedServer, source: str) -> list[str]:
+    return [
+        *(f"rephrase.base_url={server.url}", "rephrase.model=m", f"rephrase.api_key_env={KEY}"),
+        *(f"rephrase.data={source}", "run.name=r", "rephrase.tokenizer=/nowhere"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"max_requests": 7}, "7 requests were sent"),
+        # A request of some 1800 characters is expected to cost some 650 tokens of $1 a million; it then costs 14.
+        ({"budget_usd": 0.0008, "input_usd_per_million": 1.0, "output_usd_per_million": 1.0}, "budget_usd = 0.0008"),
+    ],
+)
+def test_a_budget_stops_the_run_and_raising_it_goes_on(limit: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with ScriptedServer(cleaner) as server:
+        with pytest.raises(CurioError, match=message) as error:
+            run(config(server, concurrency=1, **limit), tmp_path)
+        assert error.value.exit_code == 4
+        asked = len(server.bodies)
+        assert 0 < asked < 20
+        assert len(rows(tmp_path, "answers")) == asked, "what was paid for is saved"
+        assert not (tmp_path / "rephrase" / "questions.jsonl").exists()
+        assert json.loads((tmp_path / "rephrase" / "usage.json").read_text())["requests"] == asked
+        summary = run(config(server), tmp_path)
+    assert len(server.bodies) == summary["requests"] == 20
+
+
+def test_all_requests_count_and_all_tokens_cost(tmp_path: Path) -> None:
+    """20 questions, one cut answer and one empty one: 22 requests of 11 + 3 tokens at $1 and $2 a million."""
+    special = {0: Reply("What", finish="length"), 3: Reply("")}
+    prices = {"input_usd_per_million": 1.0, "output_usd_per_million": 2.0}
+    with ScriptedServer(lambda n, m: special.get(n) or cleaner(n, m)) as server:
+        summary = run(config(server, **prices), tmp_path)
+    assert (summary["requests"], summary["prompt_tokens"], summary["completion_tokens"]) == (22, 22 * 11, 22 * 3)
+    assert summary["cost_usd"] == pytest.approx(22 * (11 + 2 * 3) / 1e6)
+
+
+def test_a_budget_needs_a_price(tmp_path: Path) -> None:
+    with ScriptedServer(cleaner) as server:
+        there = config(server, base_url="https://api.example.com/v1", budget_usd=1.0)
+        os.environ[KEY] = "k"
+        try:
+            with pytest.raises(CurioError, match="the price of 'm' is not known"):
+                run(there, tmp_path)
+        finally:
+            del os.environ[KEY]
+    assert not server.bodies
+
+
+def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
+    with ScriptedServer(cleaner) as server:
+        arguments = [*settings(server, "arithmetic-forum:train:20:1"), "rephrase.input_usd_per_million=2"]
+        done = curiosft(tmp_path, "rephrase", "curio", *arguments, "--dry-run", "--json")
+        assert done.returncode == 0, done.stderr
+        plan = json.loads(done.stdout)
+        assert not server.bodies
+        assert not list(tmp_path.iterdir())
+        assert (plan["rows"], plan["requests"], plan["most_requests"]) == (20, 20, 40)
+        assert plan["usd"] == pytest.approx(plan["prompt_tokens"] * 2 / 1e6)
+        assert "ESTIMATED" in plan["counted_with"]
+        assert curiosft(tmp_path, "rephrase", "curio", *arguments).returncode == 0
+        again = curiosft(tmp_path, "rephrase", "curio", *arguments, "--dry-run")
+    assert "requests  0," in again.stdout
+    assert len(server.bodies) == 20
+
+
+def test_starting_over_pays_for_nothing_twice(tmp_path: Path) -> None:
+    with ScriptedServer(cleaner) as server:
+        made = config(server)
+        run(made, tmp_path)
+    from curiosft_cli.run.rundir import RunDir
+
+    begin(RunDir(tmp_path), "rephrase", made, fresh=True)
+    assert not (tmp_path / "rephrase" / "questions.jsonl").exists()
+    run(made, tmp_path)  # nobody listens any more
+    assert len(rows(tmp_path)) == 20
+
+
+def test_two_processes_do_not_pay_for_the_same_questions(tmp_path: Path) -> None:
+    with ScriptedServer(cleaner) as server:
+        made = config(server)
+        from curiosft_cli.run.rundir import StageDir
+
+        with open_log(made, StageDir(tmp_path / "rephrase")), pytest.raises(CurioError, match="another process"):
+            run(made, tmp_path)
+    assert not server.bodies
+
+
+def test_a_line_that_is_no_answer_is_asked_again(tmp_path: Path) -> None:
+    with ScriptedServer(cleaner) as server:
+        run(config(server), tmp_path)
+        log = tmp_path / "rephrase" / "answers.jsonl"
+        lines = log.read_text().splitlines(keepends=True)
+        log.write_text("".join([lines[0][:30] + "\n", "null\n", "\0\n", *lines[1:]]))
+        before = [{**row, "rephrase": {**row["rephrase"], "time": ""}} for row in rows(tmp_path)]
+        run(config(server), tmp_path)
+    assert len(server.bodies) == 21
+    assert [{**row, "rephrase": {**row["rephrase"], "time": ""}} for row in rows(tmp_path)] == before
+
+
+def parquet(path: Path, posts: list[str], **more: Any) -> pa.Table:
+    table = pa.table(
+        {
+            "when": pa.array(range(len(posts)), pa.timestamp("ns")),
+            "problem": pa.array(posts, pa.large_string()),
+            "answer": pa.array(["1"] * len(posts)),
+            "blob": pa.array([b"\x00\xff"] * len(posts)),
+            "level": pa.array(["a"] * len(posts)).dictionary_encode(),
+            **more,
+        }
+    ).replace_schema_metadata({b"mine": b"kept", b"huggingface": b"{}"})
+    pq.write_table(table, path)
+    return table
+
+
+def test_parquet_comes_out_as_parquet_with_the_other_columns_untouched(tmp_path: Path) -> None:
+    """Two files of one schema; nanoseconds, bytes and dictionaries, which JSON and Python do not hold, survive."""
+    posts = list(CLEAN)[:30]
+    tables = [parquet(tmp_path / "a.parquet", posts[:10]), parquet(tmp_path / "b.parquet", posts[10:])]
+    with ScriptedServer(cleaner) as server:
+        run(config(server, str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")), tmp_path)
+    before, after = pa.concat_tables(tables), pq.read_table(tmp_path / "rephrase" / "questions.parquet")
+    for name in ("when", "answer", "blob", "level"):
+        assert after.schema.field(name).equals(before.schema.field(name))
+        assert after[name].combine_chunks().equals(before[name].combine_chunks()), name
+    assert after["problem"].to_pylist() == [CLEAN[post] for post in posts]
+    assert after["original_question"].to_pylist() == posts
+    assert after.schema.metadata == {b"mine": b"kept"}
+
+
+def test_a_rejected_row_is_left_out_of_a_table(tmp_path: Path) -> None:
+    posts = [next(iter(CLEAN)), "Great community, thank you all!", list(CLEAN)[1]]
+    parquet(tmp_path / "a.parquet", posts)
+    none = Reply("There is no math problem in this post.")
+    with ScriptedServer(lambda n, m: cleaner(n, m) if post_in(m) in CLEAN else none) as server:
+        run(config(server, str(tmp_path / "a.parquet")), tmp_path)
+    after = pq.read_table(tmp_path / "rephrase" / "questions.parquet")
+    assert after["original_question"].to_pylist() == [posts[0], posts[2]]
+    assert [value.value for value in after["when"]] == [0, 2]
+
+
+def test_what_json_cannot_hold_is_named(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", list(CLEAN)[:2])
+    with ScriptedServer(cleaner) as server, pytest.raises(CurioError, match="column when holds a"):
+        run(config(server, str(tmp_path / "a.parquet"), "arithmetic-forum:train:3:1"), tmp_path)
+    assert not list((tmp_path / "rephrase").glob("*questions*"))
+
+
+def test_what_was_cleaned_before_is_refused(tmp_path: Path) -> None:
+    with ScriptedServer(cleaner) as server:
+        run(config(server), tmp_path)
+        with pytest.raises(CurioError, match="were cleaned already"):
+            run(config(server, str(tmp_path / "rephrase" / "questions.jsonl")), tmp_path / "second")
+
+
+def test_a_question_beyond_judging_is_kept_and_not_paid_for(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    good = next(iter(CLEAN))
+    source.write_text("".join(json.dumps({"question": text}) + "\n" for text in ("What is 1+" + "1" * 1_000_000, good)))
+    with ScriptedServer(cleaner) as server:
+        summary = run(config(server, str(source)), tmp_path)
+    assert len(server.bodies) == 1
+    assert summary["reasons"] == {"too long to ask": 1}
+    assert [len(row["question"]) for row in rows(tmp_path)] == [1_000_010, len(CLEAN[good])]
+
+
+BAD = {
+    "empty.jsonl": (b"", "is empty"),
+    "nul.jsonl": (b'{"question": "What is 3+4?\\u0000"}\n', "row 1: column question: found NUL"),
+    "raw-nul.jsonl": (b'{"question": "x"}\n\x00\x00\n', "row 2: found NUL bytes"),
+    "latin.jsonl": ('{"question": "Größe?"}\n'.encode("latin-1"), "row 1: found byte 0xf6"),
+    "utf16.jsonl": ('{"question": "x"}\n'.encode("utf-16"), "UTF-16"),
+    "half.jsonl": (b'{"question": "What is \\ud83d 3+4?"}\n', "row 1: column question"),
+    "mixed.jsonl": (b'{"question": "What is 3+4?"}\n{"text": "other"}\n', "row 2: found the columns text"),
+    "cut.parquet": (b"PAR1\x00\x00", "not a whole parquet file"),
+    "folder.jsonl": (None, "a folder"),
+    "missing.jsonl": ((), "no data file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_nothing_is_asked(name: str, tmp_path: Path) -> None:
+    content, message = BAD[name]
+    if content is None:
+        (tmp_path / name).mkdir()
+    elif isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    with ScriptedServer(cleaner) as server, pytest.raises(CurioError) as error:
+        run(config(server, str(tmp_path / name)), tmp_path)
+    assert error.value.exit_code == 2
+    assert message in str(error.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not server.bodies
+    assert not list((tmp_path / "rephrase").glob("*questions*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_stops_with_one_line(tmp_path: Path) -> None:
+    stage = tmp_path / "runs" / "r" / "rephrase"
+    stage.mkdir(parents=True)
+    (stage / "answers.jsonl").symlink_to("/dev/full")
+    with ScriptedServer(cleaner) as server:
+        done = curiosft(tmp_path, "rephrase", "curio", *settings(server, "arithmetic-forum:train:5:1"))
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+    assert "answers.jsonl" in done.stderr.splitlines()[-1]
+    assert "No space left" in done.stderr.splitlines()[-1]
+    assert not list(stage.glob("*questions*"))
+
+
+def test_a_folder_that_cannot_be_written_stops_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with ScriptedServer(cleaner) as server:
+        arguments = settings(server, "arithmetic-forum:train:5:1")
+        done = curiosft(tmp_path, "rephrase", "curio", *arguments, f"run.root={tmp_path / 'file' / 'runs'}")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Not a directory" in done.stderr.splitlines()[-1]
+
+
+def test_the_review_page_holds_every_row_and_no_markup_of_a_post(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.jsonl"
+    evil = "Hi! </script><img src=x onerror=alert(1)> What is 3+4? Thanks"
+    texts = [evil, "Great community!", *list(CLEAN)[:20]]
+    source.write_text("".join(json.dumps({"question": text}) + "\n" for text in texts))
+
+    def script(n: int, message: str) -> Reply:
+        post = post_in(message)
+        return Reply("What is 3+4?") if "3+4" in post else cleaner(n, message) if post in CLEAN else Reply("No problem")
+
+    with ScriptedServer(script) as server:
+        made: Config = config(server, str(source))
+        run(made, tmp_path)
+    review(str(tmp_path), samples=3)
+    page = (tmp_path / "rephrase" / "review.html").read_text()
+    data = page.partition('id="data">')[2].partition("</script>")[0]
+    held = json.loads(data)
+    assert sorted(row[4] for row in held) == sorted(texts)
+    assert {row[4]: row[5] for row in held if row[4] in CLEAN} == {post: CLEAN[post] for post in list(CLEAN)[:20]}
+    assert "<img" not in page
+    assert page.count("</script>") == 2
+    out = capsys.readouterr().out
+    assert "22 questions: 20 accepted" in out
+    assert len(re.findall(r"^in-\d+: (?:accepted|kept_original|rejected) \(", out, re.MULTILINE)) == 3
