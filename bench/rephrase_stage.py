@@ -188,14 +188,17 @@ def kills(folder: Path, rows: int, in_flight: int, times: int) -> dict[str, Any]
         stage = StageDir(folder / "killed" / "rephrase")
         write_json(stage.config_file, config(server, rows, in_flight).model_dump(mode="json"))
         command = [sys.executable, "-m", "curiosft_cli.stages.rephrase", str(stage.path)]
-        done, saved = 0, 0
+        answers, done = stage.path / "answers.jsonl", 0
         for _ in range(times):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(draw.uniform(0.0, 2.6))
+            size = answers.stat().st_size if answers.exists() else 0
+            while process.poll() is None and (answers.stat().st_size if answers.exists() else 0) == size:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0.0, 0.7))
             done += process.poll() is None
             process.send_signal(signal.SIGKILL)
             process.wait()
-        saved = sum(1 for _ in read_jsonl(stage.path / "answers.jsonl"))
+        saved = sum(1 for _ in read_jsonl(answers))
         code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
         asked = {post: count - 1 for post, count in server.calls().items()}
     repeated = sum(asked.values()) - rows
