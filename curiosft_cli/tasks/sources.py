@@ -7,6 +7,7 @@ Layouts, told apart by their columns: verl / LUFFY (`prompt` messages, `reward_m
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ QUESTION_COLUMNS = ("question", "problem")
 TALK_COLUMNS = ("messages", "prompt")
 ANSWER_COLUMNS = ("answer", "gold", "ground_truth")
 RESPONSE_COLUMNS = ("response", "solution", "completion", "target")
+BROKEN_TEXT = re.compile("[\0\ud800-\udfff]")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -100,7 +102,7 @@ def _numbered(source: str, *, run_dir: Path, skipped: list[str] | None) -> Itera
         try:
             if isinstance(row, BadRow):
                 raise row
-            yield number, row, to_problem(row, f"{path.stem}-{number}")
+            yield number, row, _clean(to_problem(row, f"{path.stem}-{number}"), row)
         except BadRow as error:
             if skipped is None:
                 raise CurioError(
@@ -136,8 +138,6 @@ def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
     column, question, said = _question(row)
     if not question.strip():
         raise BadRow(f"column {column}: found no text, expected a question")
-    if "\0" in question or any("\ud800" <= sign <= "\udfff" for sign in question):
-        raise BadRow(f"column {column}: found NUL characters or half characters, expected Unicode text")
     choices = _choices(row)
     answer = _answer(row)
     if choices and answer not in tuple(LETTERS[: len(choices)]):
@@ -152,6 +152,18 @@ def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
         category=str(row.get("category") or ""),
         response=(said or _response(row)).lstrip().removeprefix(THINK_OPEN).lstrip("\n"),
     )
+
+
+def _clean(problem: Problem, row: Mapping[str, Any]) -> Problem:
+    """The problem, if its question is text that can be sent and trained on.
+
+    Raises:
+        BadRow: it holds NUL characters or halves of characters.
+    """
+    if BROKEN_TEXT.search(problem.question):
+        column = _question(row)[0]
+        raise BadRow(f"column {column}: found NUL characters or half characters, expected Unicode text")
+    return problem
 
 
 def to_row(problem: Problem) -> Row:
