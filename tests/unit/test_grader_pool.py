@@ -117,6 +117,17 @@ def test_library_timeout_keeps_the_worker() -> None:
         assert pids(pool) == before
 
 
+def test_a_large_parent_does_not_make_its_workers_look_large() -> None:
+    """A child's peak memory as the kernel counts it starts with its parent's: every item cost a new worker."""
+    ballast = bytearray(os.urandom(4096)) * (5 * 2**30 // 4 // 4096)  # 1.25 GiB; workers of 2 GiB retire at 1
+    with GraderPool(1, memory_gib=2.0) as pool:
+        pool.grade_all([item("5")])
+        before = pids(pool)
+        pool.grade_all([item("\\frac{10}{2}"), item("\\sqrt{25}"), item("5")])
+        assert pids(pool) == before
+    assert len(ballast) > 2**30
+
+
 def test_a_killed_worker_costs_one_item() -> None:
     with GraderPool(1, library_timeout_s=60, deadline_s=60) as pool:
         pool.grade_all([item("5")])
