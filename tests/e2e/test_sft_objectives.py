@@ -63,17 +63,15 @@ def test_every_recipe_trains_and_reports(recipe: str, tiny_model: Path, tmp_path
     assert (tmp_path / recipe / "sft" / "checkpoint-3" / "COMPLETE").exists()
 
 
-OLD_POLICY = ("psft", ("sft.params.psft_old_refresh=3",))
-FROZEN_BASE = ("sft-kl", ())
-WHOLE_STEP = ("sft-entropy-top20", ("sft.params.denominator=selected",))
-ADAPTERS = ("curio", ("sft.lora.rank=4",))
+# What looks at the whole step; what keeps something between steps, both kinds at once.
+WHOLE_STEP = ("sft-entropy-top20", "sft.params.denominator=selected")
+STATEFUL = ("psft", "sft.params.psft_old_refresh=3", "sft.lora.rank=4")
 
 
-@pytest.mark.parametrize(("recipe", "more"), (OLD_POLICY, FROZEN_BASE, WHOLE_STEP), ids=lambda value: str(value)[:20])
-def test_two_processes_equal_one(recipe: str, more: tuple[str, ...], tiny_model: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one(tiny_model: Path, tmp_path: Path) -> None:
     for ranks in (1, 2):
         sft(
-            *(recipe, *more, f"model.path={tiny_model}", f"run.root={tmp_path}", f"run.name=ranks-{ranks}"),
+            *(*WHOLE_STEP, f"model.path={tiny_model}", f"run.root={tmp_path}", f"run.name=ranks-{ranks}"),
             *(f"launch.processes={ranks}", "data.validation=arithmetic:test:5"),
         )
     one, two = (load_file(tmp_path / f"ranks-{ranks}/sft/checkpoint-3/model.safetensors") for ranks in (1, 2))
@@ -85,9 +83,8 @@ def test_two_processes_equal_one(recipe: str, more: tuple[str, ...], tiny_model:
             assert first.get(key, 0.0) == pytest.approx(second.get(key, 0.0), rel=1e-4)
 
 
-@pytest.mark.parametrize(("recipe", "more"), (OLD_POLICY, ADAPTERS), ids=lambda value: str(value)[:20])
-def test_a_killed_run_is_proved_to_resume(recipe: str, more: tuple[str, ...], tiny_model: Path, tmp_path: Path) -> None:
-    done = sft(recipe, *more, f"model.path={tiny_model}", f"run.root={tmp_path}", "--prove-resume")
+def test_a_killed_run_is_proved_to_resume(tiny_model: Path, tmp_path: Path) -> None:
+    done = sft(*STATEFUL, f"model.path={tiny_model}", f"run.root={tmp_path}", "--prove-resume")
     assert done.stdout.splitlines()[-1] == "equal"
     assert not list(tmp_path.iterdir())
 
