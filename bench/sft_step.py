@@ -62,7 +62,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--micro_batch", type=int, default=2, help="rows of one padded batch of the peer")
-    parser.add_argument("--max_length", type=int, default=1024, help="tokens of one pack")
+    parser.add_argument("--max_length", type=int, default=1024, help="tokens of a row, and of a pack of the peer")
+    parser.add_argument("--pack", type=int, default=2048, help="tokens of one of our packs: two full rows")
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
@@ -78,11 +79,13 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
         packing = ["--packing"] if name == "trl_packed" else []
         command = [options.peer, str(here / "peer_sft.py"), *common, *packing]
     else:
-        command = [sys.executable, __file__, *common, f"--chunk={options.chunk}", f"--worker={name}"]
-    from curiosft_cli.run.processes import numpy_environment
+        command = [sys.executable, __file__, *common, f"--chunk={options.chunk}", f"--pack={options.pack}"]
+        command.append(f"--worker={name}")
+    from curiosft_cli.run.processes import memory_environment, numpy_environment
 
-    # As `curiosft sft` starts its processes.
-    environment = numpy_environment() | os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if name in VARIANTS:  # as `curiosft sft` starts its processes
+        environment = numpy_environment() | memory_environment() | environment
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
@@ -111,7 +114,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
             *(
                 f"sft.batch_size={options.rows}",
                 f"sft.max_steps={total}",
-                f"sft.max_tokens_per_batch={options.max_length}",
+                f"sft.max_tokens_per_batch={options.pack}",
             ),
             *(f"sft.head_chunk={options.chunk}", f"sft.precision={options.precision}", f"sft.save_steps={10 * total}"),
             *("model.system_prompt=''", "model.prefill=''", "sft.max_response_length=4096", "sft.warmup_steps=0"),
@@ -214,7 +217,7 @@ def make_rows(path: Path, options: argparse.Namespace, pairs: tuple[int, int] = 
 
 
 def make_q(folder: Path, tokenizer_folder: str) -> Path:
-    """Random, hidden 128, 4 layers, vocabulary 151,936, logits with a spread of about 2."""
+    """Random, hidden 128, 4 layers, vocabulary 151,936, logits with a spread of about 2 and heavy-tailed row norms."""
     import torch
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -235,6 +238,8 @@ def make_q(folder: Path, tokenizer_folder: str) -> Path:
     model = Qwen2ForCausalLM(config)
     with torch.no_grad():
         model.lm_head.weight.normal_(0.0, 2.0 / 128**0.5)
+        # Row norms of a trained vocabulary: a few frequent tokens, many rare ones.
+        model.lm_head.weight.mul_(torch.empty(151936, 1).exponential_(1.0).clamp(0.2, 4.0))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

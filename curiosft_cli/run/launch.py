@@ -15,7 +15,7 @@ from pathlib import Path
 
 from curiosft_cli.run.config import from_json
 from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
-from curiosft_cli.run.processes import die_with_parent, free_port, numpy_environment
+from curiosft_cli.run.processes import die_with_parent, free_port, memory_environment, numpy_environment
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 
@@ -111,6 +111,8 @@ def _accelerate_command(
     if gpus == 0:
         # `--cpu --num_processes 2` runs one process and says nothing; `--multi_gpu` with this variable runs two.
         environment["ACCELERATE_USE_CPU"] = "true"
+        for name, value in memory_environment().items():
+            environment.setdefault(name, value)
     if processes > 1:
         options.append("--multi_gpu")
     if extra:

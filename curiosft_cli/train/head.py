@@ -164,8 +164,8 @@ class _Walk:
         free = self.head.dtype == torch.float32 and self.grad_hidden is not None
         in_place = free or not self.entropy
         probabilities = logits if in_place else self.head.buffer("probabilities", rows)
-        logp, *scale = softmax_and_logp(logits, labels, out=probabilities)
-        spread = None if in_place else entropy_(logits, probabilities, *scale)
+        logp, highest, peak = softmax_and_logp(logits, labels, out=probabilities)
+        spread = None if in_place else highest - peak - row_dot(probabilities, logits)
         out, (by_logp,) = self._differentiate(rows, [logp], lambda leaf: TokenRows(leaf, labels, extra))
         probabilities[torch.arange(len(labels), device=labels.device), labels] -= 1.0
         # d loss / d z = -by_logp (p - onehot): the factor is cheaper on [c, H] than on [c, V].
@@ -173,7 +173,7 @@ class _Walk:
         if self.entropy and by_hidden is not None and free:
             # H = -log p_y - E_p[z - z_y], and E_p[z] = h . (p W) is what the hidden gradient has computed.
             spread = -logp - (by_hidden * self.head.hidden[rows]).sum(-1) / self.head.temperature
-        self._see(logp, out, logp >= scale[1], spread)
+        self._see(logp, out, logp >= peak, spread)
 
     def _of_entropy(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         probabilities = self.head.buffer("probabilities", rows)

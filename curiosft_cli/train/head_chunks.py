@@ -52,18 +52,32 @@ class HeadProduct:
 
 
 class WeightGradient:
-    """Accumulates [V, H] in float32, whatever the dtype of the products."""
+    """Accumulates [V, H] in float32, whatever the dtype of the products.
 
-    def __init__(self, weight: Tensor) -> None:
-        self._shape, self._device, self._sum = weight.shape, weight.device, None
+    Args:
+        weight: the head's.
+        block: rows of a product in low precision added at a time, few enough for their float32 copy to stay in the
+            cache.
+    """
+
+    def __init__(self, weight: Tensor, block: int = 4096) -> None:
+        self._shape, self._device, self._block = weight.shape, weight.device, block
+        self._sum: Tensor | None = None
+        self._product: Tensor | None = None
 
     def add(self, by_logits: Tensor, states: Tensor) -> None:
-        if self._sum is None:
-            self._sum = torch.mm(by_logits.t(), states).float()
-        elif by_logits.dtype == torch.float32:
-            self._sum.addmm_(by_logits.t(), states)
-        else:
-            self._sum += torch.mm(by_logits.t(), states)
+        if by_logits.dtype == torch.float32:
+            if self._sum is None:
+                self._sum = torch.mm(by_logits.t(), states)
+            else:
+                self._sum.addmm_(by_logits.t(), states)
+            return
+        if self._sum is None or self._product is None:
+            self._sum = self.total()
+            self._product = torch.empty(self._shape, dtype=by_logits.dtype, device=self._device)
+        torch.mm(by_logits.t(), states, out=self._product)
+        for rows, product in zip(self._sum.split(self._block), self._product.split(self._block), strict=True):
+            rows += product
 
     def total(self) -> Tensor:
         return torch.zeros(self._shape, device=self._device) if self._sum is None else self._sum
