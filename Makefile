@@ -2,12 +2,14 @@
 #   make quickstart   the whole pipeline on a small real model, on this machine
 #   make test         the tests
 #   make lint types   ruff and ty
+# JOBS=N runs the tests in N processes (2, which 24 GiB of memory are enough for).
 # TORCH_INDEX=URL takes torch from that package index (PyTorch's CPU index, on a machine without a GPU).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+JOBS ?= 2
 
 .PHONY: quickstart test unit lint types install clean
 .DEFAULT_GOAL := quickstart
@@ -16,10 +18,10 @@ quickstart: $(INSTALLED)
 	$(BIN)/curiosft quickstart $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 unit: $(INSTALLED)
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/unit $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

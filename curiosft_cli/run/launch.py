@@ -22,6 +22,8 @@ from curiosft_cli.run.sections import Config
 # Third parties' remarks on their own set-up; the user's own settings win.
 QUIET_ENVIRONMENT = {"TORCH_CPP_LOG_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "VLLM_LOGGING_LEVEL": "ERROR"}
 StageBody = Callable[[Config, StageDir], None]
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+"""What Linux has where there is an NVIDIA or AMD GPU, or one of Windows below it."""
 
 
 def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = (), *, accelerate: bool) -> None:
@@ -101,9 +103,7 @@ def _failed(stage: StageDir, error: CurioError) -> SystemExit:
 def _accelerate_command(
     module: str, stage: StageDir, config: Config, extra: Sequence[str], environment: dict[str, str]
 ) -> list[str]:
-    import torch
-
-    gpus = torch.cuda.device_count()
+    gpus = _count_gpus()
     processes = config.launch.processes or max(1, gpus)
     _set_threads(environment, config, processes)
     options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -120,6 +120,15 @@ def _accelerate_command(
         options = list(extra)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     return [*launcher, *options, "--module", module, str(stage.path)]
+
+
+def _count_gpus() -> int:
+    """GPUs that torch can use. Loading torch takes seconds, so it is asked only where there may be one."""
+    if sys.platform.startswith("linux") and not any(device.exists() for device in GPU_DEVICES):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _set_threads(environment: dict[str, str], config: Config, processes: int) -> None:
