@@ -41,7 +41,7 @@ Script = Callable[[int, str], Reply]
 
 
 class ScriptedServer:
-    """Use it as a context; `script(number of the request from 0, user message)` decides on every reply.
+    """Use it as a context; `script(number of the request from 0, last message)` decides on every reply.
 
     Attributes:
         bodies: the requests' JSON, in order of arrival.
@@ -68,7 +68,7 @@ class ScriptedServer:
 
     @property
     def messages(self) -> list[str]:
-        return [body["messages"][0]["content"] for body in self.bodies]
+        return [body["messages"][-1]["content"] for body in self.bodies]
 
     def __enter__(self) -> ScriptedServer:
         self._thread.start()
@@ -103,7 +103,7 @@ class ScriptedServer:
         self.open += 1
         self.peak = max(self.peak, self.open)
         try:
-            return await self._reply(request, self._script(number, body["messages"][0]["content"]))
+            return await self._reply(request, self._script(number, body["messages"][-1]["content"]))
         finally:
             self.open -= 1
 
