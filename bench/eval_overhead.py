@@ -39,7 +39,7 @@ def main() -> None:
     from curiosft_cli.run.files import JsonLines
     from curiosft_cli.run.sections import Model
     from curiosft_cli.tasks.arithmetic import generate
-    from curiosft_cli.tasks.generations import sample_row
+    from curiosft_cli.tasks.generations import Sample, sample_row
     from curiosft_cli.tasks.seeds import sample_seed
     from curiosft_cli.train.encode import PromptFormat, decode_completion, encode_prompt, stop_token_ids
     from curiosft_cli.train.load import load_tokenizer
@@ -62,8 +62,8 @@ def main() -> None:
             for index, completion in engine.stream(ids, sampling, seeds):
                 question, j = requests[index]
                 text = decode_completion(tokenizer, completion.token_ids)
-                row = sample_row(str(question), j, text, len(completion.token_ids), "stop", completion.token_ids)
-                file.append(row)
+                found = Sample(text, len(completion.token_ids), "stop", completion.token_ids, prefilled=True)
+                file.append(sample_row(str(question), j, found))
                 tokens += len(completion.token_ids)
         return tokens
 

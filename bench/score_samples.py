@@ -18,7 +18,7 @@ from pathlib import Path
 from grader import question
 
 from curiosft_cli.run.files import JsonLines
-from curiosft_cli.tasks.generations import Generations, sample_row
+from curiosft_cli.tasks.generations import Generations, Sample, sample_row
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.records import Problem
 from curiosft_cli.tasks.scoring import score_samples
@@ -36,7 +36,8 @@ def measure(questions: int, samples: int, tokens: int) -> dict[str, float]:
                 for j in range(samples):
                     thought = " ".join(f"step{rng.randrange(1000)}" for _ in range(tokens // 2))
                     text = f"{thought}\n</think>\nSo the answer is $\\boxed{{{rng.choice(answers)}}}$."
-                    lines.append(sample_row(str(number), j, text, tokens, "stop", [rng.randrange(1000)] * tokens))
+                    ids = (rng.randrange(1000),) * tokens
+                    lines.append(sample_row(str(number), j, Sample(text, tokens, "stop", ids)))
         start = time.perf_counter()
         with GraderPool(1) as pool:
             generations = Generations(file, problems)

@@ -51,8 +51,11 @@ class Eval(Section):
     """Ours, or a reproduction of the authors' graders."""
     engine: Literal["auto", "vllm", "transformers", "openai"] = "auto"
     """Who samples: vLLM where it is installed, else transformers; `openai` is the endpoint at `base_url`."""
+    endpoint: Literal["completions", "chat"] = "completions"
+    """What that endpoint takes: prompts of token ids (vLLM's server), or chats as every provider does. A chat has no
+    prefill, and the checkpoint need not be here (our choice)."""
     base_url: str | None = None
-    """Address of an OpenAI-compatible endpoint that serves the checkpoint, e.g. http://127.0.0.1:8000/v1."""
+    """Address of an OpenAI-compatible endpoint that serves the model, e.g. http://127.0.0.1:8000/v1."""
     endpoint_model: str | None = None
     """The model's name at that endpoint; none is the checkpoint's path."""
     api_key_env: str = "OPENAI_API_KEY"
