@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import compress_jsonl, present, read_jsonl, write_json
 from curiosft_cli.run.log import Console, environment
 from curiosft_cli.run.rundir import StageDir
@@ -44,13 +44,23 @@ class Asked:
             CurioError: it cannot be loaded, Pass@k is asked for with more than there are samples, or the report of
             `eval.contamination` is not about these questions.
         """
-        problems = load_benchmark(name, data=config.eval.data.get(name), limit=config.eval.limit)
-        count = samples or config.eval.samples or BENCHMARKS[name].samples
+        settings = config.eval
+        problems = load_benchmark(
+            name, data=settings.data.get(name), limit=settings.limit, keep_system=settings.keep_system
+        )
+        count = samples or settings.samples or BENCHMARKS[name].samples
         return cls(name, problems, count, _pass_k(config, name, count), _contaminated(config, name, problems))
 
 
 def ask(config: Config) -> list[Asked]:
-    """All benchmarks of the configuration; see `Asked.of`."""
+    """All benchmarks of the configuration; see `Asked.of`.
+
+    Raises:
+        CurioError: also when `eval.data` names a benchmark that does not exist: its file would never be read.
+    """
+    for name in config.eval.data:
+        if name not in BENCHMARKS:
+            raise CurioError(f"eval.data.{name}: benchmark '{name}' does not exist", nearest(name, BENCHMARKS))
     return [Asked.of(config, name) for name in config.eval.benchmarks]
 
 

@@ -12,7 +12,7 @@ from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import JsonLines, compress_jsonl, present, read_jsonl, unpack_jsonl
 from curiosft_cli.run.rundir import RunDir, begin
-from curiosft_cli.tasks.evaluation import Asked, claim, is_summarised
+from curiosft_cli.tasks.evaluation import Asked, ask, claim, is_summarised
 from curiosft_cli.tasks.fingerprint import data_commit, model_identity
 from curiosft_cli.tasks.generations import Generations, Sample, sample_row
 from curiosft_cli.tasks.grader_pool import GraderPool
@@ -206,6 +206,11 @@ def test_pass_k_defaults_to_the_curve_and_refuses_more_than_there_are_samples(tm
     assert Asked.of(config(tmp_path, "eval.samples=6"), "arithmetic").pass_k == (1, 2, 4, 6)
     with pytest.raises(CurioError, match=r"eval.pass_k holds 8, but arithmetic has 4 samples.*at least 32"):
         Asked.of(config(tmp_path, "eval.pass_k=[1,8,32]"), "arithmetic")
+
+
+def test_a_file_for_a_benchmark_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CurioError, match=r"eval.data.arithmetics: benchmark 'arithmetics' does not exist.*arithmetic"):
+        ask(config(tmp_path, "eval.data.arithmetics=x.jsonl"))
 
 
 def test_an_evaluation_opens_again_for_more_samples_but_not_for_other_ones(tmp_path: Path) -> None:

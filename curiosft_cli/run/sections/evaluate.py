@@ -28,6 +28,8 @@ class Eval(Section):
     """Benchmarks by name (`arithmetic` is the built-in generator's test set)."""
     data: dict[str, str] = Field(default_factory=dict)
     """Local file per benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`."""
+    keep_system: bool = False
+    """A file's own system messages (verl layout) in place of `model.system_prompt` (our choice)."""
     contamination: str | None = None
     """Report of `curiosft data check --json` on the training data: the summaries also hold the scores of the
     questions that the data does not have. None reports all questions only (our choice)."""
