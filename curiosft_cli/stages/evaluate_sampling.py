@@ -164,7 +164,8 @@ def _seeds(config: Config, job: Job, missing: Missing) -> list[int]:
 
 def _sampling(config: Config, stop_token_ids: Sequence[int] = ()) -> Sampling:
     settings = config.eval
-    return Sampling(settings.temperature, settings.top_p, settings.max_completion_length, tuple(stop_token_ids))
+    length, stops = settings.max_completion_length, tuple(stop_token_ids)
+    return Sampling(settings.temperature, settings.top_p, length, stops, with_logprobs=False)
 
 
 def _without_long_prompts(config: Config, job: Job, missing: Missing, console: Console) -> Missing:
@@ -200,6 +201,7 @@ def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed:
         gpu_memory_utilization=settings.gpu_memory_utilization,
         hf_overrides=context_overrides(path, config.model),
         trust_remote_code=config.model.trust_remote_code,
+        vllm=settings.vllm,
     )
 
 
@@ -229,6 +231,10 @@ def check_endpoint(config: Config) -> None:
         CurioError: the address is missing, several checkpoints share one, or a chat is asked for what it cannot do.
     """
     settings = config.eval
+    if settings.vllm and settings.engine in ("transformers", "openai"):
+        raise CurioError(
+            f"eval.vllm sets {', '.join(settings.vllm)}, but eval.engine is {settings.engine}", "Leave it out."
+        )
     if settings.endpoint == "chat" and settings.engine != "openai":
         raise CurioError(f"eval.endpoint is chat, eval.engine is {settings.engine}", "Set eval.engine=openai.")
     if settings.endpoint == "chat" and settings.max_prompt_length is not None:

@@ -173,6 +173,7 @@ def test_reasoning_that_an_endpoint_took_out_is_put_back(message: dict[str, Any]
     ("overrides", "said"),
     [
         (["eval.engine=vllm"], r"eval.endpoint is chat, eval.engine is vllm"),
+        (["eval.vllm.tensor_parallel_size=2"], r"eval.vllm sets tensor_parallel_size, but eval.engine is openai"),
         (["eval.max_prompt_length=9"], r"eval.max_prompt_length is 9, but eval.endpoint is chat"),
         (["eval.base_url=none"], r"eval.base_url is none"),
         (['eval.checkpoints=["a","b"]'], r"names 2 models"),

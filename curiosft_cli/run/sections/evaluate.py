@@ -70,6 +70,9 @@ class Eval(Section):
     """Precision of the engine."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """As `rl.kv_cache_gib`."""
+    vllm: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Further settings of the embedded vLLM by their names there: `eval.vllm.tensor_parallel_size=4` for a model over
+    four GPUs (our choice)."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Share of GPU memory that the engine may take (vLLM's default)."""
     grader_workers: int = Field(2, ge=1)
