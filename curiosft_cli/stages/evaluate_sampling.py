@@ -91,9 +91,8 @@ def sample(
     missing = {job.asked.name: job.generations().missing(job.asked.samples) for job in jobs}
     if tokenizer is None:
         for job in jobs:
-            wanted = missing[job.asked.name]
-            drawn = job.asked.samples * len(job.asked.problems) - len(wanted)
-            _save(config, job, wanted, _from_chat(config, path, job, wanted, drawn), console, reference)
+            if wanted := missing[job.asked.name]:
+                _save(config, job, wanted, _from_chat(config, path, job, wanted), console, reference)
         return
     for job in jobs:
         missing[job.asked.name] = _without_long_prompts(config, job, missing[job.asked.name], console)
@@ -150,10 +149,11 @@ def _from_tokens(
         yield index, Sample(decode_completion(tokenizer, ids), len(ids), completion.finish_reason, ids)
 
 
-def _from_chat(config: Config, path: str, job: Job, missing: Missing, drawn: int) -> Saved:
+def _from_chat(config: Config, path: str, job: Job, missing: Missing) -> Saved:
     system, prefix = config.model.system_prompt, config.model.question_prefix
     talks = [messages(job.asked.problems[question], system=system, prefix=prefix) for question, _ in missing]
-    sampler = ChatSampler(_endpoint(config, path), answered=drawn)
+    saved = job.asked.samples * len(job.asked.problems) - len(missing)
+    sampler = ChatSampler(_endpoint(config, path), answered=saved)
     yield from sampler.stream(talks, _sampling(config), _seeds(config, job, missing))
 
 

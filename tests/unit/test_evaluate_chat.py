@@ -87,6 +87,8 @@ def test_an_evaluation_by_chat_is_whole_and_grows(tmp_path: Path) -> None:
         "summary.json",
     ]
     assert grown["generations"] == str(place / "samples.jsonl.zst")
+    regraded, _ = evaluate(tmp_path, server.url, "eval.samples=3", "eval.grader=official")
+    assert regraded["avg"] == 100 and regraded["grader"]["name"] == "official", "asked nobody"
     rows = list(read_jsonl(place / "samples.jsonl.zst"))
     assert len(rows) == 9 and not any(row["prefilled"] for row in rows)
     report = results_report(StageDir(tmp_path / "eval"))
