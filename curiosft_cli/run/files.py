@@ -94,7 +94,7 @@ class JsonLines:
             self._file.write(json_line(row) + "\n")
             self._file.flush()
         except OSError as error:
-            raise self._failed(error) from error
+            raise _cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Flush to disk and close."""
@@ -104,18 +104,19 @@ class JsonLines:
                 os.fsync(self._file.fileno())
                 self._file.close()
             except OSError as error:
-                raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> CurioError:
-        return CurioError(
-            f"cannot write {self.path}: {error.strerror}", "Free some space, then run the same command again.", GUARD
-        )
+                raise _cannot_write(self.path, error) from error
 
     def __enter__(self) -> JsonLines:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _cannot_write(path: Path, error: OSError) -> CurioError:
+    return CurioError(
+        f"cannot write {path}: {error.strerror}", "Free some space, then run the same command again.", GUARD
+    )
 
 
 def json_line(row: Mapping[str, Any]) -> str:
@@ -223,13 +224,21 @@ class _Unpacked(io.RawIOBase):
 
 @contextmanager
 def _in_one_step(path: Path) -> Generator[IO[bytes]]:
-    """Yield a file that becomes `path` once it is complete."""
+    """Yield a file that becomes `path` once it is complete.
+
+    Raises:
+        CurioError: exit code 4 when the disk is full.
+    """
     partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
-    with partial.open("wb") as sink:
-        yield sink
-        sink.flush()
-        os.fsync(sink.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
 
 
 def _sync_file(path: Path) -> None:
