@@ -1,8 +1,8 @@
 """Sampling as `curiosft eval` does it against bare `LLM.generate` on the same requests, interleaved in one process.
 
-Prints one JSON line. Both take token ids, per-request seeds and the same sampling; ours also returns the
-log-probability of each token, decodes, and saves each completion as it finishes. Entropy and grading come afterwards
-and are not part of it. Each side has an engine of its own: give a small model.
+Prints one JSON line. Both take token ids, per-request seeds and the same sampling; ours also decodes and saves each
+completion as it finishes. Entropy and grading come afterwards and are not part of it. Each side has an engine of its
+own: give a small model.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     from curiosft_cli.run.files import JsonLines
     from curiosft_cli.run.sections import Model
     from curiosft_cli.tasks.arithmetic import generate
-    from curiosft_cli.tasks.generations import sample_row
+    from curiosft_cli.tasks.generations import Sample, sample_row
     from curiosft_cli.tasks.seeds import sample_seed
     from curiosft_cli.train.encode import PromptFormat, decode_completion, encode_prompt, stop_token_ids
     from curiosft_cli.train.load import load_tokenizer
@@ -52,7 +52,7 @@ def main() -> None:
     ids = [prompts[index] for index, _ in requests]
     stops = stop_token_ids(tokenizer, options.model)
     context = max(map(len, prompts)) + options.max_tokens
-    sampling = Sampling(0.6, 0.95, options.max_tokens, stops)
+    sampling = Sampling(0.6, 0.95, options.max_tokens, stops, with_logprobs=False)
     engine = open_engine("vllm", options.model, max_model_len=context, cpu_kv_cache_gib=0.5)
     bare = bare_engine(options.model, context)
 
@@ -62,8 +62,8 @@ def main() -> None:
             for index, completion in engine.stream(ids, sampling, seeds):
                 question, j = requests[index]
                 text = decode_completion(tokenizer, completion.token_ids)
-                row = sample_row(str(question), j, text, len(completion.token_ids), "stop", completion.token_ids)
-                file.append(row)
+                found = Sample(text, len(completion.token_ids), "stop", completion.token_ids, prefilled=True)
+                file.append(sample_row(str(question), j, found))
                 tokens += len(completion.token_ids)
         return tokens
 

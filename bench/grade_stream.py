@@ -43,14 +43,18 @@ def main() -> None:
             write_rows(file, rows, options.samples)
             command = [sys.executable, "-m", "curiosft_cli.cli", "grade", str(file), "--out", str(out)]
             start = time.perf_counter()
-            child = subprocess.Popen(
-                [*command, "--workers", str(options.workers)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            _, status, usage = os.wait4(child.pid, 0)
+            with (Path(folder) / "log.txt").open("w+") as log:
+                child = subprocess.Popen(
+                    [*command, "--workers", str(options.workers)], stdout=subprocess.DEVNULL, stderr=log
+                )
+                _, status, usage = os.wait4(child.pid, 0)
+                log.seek(0)
+                lines = sum("rows graded" in line for line in log)
             assert status == 0, status
             seconds = time.perf_counter() - start
             peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
             found.append({"rows": rows, "seconds": round(seconds, 1), "rows_per_s": round(rows / seconds)})
+            found[-1] |= {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1), "progress_lines": lines}
             found[-1]["peak_mib_of_largest_process"] = round(peak)
     print(json.dumps({"bench": "grade_stream", "workers": options.workers, "runs": found}))
 

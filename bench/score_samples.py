@@ -1,12 +1,14 @@
 """Grading and summarising saved samples: peak memory and rate at two numbers of questions, a process for each.
 
-Prints one JSON line. Flat memory means that ten times the questions need no more than the few numbers kept of each.
+Prints one JSON line. Flat memory means that ten times the questions need no more than the few numbers kept of each;
+`peak_mib_before` is what writing the questions and samples took in the same process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import subprocess
@@ -18,7 +20,7 @@ from pathlib import Path
 from grader import question
 
 from curiosft_cli.run.files import JsonLines
-from curiosft_cli.tasks.generations import Generations, sample_row
+from curiosft_cli.tasks.generations import Generations, Sample, sample_row
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.records import Problem
 from curiosft_cli.tasks.scoring import score_samples
@@ -36,15 +38,25 @@ def measure(questions: int, samples: int, tokens: int) -> dict[str, float]:
                 for j in range(samples):
                     thought = " ".join(f"step{rng.randrange(1000)}" for _ in range(tokens // 2))
                     text = f"{thought}\n</think>\nSo the answer is $\\boxed{{{rng.choice(answers)}}}$."
-                    lines.append(sample_row(str(number), j, text, tokens, "stop", [rng.randrange(1000)] * tokens))
-        start = time.perf_counter()
+                    ids = (rng.randrange(1000),) * tokens
+                    lines.append(sample_row(str(number), j, Sample(text, tokens, "stop", ids)))
+        peaks = [_peak_mib()]
+        start, before = time.perf_counter(), sum(os.times()[:4])
         with GraderPool(1) as pool:
             generations = Generations(file, problems)
             arguments = (generations, problems, samples, Path(folder), pool)
             score_samples(*arguments, grader="curiosft", prefilled=True, pass_k=(1,), progress=lambda done, total: None)
-        seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return {"questions": questions, "seconds": round(seconds, 1), "peak_mib": round(peak)}
+        seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - before
+        peaks.append(_peak_mib())
+        names = ("peak_mib_before", "peak_mib")
+        return {"questions": questions, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)} | {
+            name: round(peak) for name, peak in zip(names, peaks, strict=True)
+        }
+
+
+def _peak_mib() -> float:
+    """Peak memory of this process, without its graders."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:

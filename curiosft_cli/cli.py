@@ -99,7 +99,8 @@ def evaluate(
     fresh: Fresh = False,
     as_json: AsJson = False,
     generations: Annotated[
-        Path | None, typer.Option("--from-generations", help="Grade this samples.jsonl or eval folder; no model.")
+        Path | None,
+        typer.Option("--from-generations", help="Grade these samples (JSONL, .zst) or this eval folder; no model."),
     ] = None,
 ) -> None:
     """Sample and grade benchmarks for one or more checkpoints."""

@@ -41,7 +41,9 @@ Script = Callable[[int, str], Reply]
 
 
 class ScriptedServer:
-    """Use it as a context; `script(number of the request from 0, user message)` decides on every reply.
+    """Use it as a context; `script(number of the request from 0, last message)` decides on every reply.
+
+    A plain completion's prompt, printed, stands for the message.
 
     Attributes:
         bodies: the requests' JSON, in order of arrival.
@@ -68,7 +70,7 @@ class ScriptedServer:
 
     @property
     def messages(self) -> list[str]:
-        return [body["messages"][0]["content"] for body in self.bodies]
+        return [body["messages"][-1]["content"] for body in self.bodies]
 
     def __enter__(self) -> ScriptedServer:
         self._thread.start()
@@ -86,6 +88,7 @@ class ScriptedServer:
     async def _main(self) -> None:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._chat)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -103,7 +106,8 @@ class ScriptedServer:
         self.open += 1
         self.peak = max(self.peak, self.open)
         try:
-            return await self._reply(request, self._script(number, body["messages"][0]["content"]))
+            said = body["messages"][-1]["content"] if "messages" in body else str(body["prompt"])
+            return await self._reply(request, self._script(number, said))
         finally:
             self.open -= 1
 
@@ -117,6 +121,7 @@ class ScriptedServer:
             error = {"error": {"message": reply.text, "code": reply.code}}
             return web.json_response(error, status=reply.status, headers=reply.headers)
         choice = {"index": 0, "finish_reason": reply.finish, "message": {"role": "assistant", "content": reply.text}}
+        choice["text"] = reply.text
         usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
         payload = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
         return web.Response(text=json.dumps(payload | {"usage": usage}), content_type="application/json")

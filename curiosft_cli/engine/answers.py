@@ -49,10 +49,12 @@ class QuestionFailed(Exception):
         message: why.
         tries: requests that it took.
         spent: what they cost all the same.
+        may_pass: it was not refused: asked later, it may be answered.
     """
 
-    def __init__(self, message: str, *, tries: int = 1, spent: Spent = NOTHING) -> None:
+    def __init__(self, message: str, *, tries: int = 1, spent: Spent = NOTHING, may_pass: bool = False) -> None:
         super().__init__(message)
+        self.may_pass = may_pass
         self.tries = tries
         self.spent = spent
 

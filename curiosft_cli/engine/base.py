@@ -19,12 +19,14 @@ class Sampling:
         top_p: nucleus mass in (0, 1].
         max_tokens: longest completion, end token included.
         stop_token_ids: any of these ends the completion and is kept as its last token.
+        with_logprobs: completions may come without log-probabilities where this is false; that is faster.
     """
 
     temperature: float
     top_p: float
     max_tokens: int
     stop_token_ids: tuple[int, ...]
+    with_logprobs: bool = True
 
 
 @dataclass(frozen=True)

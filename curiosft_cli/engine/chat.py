@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -50,6 +50,8 @@ class ChatClient:
         longest_backoff_s: bound of that wait, in seconds.
         hopeless: refusals, without any answer, that stop the run.
         outage: questions given up in a row that stop the run.
+        whole: keep all that the model wrote: its reasoning in think tags, where the endpoint returns that apart, and
+            an answer that is empty.
 
     Raises:
         CurioError: the address is not one (exit code 2), or the key is missing (exit code 3).
@@ -73,13 +75,14 @@ class ChatClient:
         longest_backoff_s: float = 60.0,
         hopeless: int = 20,
         outage: int = 3,
+        whole: bool = False,
     ) -> None:
         self._url, self._model, self._variable = base_url.rstrip("/"), model, api_key_env
         self._secret = read_key(base_url, api_key_env)
         self._temperature, self._max_tokens, self._enlargements = temperature, max_tokens, enlargements
         self._concurrency, self._timeout_s, self._max_attempts = concurrency, timeout_s, max_attempts
         self._backoff_s, self._longest_backoff_s = backoff_s, longest_backoff_s
-        self._hopeless, self._outage = hopeless, outage
+        self._hopeless, self._outage, self._whole = hopeless, outage, whole
         self._gate = Gate(concurrency)
         self.budget = budget or Budget()
         self._given_up_in_row = 0
@@ -105,12 +108,15 @@ class ChatClient:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def ask(self, prompt: str, longest: int | None = None) -> Answer:
+    async def ask(
+        self, prompt: str | Sequence[Mapping[str, str]], longest: int | None = None, **sampling: float
+    ) -> Answer:
         """The answer to one user message.
 
         Args:
-            prompt: the message.
+            prompt: the message, or the messages of a chat.
             longest: characters beyond which an answer is of no use; one that is cut there is not asked again.
+            sampling: what this request says beside temperature and limit: `top_p`, `seed`.
 
         Raises:
             QuestionFailed: this question gets no answer.
@@ -118,6 +124,8 @@ class ChatClient:
             CurioError: exit code 3 when the endpoint refuses everybody or is down.
         """
         limit, largest = self._max_tokens, self._max_tokens << self._enlargements
+        talk = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        request = {"model": self._model, "messages": talk, "temperature": self._temperature, **sampling}
         cut: Answer | None = None
         spent = Spent()
         tries = counted = 0
@@ -125,7 +133,7 @@ class ChatClient:
             answered = self.answered
             tries, counted = tries + 1, counted + 1
             try:
-                answer = await self._try(prompt, limit, longest or 0)
+                answer = await self._try({**request, "max_tokens": limit}, longest or 0)
             except QuestionFailed as failure:
                 if cut:
                     return cut  # the larger limit does not fit into the model's context
@@ -150,13 +158,14 @@ class ChatClient:
             self.faults["length"] += 1
             cut, limit = answer, limit * 2
 
-    async def _try(self, prompt: str, limit: int, expected_characters: int) -> Answer:
+    async def _try(self, request: Mapping[str, Any], expected_characters: int) -> Answer:
         """One request."""
+        characters = sum(len(message["content"]) for message in request["messages"])
         async with self._gate:
-            reserved, spent = self.budget.reserve(len(prompt), expected_characters), Spent()
+            reserved, spent = self.budget.reserve(characters, expected_characters), Spent()
             started = time.monotonic()
             try:
-                response = await self._send(prompt, limit)
+                response = await self._send(request)
                 spent = spent_on(response)
             except Fault as fault:
                 if fault.overload:
@@ -174,28 +183,26 @@ class ChatClient:
         if not choices:
             raise Fault("empty", "an answer without a choice", alive=True, spent=spent)
         # Half of a surrogate pair, where an emoji was cut, fits into no file.
-        text = ((choices[0].get("message") or {}).get("content") or "").encode("utf-8", "replace").decode()
+        message = choices[0].get("message") or {}
+        text = (message.get("content") or "").encode("utf-8", "replace").decode()
         reason = choices[0].get("finish_reason")
+        if self._whole:
+            text = with_reasoning(text, message)
         if not text.strip() and reason != "length":
             if reason == "content_filter":
                 raise QuestionFailed("the endpoint's content filter", spent=spent)
-            raise Fault("empty", "an empty answer", alive=True, spent=spent)
+            if not self._whole:
+                raise Fault("empty", "an empty answer", alive=True, spent=spent)
         return Answer(text, reason == "length", *spent, 1, seconds)
 
-    async def _send(self, prompt: str, limit: int) -> object:
+    async def _send(self, request: Mapping[str, Any]) -> object:
         """One request's JSON."""
         import aiohttp
 
-        body = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": self._temperature,
-            "max_tokens": limit,
-        }
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._session.post(f"{self._url}/chat/completions", data=json.dumps(body).encode()) as response,
+                self._session.post(f"{self._url}/chat/completions", data=json.dumps(request).encode()) as response,
             ):
                 content = await response.read()
         except TimeoutError:
@@ -232,7 +239,7 @@ class ChatClient:
             if self._given_up_in_row >= self._outage or (fault.unreachable and not others):
                 return self._stopped(f"keeps failing ({self._redacted(str(fault))})")
         message = f"gave up after {tries} tries: {self._redacted(str(fault))}"
-        return QuestionFailed(message, tries=tries, spent=spent)
+        return QuestionFailed(message, tries=tries, spent=spent, may_pass=True)
 
     def _delay_s(self, tries: int, fault: Fault) -> float:
         """Exponential back-off with jitter, in seconds; never less than the endpoint asks for."""
@@ -247,6 +254,14 @@ class ChatClient:
         """One line of what an endpoint said, without the key if it repeats it."""
         line = " ".join(text.split())[:longest]
         return line.replace(self._secret, "***") if self._secret else line
+
+
+def with_reasoning(text: str, message: Mapping[str, Any]) -> str:
+    """The text with the reasoning that an endpoint took out of it, between the tags that it took away."""
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    if not isinstance(reasoning, str) or not reasoning.strip():
+        return text
+    return f"<think>\n{reasoning.strip()}\n</think>\n{text}" if text else f"<think>\n{reasoning.strip()}"
 
 
 async def in_parallel(work: Callable[[T], Awaitable[None]], items: Iterable[T], workers: int) -> None:

@@ -25,6 +25,7 @@ def open_engine(
     hf_overrides: Mapping[str, Any] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    vllm: Mapping[str, Any] | None = None,
 ) -> RolloutEngine:
     """Open vLLM, or transformers where vLLM is not installed ("auto") or not wanted.
 
@@ -39,6 +40,7 @@ def open_engine(
         hf_overrides: keys that replace those of the model's configuration.
         revision: of a hub id.
         trust_remote_code: run Python code that comes with the model.
+        vllm: further settings of vLLM's engine; transformers has none of them.
 
     Raises:
         CurioError: exit code 3 when vLLM is asked for and not installed.
@@ -55,7 +57,7 @@ def open_engine(
     }
     if kind == "vllm" or (kind == "auto" and vllm_installed()):
         memory = {"cpu_kv_cache_gib": cpu_kv_cache_gib, "gpu_memory_utilization": gpu_memory_utilization}
-        return VllmEngine(model_dir, **model, **memory)
+        return VllmEngine(model_dir, **model, **memory, more=vllm)
     from curiosft_cli.engine.transformers import TransformersEngine
 
     return TransformersEngine(model_dir, **model)

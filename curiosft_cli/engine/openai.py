@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import queue
 import random
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ from curiosft_cli.run.errors import MISSING, CurioError
 
 PASSING = frozenset({408, 409, 425, 429})
 SERVER_ERRORS = 500
+
+Waiting = queue.SimpleQueue[tuple[int, Mapping[str, Any]]]
+Finished = queue.SimpleQueue[tuple[int, Completion | Exception]]
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,34 @@ class OpenAIEngine:
         self._stopped.set()
 
     def _completions(self, bodies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Completion]]:
-        with ThreadPoolExecutor(self._endpoint.concurrency) as threads:
-            pending: dict[Future[Completion], int] = {
-                threads.submit(self._complete, body): index for index, body in enumerate(bodies)
-            }
+        waiting: Waiting = queue.SimpleQueue()
+        finished: Finished = queue.SimpleQueue()
+        for item in enumerate(bodies):
+            waiting.put(item)
+        for _ in range(min(self._endpoint.concurrency, len(bodies))):
+            # Daemons: whoever interrupts the process does not wait for answers that are still on their way.
+            threading.Thread(target=self._work, args=(waiting, finished), daemon=True).start()
+        try:
+            for _ in bodies:
+                index, outcome = finished.get()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield index, outcome
+        except BaseException:
+            self._stopped.set()
+            raise
+
+    def _work(self, waiting: Waiting, finished: Finished) -> None:
+        """Take one request after the other until none is left, or the stream was."""
+        while not self._stopped.is_set():
             try:
-                for future in as_completed(pending):
-                    yield pending[future], future.result()
-            except BaseException:
-                self._stopped.set()
-                raise
-            finally:
-                threads.shutdown(wait=False, cancel_futures=True)
+                index, body = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                finished.put((index, self._complete(body)))
+            except Exception as error:  # raised again where the stream is read
+                finished.put((index, error))
 
     def _body(self, prompt: Sequence[int], sampling: Sampling, seed: int) -> dict[str, Any]:
         return {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.errors import CurioError, nearest
 
 
 def check_prompts(
@@ -37,3 +38,16 @@ def check_prompts(
 def fill_seeds(seeds: Sequence[int] | None, count: int, source: random.Random) -> Sequence[int]:
     """Return the caller's seeds, or draw `count` of 63 bits, so that no engine touches the global random state."""
     return seeds if seeds is not None else [source.getrandbits(63) for _ in range(count)]
+
+
+def check_more(more: Mapping[str, Any], taken: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse further settings that vLLM does not have, or that are made here.
+
+    Raises:
+        CurioError: see above.
+    """
+    for name in more:
+        if name in taken:
+            raise CurioError(f"vLLM's setting {name} is not free", "It follows from other keys; leave it out.")
+        if name not in known:
+            raise CurioError(f"vLLM has no setting {name}", nearest(name, known))

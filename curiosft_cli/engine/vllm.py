@@ -8,13 +8,14 @@ import os
 import random
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.engine.base import Completion, Sampling
 from curiosft_cli.engine.containment import cpu_step, process_group_kept, process_left_alone
 from curiosft_cli.engine.device import Dtype, resolve_dtype
-from curiosft_cli.engine.requests import check_prompts, fill_seeds
+from curiosft_cli.engine.requests import check_more, check_prompts, fill_seeds
 from curiosft_cli.run.errors import MISSING, CurioError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class VllmEngine:
         hf_overrides: keys that replace those of the model's configuration.
         revision: of a hub id.
         trust_remote_code: run Python code that comes with the model.
+        more: further settings of vLLM's engine by their names there, such as `tensor_parallel_size`.
 
     Raises:
         CurioError: vLLM is not installed (exit code 3), or refuses the settings (exit code 2).
@@ -89,6 +91,7 @@ class VllmEngine:
         hf_overrides: Mapping[str, Any] | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         require_vllm()
         os.environ.update(GOOD_NEIGHBOUR | os.environ | IN_PROCESS)
@@ -126,6 +129,7 @@ class VllmEngine:
             hf_overrides=dict(hf_overrides or {}),
             revision=revision,
             trust_remote_code=trust_remote_code,
+            more=more or {},
             **options,
         )
 
@@ -235,20 +239,22 @@ class VllmEngine:
                 engine.abort_request(list(running))
 
 
-def _start(**options: Any) -> LLMEngine:
+def _start(more: Mapping[str, Any], **options: Any) -> LLMEngine:
     """Build vLLM's engine, with the settings that never change."""
     from vllm import EngineArgs, LLMEngine
     from vllm.usage.usage_lib import UsageContext
 
-    arguments = EngineArgs(
-        skip_tokenizer_init=True,
-        generation_config="vllm",
-        logprobs_mode="raw_logprobs",
-        enable_prefix_caching=True,
-        disable_log_stats=True,
-        use_tqdm_on_load=False,
+    settings: dict[str, Any] = {
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",
+        "logprobs_mode": "raw_logprobs",
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
         **options,
-    )
+    }
+    check_more(more, settings, [field.name for field in fields(EngineArgs)])
+    arguments = EngineArgs(**settings, **more)
     try:
         with process_left_alone():
             return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
@@ -284,7 +290,7 @@ def _sampling_params(sampling: Sampling, seed: int) -> SamplingParams:
         seed=seed,
         stop_token_ids=list(sampling.stop_token_ids),
         ignore_eos=True,  # the caller's end tokens and no others
-        logprobs=0,
+        logprobs=0 if sampling.with_logprobs else None,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
@@ -294,7 +300,8 @@ def _completion(output: RequestOutput, version: int) -> Completion:
     sample = output.outputs[0]
     tokens = tuple(sample.token_ids)
     reason: Literal["stop", "length"] = "stop" if sample.finish_reason == "stop" else "length"
-    return Completion(tokens, tuple(_chosen(tokens, sample.logprobs)), reason, version)
+    logprobs = () if sample.logprobs is None else tuple(_chosen(tokens, sample.logprobs))
+    return Completion(tokens, logprobs, reason, version)
 
 
 def _chosen(tokens: Sequence[int], tables: Any) -> list[float]:

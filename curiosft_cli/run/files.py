@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from curiosft_cli.run.errors import GUARD, CurioError
 
 COMPLETE = "COMPLETE"
 PARTIAL_SUFFIX = ".partial"
+PACKED_SUFFIX = ".zst"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,7 +94,7 @@ class JsonLines:
             self._file.write(json_line(row) + "\n")
             self._file.flush()
         except OSError as error:
-            raise self._failed(error) from error
+            raise _cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Flush to disk and close."""
@@ -102,18 +104,19 @@ class JsonLines:
                 os.fsync(self._file.fileno())
                 self._file.close()
             except OSError as error:
-                raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> CurioError:
-        return CurioError(
-            f"cannot write {self.path}: {error.strerror}", "Free some space, then run the same command again.", GUARD
-        )
+                raise _cannot_write(self.path, error) from error
 
     def __enter__(self) -> JsonLines:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _cannot_write(path: Path, error: OSError) -> CurioError:
+    return CurioError(
+        f"cannot write {path}: {error.strerror}", "Free some space, then run the same command again.", GUARD
+    )
 
 
 def json_line(row: Mapping[str, Any]) -> str:
@@ -149,35 +152,93 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSONL or `.jsonl.zst` file; nothing when it does not exist. A torn last line is skipped."""
     if not path.exists():
         return
-    with _open_text(path) as file:
+    with io.TextIOWrapper(open_lines(path), encoding="utf-8") as file:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def packed_path(path: Path) -> Path:
+    """Where `compress_jsonl` puts `path`."""
+    return path.with_name(path.name + PACKED_SUFFIX)
+
+
+def present(path: Path) -> Path:
+    """`x.jsonl`, or `x.jsonl.zst` where only that exists. Where both do, a process was killed in between."""
+    packed = packed_path(path)
+    return packed if packed.exists() and not path.exists() else path
 
 
 def compress_jsonl(path: Path, level: int = 10) -> Path:
     """Turn `x.jsonl` into `x.jsonl.zst` and return the new path."""
     import zstandard
 
-    target = path.with_name(path.name + ".zst")
-    partial = target.with_name(f".{target.name}{PARTIAL_SUFFIX}")
-    with path.open("rb") as source, partial.open("wb") as sink:
+    target = packed_path(path)
+    with path.open("rb") as source, _in_one_step(target) as sink:
         zstandard.ZstdCompressor(level=level).copy_stream(source, sink)
-        sink.flush()
-        os.fsync(sink.fileno())
-    partial.replace(target)
     path.unlink()
     return target
 
 
-def _open_text(path: Path) -> TextIO:
-    if path.suffix != ".zst":
-        return path.open(encoding="utf-8")
-    import io
+def unpack_jsonl(path: Path) -> None:
+    """Turn `x.jsonl.zst` back into `path`, `x.jsonl`, to append to it; nothing to do where that exists."""
+    if (packed := present(path)) != path:
+        with open_lines(packed) as source, _in_one_step(path) as sink:
+            shutil.copyfileobj(source, sink)
+        packed.unlink()
 
-    import zstandard
 
-    return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True), encoding="utf-8")
+def open_lines(path: Path) -> IO[bytes]:
+    """Open a JSONL or `.jsonl.zst` file for reading its lines once, in order.
+
+    Reading raises `CurioError` where a `.zst` file is damaged.
+    """
+    if path.suffix != PACKED_SUFFIX:
+        return path.open("rb")
+    return io.BufferedReader(_Unpacked(path))
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a `.zst` file."""
+
+    def __init__(self, path: Path) -> None:
+        import zstandard
+
+        self._path, self._error = path, zstandard.ZstdError
+        source = path.open("rb")
+        self._stream = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True, closefd=True)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._stream.readinto(buffer)
+        except self._error as error:
+            raise CurioError(f"{self._path} cannot be unpacked: {error}", "Restore it, or delete it.") from None
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+@contextmanager
+def _in_one_step(path: Path) -> Generator[IO[bytes]]:
+    """Yield a file that becomes `path` once it is complete.
+
+    Raises:
+        CurioError: exit code 4 when the disk is full.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+    try:
+        with partial.open("wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
 
 
 def _sync_file(path: Path) -> None:

@@ -29,7 +29,7 @@ HARMLESS = (
     *("rl.save_steps", "rl.keep_last", "rl.keep_every", "rl.guards", "rl.max_skipped_steps", "rl.grader_workers"),
     *("rl.gpu_memory_utilization", "rl.kv_cache_gib", "eval.gpu_memory_utilization", "eval.kv_cache_gib"),
     *("rl.preflight", "rl.preflight_prompts", "rl.resume_rollouts", "rl.servers", "rl.server_weights"),
-    *("eval.grader_workers", "eval.concurrency", "eval.request_timeout_s", "data.validation"),
+    *("eval.grader_workers", "eval.concurrency", "eval.request_timeout_s", "eval.api_key_env", "data.validation"),
     *("rephrase.concurrency", "rephrase.timeout_s", "rephrase.max_attempts", "rephrase.api_key_env"),
     *("rephrase.budget_usd", "rephrase.max_requests", "rephrase.tokenizer"),
     *("rephrase.input_usd_per_million", "rephrase.output_usd_per_million"),

@@ -89,13 +89,11 @@ def by_pass_rate(problems: Sequence[Problem], file: str, lowest: float, highest:
         CurioError: there is no such file, it holds no grades, or it knows none of the problems.
     """
     if not Path(file).is_file():
-        raise CurioError(
-            f"rl.pass_rates = {file} is not a file", "Name an evaluation's grades.jsonl or grades.jsonl.zst."
-        )
+        raise CurioError(f"rl.pass_rates = {file} is not a file", "Name an evaluation's grades.jsonl.zst.")
     scores: dict[str, list[float]] = defaultdict(list)
     for row in read_jsonl(Path(file)):
         if "strict" not in row:
-            raise CurioError(f"rl.pass_rates = {file} holds no grades", "Name the file grades.jsonl beside it.")
+            raise CurioError(f"rl.pass_rates = {file} holds no grades", "Name the file grades.jsonl.zst beside it.")
         if row["strict"] is not None:
             scores[row["id"]].append(row["strict"])
     rates = {name: sum(values) / len(values) for name, values in scores.items()}

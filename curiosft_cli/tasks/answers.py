@@ -60,6 +60,8 @@ _SPELLINGS = [
     (re.compile(r"\\lg(?![A-Za-z])"), r"\\log_{10} "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\{[^{}]*\}|\d)\s*(\{[^{}]*\}|\d)"), lambda m: rf"\frac{_braced(m[1])}{_braced(m[2])}"),
+    (re.compile(r"(?<=\d)\s*\\(?:mathrm|text)\{\s*[eE]\s*\}\s*\{?([+-]?\d+)\}?"), r"e\1"),
+    (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r" \1"),
     (re.compile(r"\\sqrt\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile(r"\\?(?<![A-Za-z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![A-Za-z\\])(?:np|numpy|math)\.([a-z]+)"), r"\\\1 "),
@@ -71,7 +73,9 @@ _SPELLINGS = [
     (re.compile(r"\\geq?(?:slant)?(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\leq?(?:slant)?(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
-    (re.compile(r"\{([+-])\}"), r"\1"),
+    (re.compile(r"\{([-+:=/])\}"), r"\1"),
+    (re.compile(r"(?<![A-Za-z\\])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])"), r"\1m"),
+    (re.compile(r"(?<=\d)(?:(?<=:\d\d)\s*|\s+)([AaPp][Mm])$"), r"\\text{ \1}"),
     (re.compile(r"\^?\{?\\degree(?![A-Za-z])\}?"), r"^\\circ "),
     (re.compile(rf"{_TRIGONOMETRIC}\s*(?:{_DEGREES}|\(\s*{_DEGREES}\s*\)|\{{\s*{_DEGREES}\s*\}})"), _in_radians),
     (re.compile(r"(?<!\\)%"), r"\\%"),
@@ -80,7 +84,7 @@ _SPELLINGS = [
     (re.compile(r"(?<=\d)\.(?=[/*+)}\s-])"), ""),
     (re.compile(r"(?<![\w.}^/])(\d+)/(\d+)\s+(?=[A-Za-z\\(])"), r"\\frac{\1}{\2} "),
     (re.compile(r"\*\*"), "^"),
-    (re.compile(r"\^\s*([+-]\s?\d+|\d\d+)"), r"^{\1}"),
+    (re.compile(r"\^\s*([+-]\s?\d+|\d\d+|e(?![A-Za-z]))"), r"^{\1}"),
 ]  # fmt: skip
 _SPLIT_DIGITS = re.compile(r"(?<=\d)\s+(?=\d)")
 _LABEL = re.compile(

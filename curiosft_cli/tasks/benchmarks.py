@@ -13,7 +13,7 @@ from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.tasks.arithmetic import generate
 from curiosft_cli.tasks.datafiles import BadRow, Row, read_rows
 from curiosft_cli.tasks.records import AnswerKind, Problem
-from curiosft_cli.tasks.sources import LETTERS, hub_rows, to_problem
+from curiosft_cli.tasks.sources import LETTERS, TALK_COLUMNS, hub_rows, to_problem
 
 ARITHMETIC_ROWS = 200
 
@@ -152,13 +152,16 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def load_benchmark(name: str, *, data: str | None = None, limit: int | None = None) -> list[Problem]:
+def load_benchmark(
+    name: str, *, data: str | None = None, limit: int | None = None, keep_system: bool = False
+) -> list[Problem]:
     """The questions of a benchmark, repeated rows taken once, each with an id of its own.
 
     Args:
         name: a key of `BENCHMARKS`.
         data: a local JSONL, JSON or parquet file in place of the hub.
         limit: first questions only.
+        keep_system: the file's system messages go with its questions.
 
     Raises:
         CurioError: the benchmark does not exist or is out of reach, a row cannot be read, or one question has two
@@ -168,7 +171,7 @@ def load_benchmark(name: str, *, data: str | None = None, limit: int | None = No
         raise CurioError(f"benchmark '{name}' does not exist", nearest(name, BENCHMARKS))
     benchmark = BENCHMARKS[name]
     if data is not None:
-        problems = _from_file(Path(data), name, benchmark)
+        problems = _from_file(Path(data), name, benchmark, keep_system)
     elif benchmark.hub is None:
         problems = generate("test", ARITHMETIC_ROWS)
     else:
@@ -219,7 +222,7 @@ def split_choices(question: str) -> tuple[str, tuple[str, ...]]:
     return question, ()
 
 
-def _from_file(path: Path, name: str, benchmark: Benchmark) -> list[Problem]:
+def _from_file(path: Path, name: str, benchmark: Benchmark, keep_system: bool) -> list[Problem]:
     """A file's problems; of a verl file that holds several sets, those of this benchmark."""
     rows = list(read_rows(path))
     held = {str(row.get("data_source")) for _, row in rows if isinstance(row, Mapping) and "data_source" in row}
@@ -231,7 +234,16 @@ def _from_file(path: Path, name: str, benchmark: Benchmark) -> list[Problem]:
                 f"{path} has no row of '{name}', its data_source is one of {', '.join(sorted(held))}",
                 f"Give another file: eval.data.{name}=FILE.",
             )
-    return [_problem(row, f"{path}, row {number}", f"{name}-{number - 1:04d}", benchmark) for number, row in rows]
+    problems = [_problem(row, f"{path}, row {number}", f"{name}-{number - 1:04d}", benchmark) for number, row in rows]
+    if not keep_system:
+        return problems
+    return [replace(problem, system=_system(row)) for problem, (_, row) in zip(problems, rows, strict=True)]
+
+
+def _system(row: Row | BadRow) -> str:
+    """The system message of a row that holds a list of messages."""
+    talks = (row[column] for column in TALK_COLUMNS if isinstance(row, Mapping) and isinstance(row.get(column), list))
+    return next((str(turn["content"]) for talk in talks for turn in talk if turn.get("role") == "system"), "")
 
 
 def _problem(row: Row | BadRow, place: str, default_id: str, benchmark: Benchmark) -> Problem:

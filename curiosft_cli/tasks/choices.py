@@ -11,8 +11,8 @@ from curiosft_cli.tasks.extraction import answer_region, extract_answer
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _FONTS = (
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:bf|it|rm|sf|tt|bb|cal|normal)|boldsymbol|bm|mbox|fbox|operatorname"
-    r"|displaystyle|bf|rm|it|sf|left|right|large|Large)(?![A-Za-z])"
+    r"\\(?:text(?:bf|it|rm|sf|tt|sc|sl|normal)?|math(?:bf|it|rm|sf|tt|bb|cal|normal)|boldsymbol|bm|pmb|mbox|fbox|emph"
+    r"|underline|operatorname|displaystyle|bf|rm|it|sf|left|right|large|Large)(?![A-Za-z])"
 )
 _FONT = re.compile(_FONTS)
 _SPACES = re.compile(r"\\(?:quad|qquad)(?![A-Za-z])|\\[,;:! ]|\\\\|~|\s+")

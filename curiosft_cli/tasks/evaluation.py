@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import read_jsonl, write_json
+from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.files import compress_jsonl, present, read_jsonl, write_json
 from curiosft_cli.run.log import Console, environment
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.tasks.benchmarks import BENCHMARKS, load_benchmark
 from curiosft_cli.tasks.clean_subset import clean_numbers, contaminated_ids
 from curiosft_cli.tasks.fingerprint import data_commit, grader_identity, questions_digest
-from curiosft_cli.tasks.generations import Generations
+from curiosft_cli.tasks.generations import SAMPLES, Generations
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.records import Problem
 from curiosft_cli.tasks.results import QUESTIONS, SUMMARY, suite_averages
@@ -44,13 +44,23 @@ class Asked:
             CurioError: it cannot be loaded, Pass@k is asked for with more than there are samples, or the report of
             `eval.contamination` is not about these questions.
         """
-        problems = load_benchmark(name, data=config.eval.data.get(name), limit=config.eval.limit)
-        count = samples or config.eval.samples or BENCHMARKS[name].samples
+        settings = config.eval
+        problems = load_benchmark(
+            name, data=settings.data.get(name), limit=settings.limit, keep_system=settings.keep_system
+        )
+        count = samples or settings.samples or BENCHMARKS[name].samples
         return cls(name, problems, count, _pass_k(config, name, count), _contaminated(config, name, problems))
 
 
 def ask(config: Config) -> list[Asked]:
-    """All benchmarks of the configuration; see `Asked.of`."""
+    """All benchmarks of the configuration; see `Asked.of`.
+
+    Raises:
+        CurioError: also when `eval.data` names a benchmark that does not exist: its file would never be read.
+    """
+    for name in config.eval.data:
+        if name not in BENCHMARKS:
+            raise CurioError(f"eval.data.{name}: benchmark '{name}' does not exist", nearest(name, BENCHMARKS))
     return [Asked.of(config, name) for name in config.eval.benchmarks]
 
 
@@ -77,7 +87,10 @@ def summarise_benchmark(
     hardware: Mapping[str, Any],
     console: Console,
 ) -> None:
-    """Grade the saved samples and write grades.jsonl, questions.jsonl and, last, summary.json."""
+    """Grade the saved samples and write grades.jsonl.zst, questions.jsonl and, last, summary.json.
+
+    Samples that lie in the same folder are complete by now and are compressed.
+    """
     title = f"{reference} on {asked.name}: graded"
     with GraderPool(config.eval.grader_workers) as pool:
         numbers = score_samples(
@@ -87,7 +100,7 @@ def summarise_benchmark(
             folder,
             pool,
             grader=config.eval.grader,
-            prefilled=bool(config.model.prefill),
+            prefilled=prefill(config) != "",
             pass_k=asked.pass_k,
             progress=lambda done, total: console.progress(done, total, title),
         )
@@ -97,6 +110,8 @@ def summarise_benchmark(
         source = {"file": local} if local else {"built_in": True}
     else:
         source = {"hub": hub.name, "revision": hub.revision or "main", "commit": data_commit(hub.name, hub.revision)}
+    mine = generations.path == folder / SAMPLES
+    samples = compress_jsonl(generations.path) if mine else generations.path
     summary = {
         "checkpoint": reference,
         "model": dict(model),
@@ -109,9 +124,9 @@ def summarise_benchmark(
         "entropy_seq_mean_nats": entropy["seq_mean"] if entropy else None,
         "grader": grader_identity(config.eval.grader),
         "settings": config.eval.model_dump(mode="json") | {"seed": config.run.seed},
-        "prompt": config.model.model_dump(mode="json", include={"system_prompt", "question_prefix", "prefill"}),
+        "prompt": {**config.model.model_dump(include={"system_prompt", "question_prefix"}), "prefill": prefill(config)},
         "data": {**source, "sha256": questions_digest(asked.problems)},
-        "generations": str(generations.path),
+        "generations": str(samples),
         "environment": {**environment(), **hardware},
     }
     write_json(folder / SUMMARY, summary)
@@ -133,6 +148,11 @@ def write_run_summary(config: Config, stage: StageDir) -> dict[str, Any]:
     return summary
 
 
+def prefill(config: Config) -> str:
+    """What the prompts put at the start of the completion; a chat takes no beginning of its answer."""
+    return "" if config.eval.endpoint == "chat" else config.model.prefill
+
+
 def claim(folder: Path, model: Mapping[str, Any]) -> None:
     """Say which model the samples of this folder come from, or refuse when they come from another.
 
@@ -142,7 +162,7 @@ def claim(folder: Path, model: Mapping[str, Any]) -> None:
     file = folder / "model.json"
     if file.exists():
         known = json.loads(file.read_text(encoding="utf-8"))
-        if _content(known) != _content(model) and (folder / "samples.jsonl").exists():
+        if _content(known) != _content(model) and present(folder / SAMPLES).exists():
             raise CurioError(
                 f"the samples in {folder} were drawn from {_named(known)}, this is {_named(model)}",
                 "Use another eval.name, or --fresh to sample again.",
@@ -185,7 +205,7 @@ def checked_source(source: Path, checkpoints: Sequence[str], benchmarks: Sequenc
         CurioError: it does not exist, or one file is to serve several checkpoints or benchmarks.
     """
     if not source.exists():
-        raise CurioError(f"--from-generations {source} does not exist", "Name a samples.jsonl or an eval folder.")
+        raise CurioError(f"--from-generations {source} does not exist", "Name a file of samples or an eval folder.")
     if source.is_file() and (len(checkpoints), len(benchmarks)) != (1, 1):
         raise CurioError(
             f"--from-generations {source} is one file, the configuration names {len(checkpoints)} checkpoints and "

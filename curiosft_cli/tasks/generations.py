@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import PACKED_SUFFIX, open_lines
 from curiosft_cli.tasks.records import Problem
 
+SAMPLES = "samples.jsonl"
+NOWHERE = -1
+
 TEXT_COLUMNS = ("text", "response", "completion")
-LAYOUT = "A row is {id, sample?, text, finish_reason?, tokens?, token_ids?}, as in an evaluation's samples.jsonl."
+LAYOUT = "A row is {id, sample?, text, finish_reason?, tokens?, token_ids?, prefilled?}, as an evaluation saves it."
 
 
 @dataclass(frozen=True)
@@ -20,24 +28,31 @@ class Sample:
     """One saved completion.
 
     Attributes:
-        text: without the prompt; "" when the prompt was too long to be sent.
+        text: without the prompt; "" when nothing was sampled.
         tokens: its length, end token included; 0 when the file does not say.
-        finish_reason: "stop", "length" or "prompt_too_long".
+        finish_reason: "stop", "length", "prompt_too_long", or "refused" by an endpoint.
         token_ids: the tokens, or () when the file does not have them.
+        prefilled: the prompt ended with the opening think tag; none when the file does not say.
+        error: what the endpoint said when it refused.
     """
 
     text: str
     tokens: int
     finish_reason: str
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] = ()
+    prefilled: bool | None = None
+    error: str = ""
 
 
-def sample_row(
-    question: str, sample: int, text: str, tokens: int, finish_reason: str, token_ids: Sequence[int] = ()
-) -> dict[str, Any]:
+def sample_row(question: str, number: int, sample: Sample) -> dict[str, Any]:
     """One line of samples.jsonl."""
-    row = {"id": question, "sample": sample, "finish_reason": finish_reason, "tokens": tokens, "text": text}
-    return {**row, "token_ids": list(token_ids)} if token_ids else row
+    row: dict[str, Any] = {"id": question, "sample": number, "finish_reason": sample.finish_reason}
+    row |= {"tokens": sample.tokens, "text": sample.text}
+    if sample.token_ids:
+        row["token_ids"] = list(sample.token_ids)
+    if sample.error:
+        row["error"] = sample.error
+    return row if sample.prefilled is None else {**row, "prefilled": sample.prefilled}
 
 
 class Generations:
@@ -47,19 +62,20 @@ class Generations:
     without a number is the next one of its question.
 
     Args:
-        path: JSONL; one that does not exist has no samples.
+        path: JSONL or `.jsonl.zst`; one that does not exist has no samples.
         problems: the questions asked for.
+        most: sample numbers must be below it.
 
     Raises:
         CurioError: a line is not a sample.
     """
 
-    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
+    def __init__(self, path: Path, problems: Sequence[Problem], most: int = 1_000_000) -> None:
         self.path = path
         self._ids = [problem.id for problem in problems]
-        self._places: dict[tuple[str, int], int] = {}
+        self._places = {id_: array("q") for id_ in self._ids}
         if path.exists():
-            self._index()
+            self._index(most)
 
     def missing(self, samples: int) -> list[tuple[int, int]]:
         """(index of the question, number of the sample) of what is not saved yet."""
@@ -67,47 +83,60 @@ class Generations:
             (index, number)
             for index, id_ in enumerate(self._ids)
             for number in range(samples)
-            if (id_, number) not in self._places
+            if self._place(id_, number) == NOWHERE
         ]
 
     def complete_samples(self) -> int:
         """The number of samples that every question has."""
-        counts = dict.fromkeys(self._ids, 0)
-        for id_ in self._ids:
-            while (id_, counts[id_]) in self._places:
-                counts[id_] += 1
-        return min(counts.values(), default=0)
+        firsts = ([*places, NOWHERE].index(NOWHERE) for places in self._places.values())
+        return min(firsts, default=0)
 
     def read(self, samples: int) -> Iterator[tuple[int, Sample]]:
         """Yield (index of the question, sample), question by question, the first `samples` of each."""
-        with self.path.open("rb") as file:
+        with self._seekable() as file:
             for index, id_ in enumerate(self._ids):
                 for number in range(samples):
-                    file.seek(self._places[id_, number])
+                    file.seek(self._place(id_, number))
                     yield index, _sample(json.loads(file.readline()), self.path)
 
-    def _index(self) -> None:
-        wanted = set(self._ids)
+    def _place(self, id_: str, number: int) -> int:
+        places = self._places[id_]
+        return places[number] if number < len(places) else NOWHERE
+
+    def _seekable(self) -> IO[bytes]:
+        """The file; of a packed one its content, in a nameless temporary file that goes with the process."""
+        if self.path.suffix != PACKED_SUFFIX:
+            return self.path.open("rb")
+        beside = self.path.parent
+        content = tempfile.TemporaryFile(dir=beside if os.access(beside, os.W_OK) else None)  # noqa: SIM115
+        with open_lines(self.path) as packed:
+            shutil.copyfileobj(packed, content)
+        return content
+
+    def _index(self, most: int) -> None:
         following = dict.fromkeys(self._ids, 0)
-        with self.path.open("rb") as file:
+        with open_lines(self.path) as file:
             place = 0
             for line in file:
                 start, place = place, place + len(line)
                 if not line.endswith(b"\n"):
                     break
-                row = _row(line, self.path)
-                if row["id"] in wanted:
+                row = _row(line, self.path, most)
+                if (places := self._places.get(row["id"])) is not None:
                     number = row.get("sample", following[row["id"]])
                     following[row["id"]] = number + 1
-                    self._places.setdefault((row["id"], number), start)
+                    places.extend([NOWHERE] * (number + 1 - len(places)))
+                    if places[number] == NOWHERE:
+                        places[number] = start
 
 
-def _row(line: bytes, path: Path) -> Mapping[str, Any]:
+def _row(line: bytes, path: Path, most: int) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise CurioError(f"{path} holds a line that is not JSON: {error}", LAYOUT) from None
-    if not isinstance(row, dict) or "id" not in row or not isinstance(row.get("sample", 0), int):
+    number = row.get("sample", 0) if isinstance(row, dict) else None
+    if not isinstance(row, dict) or "id" not in row or not isinstance(number, int) or not 0 <= number < most:
         raise CurioError(f"{path} holds a row without an id, or with a sample number that is none", LAYOUT)
     return {**row, "id": str(row["id"])}
 
@@ -117,4 +146,11 @@ def _sample(row: Mapping[str, Any], path: Path) -> Sample:
     if text is None:
         raise CurioError(f"{path}, sample {row.get('sample', 0)} of question {row['id']} has no text", LAYOUT)
     token_ids = tuple(row.get("token_ids") or ())
-    return Sample(text, row.get("tokens", len(token_ids)), row.get("finish_reason") or "stop", token_ids)
+    prefilled = row.get("prefilled")
+    return Sample(
+        text,
+        row.get("tokens", len(token_ids)),
+        row.get("finish_reason") or "stop",
+        token_ids,
+        prefilled if isinstance(prefilled, bool) else None,
+    )

@@ -24,7 +24,7 @@ from curiosft_cli.tasks.readings import (
     words,
 )
 from curiosft_cli.tasks.records import GradeStatus
-from curiosft_cli.tasks.units import has_variables, strip_units
+from curiosft_cli.tasks.units import contradict, has_variables, strip_units
 
 Verdict = tuple[bool, GradeStatus]
 Number = tuple[Fraction, bool]
@@ -119,7 +119,7 @@ def _match(answer: str, gold: str, timeout_s: float) -> Verdict:
             return decided, "ok"
     gold_core, gold_units = strip_units(gold)
     core, units = strip_units(answer, single_letters=not has_variables(gold_core))
-    if units and gold_units and units != gold_units:
+    if contradict(units, gold_units):
         return False, "ok"
     if _differs_in_count(core, gold_core):
         return False, "ok"

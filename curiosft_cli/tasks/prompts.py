@@ -62,14 +62,14 @@ def messages(problem: Problem, *, system: str | None, prefix: str) -> list[dict[
 
     Args:
         problem: the question; the options of a multiple-choice question follow it, one `A) text` a line.
-        system: the system message; none is Table 7's, "" leaves it out.
+        system: the system message, unless the problem brings its own; none is Table 7's, "" leaves it out.
         prefix: what stands before the question in the user message, unless the question brings it along.
     """
     content = problem.question if problem.question.startswith(prefix) else prefix + problem.question
     if problem.choices:
         options = zip(ascii_uppercase[: len(problem.choices)], problem.choices, strict=True)
         content += "\n\n" + "\n".join(f"{letter}) {text}" for letter, text in options)
-    system = SYSTEM_PROMPT if system is None else system
+    system = problem.system or (SYSTEM_PROMPT if system is None else system)
     opening = [{"role": "system", "content": system}] if system else []
     return [*opening, {"role": "user", "content": content}]
 

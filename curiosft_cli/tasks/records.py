@@ -23,6 +23,7 @@ class Problem:
         kind: which grader reads it.
         choices: the option texts in order A, B, ... (`choice` only).
         response: the expert's response without the leading think tag, or "" (supervised stage only).
+        system: the system message that its file brings, where that is to be kept.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Problem:
     choices: tuple[str, ...] = ()
     category: str = ""
     response: str = ""
+    system: str = ""
 
 
 @dataclass(frozen=True)

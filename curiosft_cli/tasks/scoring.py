@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines
+from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, compress_jsonl
 from curiosft_cli.tasks.generations import Generations, Sample
 from curiosft_cli.tasks.grade_stream import grade_in_order
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.grading import GradeItem
-from curiosft_cli.tasks.records import Grade, Grader, Problem
+from curiosft_cli.tasks.records import Grader, Problem
 from curiosft_cli.tasks.results import GRADES, QUESTIONS
 from curiosft_cli.tasks.summary import Outcome, Summary
 
@@ -32,7 +33,7 @@ def score_samples(
     pass_k: Sequence[int],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Grade the first `samples` of each question; write grades.jsonl and questions.jsonl; return the numbers.
+    """Grade the first `samples` of each question; write grades.jsonl.zst and questions.jsonl; return the numbers.
 
     Memory holds one question and what the graders are at, however many questions there are.
 
@@ -43,7 +44,7 @@ def score_samples(
         folder: of the two files, which appear complete.
         pool: grades, and nothing else meanwhile.
         grader: see `grading.grade`.
-        prefilled: the prompts ended with the opening think tag.
+        prefilled: the prompts ended with the opening think tag, where the samples do not say.
         pass_k: see `Summary.numbers`.
         progress: called with (samples graded, samples in all).
 
@@ -73,6 +74,7 @@ def score_samples(
             progress(done, total)
     for partial, name in zip(partials, (GRADES, QUESTIONS), strict=True):
         partial.replace(folder / name)
+    compress_jsonl(folder / GRADES)
     return summary.numbers(pass_k)
 
 
@@ -85,15 +87,16 @@ def _graded(
     prefilled: bool,
 ) -> Iterator[tuple[int, Outcome]]:
     """Yield (index of the question, graded sample) in order."""
-    waiting: list[tuple[int, Sample]] = []
+    waiting: deque[tuple[int, Sample]] = deque()
 
     def items() -> Iterator[GradeItem]:
         for index, sample in generations.read(samples):
             waiting.append((index, sample))
             truncated = sample.finish_reason == "length"
-            yield GradeItem(sample.text, problems[index], prefilled, truncated, grader=grader)
+            given = prefilled if sample.prefilled is None else sample.prefilled
+            yield GradeItem(sample.text, problems[index], given, truncated, grader=grader)
 
-    grade: Grade
     for grade in grade_in_order(pool, items()):
-        index, sample = waiting.pop(0)
-        yield index, Outcome(grade, sample.text, sample.tokens, sample.finish_reason)
+        index, sample = waiting.popleft()
+        given = prefilled if sample.prefilled is None else sample.prefilled
+        yield index, Outcome(grade, sample.text, sample.tokens, sample.finish_reason, given)

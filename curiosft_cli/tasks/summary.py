@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from curiosft_cli.tasks.records import Grade, Problem
 
 PERCENT = 100.0
 PROMPT_TOO_LONG = "prompt_too_long"
+REFUSED = "refused"
 ORDERS = (1, 2, 3, 4)
 RIGHT = ("right",)
 
@@ -34,18 +36,24 @@ class Outcome:
         grade: see `records.Grade`.
         text: the completion.
         tokens: its length, end token included.
-        finish_reason: "stop", "length" or "prompt_too_long".
+        finish_reason: see `generations.Sample`.
+        prefilled: its prompt ended with the opening think tag.
     """
 
     grade: Grade
     text: str
     tokens: int
     finish_reason: str
+    prefilled: bool = True
+
+
+def _numbers() -> array[float]:
+    return array("d")
 
 
 @dataclass
 class Summary:
-    """Adds questions, keeps a few numbers of each, and forgets the texts.
+    """Adds questions, keeps eight bytes for each of a few numbers, and forgets the texts.
 
     Questions whose gold cannot be graded are left out of the scores and counted; shares and lengths count every
     sample.
@@ -53,13 +61,14 @@ class Summary:
 
     samples: int = 0
     questions: int = 0
-    answer: list[float] = field(default_factory=list)
-    strict: list[float] = field(default_factory=list)
-    majority: list[float] = field(default_factory=list)
-    unique: list[float] = field(default_factory=list)
-    diversities: list[dict[int, float | None]] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    whole: list[float] = field(default_factory=list)
+    answer: array[float] = field(default_factory=_numbers)
+    strict: array[float] = field(default_factory=_numbers)
+    majority: array[float] = field(default_factory=_numbers)
+    unique: array[float] = field(default_factory=_numbers)
+    diversities: dict[int, array[float]] = field(default_factory=lambda: {n: _numbers() for n in ORDERS})
+    tokens: array[int] = field(default_factory=lambda: array("q"))
+    whole: array[float] = field(default_factory=_numbers)
+    prefilled: set[bool] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -82,7 +91,9 @@ class Summary:
         keys = [_answer_key(problem, outcome.grade) for outcome in outcomes]
         row["unique"] = unique_answers([keys], tuple.__eq__)
         self.unique.append(row["unique"])
-        self.diversities.append(ngram_diversities([[outcome.text for outcome in outcomes]], ORDERS))
+        for n, value in ngram_diversities([[outcome.text for outcome in outcomes]], ORDERS).items():
+            if value is not None:
+                self.diversities[n].append(value)
         if any(outcome.grade.answer is None for outcome in outcomes):
             return {**row, "answer": None, "strict": None, "majority": None}
         scores = [outcome.grade.answer or 0.0 for outcome in outcomes]
@@ -90,7 +101,7 @@ class Summary:
         row["majority"] = maj_at_k([keys], [scores], tuple.__eq__)
         for name in ("answer", "strict", "majority"):
             getattr(self, name).append(row[name])
-        self.whole += [s for s, outcome in zip(scores, outcomes, strict=True) if outcome.finish_reason != "length"]
+        self.whole.extend(s for s, outcome in zip(scores, outcomes, strict=True) if outcome.finish_reason != "length")
         return row
 
     def numbers(self, pass_k: Sequence[int]) -> dict[str, Any]:
@@ -117,12 +128,14 @@ class Summary:
             "avg_untruncated": _percent_mean(self.whole),
             **{name: self._share(name) for name in ("format", "no_answer", "fallback", "truncated")},
             PROMPT_TOO_LONG: self.counts[PROMPT_TOO_LONG],
+            REFUSED: self.counts[REFUSED],
+            "prefilled": next(iter(self.prefilled)) if len(self.prefilled) == 1 else None,
             "reasons": dict(sorted(self.reasons.items())),
             "grader_status": dict(sorted(self.statuses.items())),
             "tokens_mean": fmean(self.tokens),
             "tokens_median": median(self.tokens),
             "unique_answers": fmean(self.unique),
-            **{f"ngram_diversity_{n}": _mean([row[n] for row in self.diversities]) for n in ORDERS},
+            **{f"ngram_diversity_{n}": fmean(found) if found else None for n, found in self.diversities.items()},
         }
 
     def _count(self, problem: Problem, outcome: Outcome) -> None:
@@ -135,7 +148,9 @@ class Summary:
         self.counts["no_answer"] += said is None
         self.counts["fallback"] += grade.fallback
         self.counts["truncated"] += outcome.finish_reason == "length"
-        self.counts[PROMPT_TOO_LONG] += outcome.finish_reason == PROMPT_TOO_LONG
+        self.prefilled.add(outcome.prefilled)
+        for reason in (PROMPT_TOO_LONG, REFUSED):
+            self.counts[reason] += outcome.finish_reason == reason
 
     def _share(self, name: str) -> float:
         return PERCENT * self.counts[name] / len(self.tokens)
@@ -158,11 +173,6 @@ def _answer_key(problem: Problem, grade: Grade) -> tuple[str, ...] | None:
     if problem.kind == "choice":
         return None if grade.letter is None else ("letter", grade.letter)
     return None if grade.extracted is None else same_spelling_key(grade.extracted)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return fmean(present) if present else None
 
 
 def _percent_mean(values: Sequence[float]) -> float | None:

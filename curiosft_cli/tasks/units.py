@@ -48,6 +48,10 @@ mol mole moles
 angstrom angstroms
 """
 _UNITS = {name: line.split()[0].split("+") for line in _SPELLINGS.strip().splitlines() for name in line.split()}
+# Only inside \text: elsewhere these may be products of variables.
+_ABBREVIATIONS = {"n": "newton", "j": "joule", "w": "watt", "v": "volt"}
+_HALVES = frozenset({"am", "pm"})
+_ABBREVIATIONS |= {name: name for name in (*_HALVES, "kn", "kj", "kw", "kv", "ev", "kev", "pa", "kpa", "khz", "mhz")}
 _COUNTED = ("units", "unit", "people", "students", "ways", "times", "points", "sides", "square", "sq", "cubic")
 _WORD = "|".join(sorted((w for w in [*_UNITS, *_COUNTED] if w.isalpha() and len(w) > 1), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d|\{?\\circ\}?))?"
@@ -80,6 +84,11 @@ def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozen
     return ",".join(values), frozenset(found)
 
 
+def contradict(units: frozenset[str], gold_units: frozenset[str]) -> bool:
+    """Say whether an answer's units are not the gold's. Either may leave them out, but a time's half of the day."""
+    return units != gold_units if units and gold_units else not gold_units.isdisjoint(_HALVES)
+
+
 def has_variables(text: str) -> bool:
     """Say whether a single letter stands for something in a normalised text."""
     return _LETTER.search(TEXT.sub("", text)) is not None
@@ -96,4 +105,6 @@ def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:
     if match.re is _TEXT_UNIT and any(n in _CONNECTIVES or (len(n) == 1 and n not in _UNIT_LETTERS) for n in names):
         return value
     found.update(part for name in names for part in _UNITS.get(name.lower(), ()))
+    if match.re is _TEXT_UNIT:
+        found.update(_ABBREVIATIONS[name.lower()] for name in names if name.lower() in _ABBREVIATIONS)
     return core

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.sections import Eval
 from curiosft_cli.tasks.bootstrap import DRAWS, FEWEST_QUESTIONS, LEVEL, Difference, holm, paired_bootstrap, verdict
 from curiosft_cli.tasks.results import Questions, Result, read_results, suite_rows
 from curiosft_cli.tasks.tables import STYLES
@@ -29,7 +30,8 @@ SCORES = {"answer": "the answer-only score", "strict": "the strict reward"}
 UNREMARKED = frozenset(
     (
         *("name", "checkpoints", "benchmarks", "data", "samples", "limit", "pass_k", "entropy_samples"),
-        *("grader_workers", "kv_cache_gib", "gpu_memory_utilization", "api_key_env", "concurrency"),
+        *("grader_workers", "kv_cache_gib", "gpu_memory_utilization", "contamination"),
+        *("base_url", "endpoint_model", "api_key_env", "concurrency", "request_timeout_s"),
     )
 )
 
@@ -74,7 +76,10 @@ def compare(paths: Sequence[Path], *, style: str = "text", strict: bool = False,
     if style == "json":
         return json.dumps({"score": score, "rows": [vars(row) for row in rows], "notes": notes}, ensure_ascii=False)
     table = STYLES[style](_cells(rows, results[0].label), 2)
-    return table if style == "csv" else "\n".join([table, "", *explanation(rows, results[0].label, score), *notes])
+    if style == "csv":
+        return table
+    comment = "% " if style == "latex" else ""
+    return "\n".join([table, "", *(comment + line for line in explanation(rows, results[0].label, score) + notes)])
 
 
 def comparison(results: Sequence[Result], score: str, seed: int) -> list[Row]:
@@ -172,9 +177,20 @@ def _check_golds(
 
 
 def _differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    ours, theirs = ({**summary.get("settings", {}), "grader": _grader_name(summary)} for summary in (a, b))
+    ours, theirs = _settings(a), _settings(b)
     keys = [key for key in ours | theirs if key not in UNREMARKED and ours.get(key) != theirs.get(key)]
-    return [(key, ours.get(key), theirs.get(key)) for key in keys]
+    return [(key, _shown(ours.get(key)), _shown(theirs.get(key))) for key in keys]
+
+
+def _settings(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Sampling, prompt and grader; a key that an older result does not have had the value that is the default now."""
+    defaults = Eval().model_dump(mode="json")
+    return defaults | summary.get("settings", {}) | summary.get("prompt", {}) | {"grader": _grader_name(summary)}
+
+
+def _shown(value: Any, longest: int = 40) -> str:
+    text = repr(value) if isinstance(value, str) and (not value.strip() or "\n" in value) else str(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _grader_name(summary: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sys
+from array import array
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,32 @@ PERCENT = 100.0
 
 
 @dataclass
+class Questions:
+    """Sums of scores by question: an id and three numbers each."""
+
+    places: dict[str, int] = field(default_factory=dict)
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    strict: array[float] = field(default_factory=lambda: array("d"))
+    answer: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, id_: str, strict: float, answer: float) -> None:
+        """Count one row of this question."""
+        place = self.places.setdefault(id_, len(self.rows))
+        if place == len(self.rows):
+            for column in (self.rows, self.strict, self.answer):
+                column.append(0)
+        self.rows[place] += 1
+        self.strict[place] += strict
+        self.answer[place] += answer
+
+    def percent(self, score: str) -> tuple[float | None, float | None]:
+        """Mean over questions of the means over rows, and its standard error; none where there are too few."""
+        means = [total / rows for total, rows in zip(getattr(self, score), self.rows, strict=True)]
+        mean = PERCENT * sum(means) / len(means) if means else None
+        return mean, PERCENT * standard_error(means) if len(means) > 1 else None
+
+
+@dataclass
 class Tally:
     """What the rows add up to; memory grows with the questions, not with the rows."""
 
@@ -47,9 +74,8 @@ class Tally:
     fallback: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
-    strict: dict[str, list[float]] = field(default_factory=dict)
-    answer: dict[str, list[float]] = field(default_factory=dict)
-    others: dict[str, list[float]] = field(default_factory=dict)
+    questions: Questions = field(default_factory=Questions)
+    others: Counter[str] = field(default_factory=Counter)
     disagreements: list[Row] = field(default_factory=list)
     disagreeing: Counter[str] = field(default_factory=Counter)
 
@@ -63,10 +89,9 @@ class Tally:
         self.statuses[row["status"]] += 1
         if row["answer"] is None:
             return
-        for name in ("strict", "answer"):
-            _add(getattr(self, name), str(row["id"]), row[name])
+        self.questions.add(str(row["id"]), row["strict"], row["answer"])
         for name, score in row.get("cross_check", {}).items():
-            _add(self.others, name, score)
+            self.others[name] += score
             if score != row["answer"]:
                 self.disagreeing[f"{name} {'accepts' if score else 'refuses'}"] += 1
         if any(score != row["answer"] for score in row.get("cross_check", {}).values()):
@@ -77,14 +102,15 @@ class Tally:
 
     def summary(self, grader: Grader, cross_checked: bool) -> dict[str, Any]:
         """The numbers, in percent where they are shares; scores are means over questions of the means over rows."""
+        (strict, strict_error), (answer, answer_error) = map(self.questions.percent, ("strict", "answer"))
         result: dict[str, Any] = {
             "rows": self.rows,
-            "questions": len(self.answer),
+            "questions": len(self.questions.places),
             "ungradable_rows": self.reasons["ungradable_gold"],
-            "strict": _percent(self.strict),
-            "strict_standard_error": _error(self.strict),
-            "answer": _percent(self.answer),
-            "answer_standard_error": _error(self.answer),
+            "strict": strict,
+            "strict_standard_error": strict_error,
+            "answer": answer,
+            "answer_standard_error": answer_error,
             "format": PERCENT * (1 - self.without_format / self.rows),
             "no_answer": PERCENT * self.no_answer / self.rows,
             "fallback": PERCENT * self.fallback / self.rows,
@@ -93,9 +119,9 @@ class Tally:
             "grader": grader_identity(grader),
         }
         if cross_checked:
-            graded = sum(int(count) for _, count in self.answer.values())
-            ours = PERCENT * sum(total for total, _ in self.answer.values()) / max(1, graded)
-            scores = {name: PERCENT * total / count for name, (total, count) in self.others.items()}
+            graded = sum(self.questions.rows)
+            ours = PERCENT * sum(self.questions.answer) / max(1, graded)
+            scores = {name: PERCENT * total / graded for name, total in self.others.items()}
             result["cross_check"] = {
                 "rows": graded,
                 "scores": {grader: ours, **scores},
@@ -248,23 +274,6 @@ def _write(rows: Any, path: Path, out: Path, graders: Sequence[Grader], tally: T
         for row in rows(kept):
             file.append(row)
     partial.replace(out)
-
-
-def _add(table: dict[str, list[float]], key: str, score: float) -> None:
-    entry = table.setdefault(key, [0.0, 0.0])
-    entry[0] += score
-    entry[1] += 1
-
-
-def _percent(table: dict[str, list[float]]) -> float | None:
-    means = [total / count for total, count in table.values()]
-    return PERCENT * sum(means) / len(means) if means else None
-
-
-def _error(table: dict[str, list[float]]) -> float | None:
-    """Standard error in percent; none with fewer than two questions."""
-    means = [total / count for total, count in table.values()]
-    return PERCENT * standard_error(means) if len(means) > 1 else None
 
 
 def _with_error(summary: dict[str, Any], name: str) -> str:

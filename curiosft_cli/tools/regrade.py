@@ -8,10 +8,11 @@ from typing import Any
 
 from curiosft_cli.run.config import Resolved
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import present
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, StageDir, begin
 from curiosft_cli.tasks.evaluation import Asked, ask, checked_source, summarise_benchmark, write_run_summary
-from curiosft_cli.tasks.generations import Generations
+from curiosft_cli.tasks.generations import SAMPLES, Generations
 from curiosft_cli.tasks.metrics import self_check
 
 
@@ -20,7 +21,7 @@ def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
 
     Args:
         resolved: names checkpoints, benchmarks and grader; `eval.samples` none takes what every question has.
-        source: a samples.jsonl (for one checkpoint and one benchmark), or the folder of an evaluation.
+        source: a samples.jsonl or .jsonl.zst (for one checkpoint and one benchmark), or the folder of an evaluation.
 
     Raises:
         CurioError: samples are missing, or the folder belongs to other settings.
@@ -32,7 +33,7 @@ def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
     work: list[tuple[str, Asked, Generations, Path]] = []
     for reference in config.eval.checkpoints:
         for asked in ask(config):
-            file = source if source.is_file() else places.benchmark(reference, asked.name) / "samples.jsonl"
+            file = source if source.is_file() else present(places.benchmark(reference, asked.name) / SAMPLES)
             if not file.exists():
                 raise CurioError(f"{file} does not exist", "Name the checkpoints and benchmarks that were sampled.")
             generations = Generations(file, asked.problems)

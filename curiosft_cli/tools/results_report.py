@@ -41,7 +41,11 @@ def results_report(stage: StageDir) -> str:
             )
         if row["prompt_too_long"]:
             notes.append(f"{where}: {row['prompt_too_long']} samples were not drawn (prompt too long) and score 0.")
+        if row["refused"]:
+            notes.append(f"{where}: the endpoint refused {row['refused']} requests; they score 0.")
         troubled = {name: count for name, count in row["grader_status"].items() if name != "ok"}
+        if row["entropy_nats"] is None and row["settings"]["engine"] == "openai":
+            notes.append(f"{where}: entropy is not measured for a model behind an endpoint.")
         if troubled:
             notes.append(f"{where}: grading did not finish, scored 0: {_counts(troubled)}.")
     return "\n\n".join([paper_table(rows, summary["averages"]), detail_table(rows), "\n".join(notes)])

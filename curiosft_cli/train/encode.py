@@ -67,7 +67,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: P
     """
     talk = messages(problem, system=style.system, prefix=style.prefix)
     text = _render(tokenizer, talk)
-    if style.system == "":
+    if talk[0]["role"] != "system":
         # A template that puts in a system message of its own when there is none gets an empty one instead.
         text = min(text, _render(tokenizer, [{"role": "system", "content": ""}, *talk], fallback=text), key=len)
     if opening := style.prefill.strip():

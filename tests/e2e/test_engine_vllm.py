@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,8 @@ def test_seeds_repeat_differ_and_do_not_depend_on_the_batch(engine: VllmEngine) 
     assert tokens(together[:1]) == tokens(generate(engine, PROMPTS[:1], SAMPLED, SEEDS[:1]))
     group = generate(engine, [PROMPTS[0]] * 8, SAMPLED, list(range(8)))
     assert len(set(tokens(group))) == 8
+    bare = generate(engine, PROMPTS, replace(SAMPLED, with_logprobs=False), SEEDS)
+    assert tokens(bare) == tokens(together) and not any(completion.logprobs for completion in bare)
 
 
 def test_completions_without_seeds_differ_and_leave_the_global_state(engine: VllmEngine) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from tiny import build_tiny_model
 
+from curiosft_cli.run.files import present, read_jsonl
+
 pytestmark = pytest.mark.e2e
 
 RECIPE = """
@@ -55,7 +57,9 @@ def curiosft(*arguments: str | Path, check: bool = True) -> subprocess.Completed
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The rows of a file that is there, packed or not."""
+    assert present(path).exists()
+    return list(read_jsonl(present(path)))
 
 
 def test_an_evaluation_grows_is_regraded_and_tells_what_it_did(recipe: Path) -> None:
@@ -117,9 +121,10 @@ def test_kill_9_loses_only_what_was_in_flight(recipe: Path) -> None:
     saved = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     assert 5 <= len(saved) < 24 * 8
     curiosft("eval", recipe, *settings)
-    lines = file.read_text().splitlines(keepends=True)
-    assert lines[: len(saved)] == saved
-    counts = Counter((row["id"], row["sample"]) for row in map(json.loads, lines))
+    found = rows(file)
+    assert found[: len(saved)] == [json.loads(line) for line in saved]
+    assert not file.exists(), "complete samples are packed"
+    counts = Counter((row["id"], row["sample"]) for row in found)
     assert len(counts) == 24 * 8 and set(counts.values()) == {1}
 
 

@@ -20,6 +20,7 @@ from curiosft_cli.tasks.benchmarks import (
     split_choices,
 )
 from curiosft_cli.tasks.datafiles import BadRow
+from curiosft_cli.tasks.prompts import messages
 
 REAL = os.environ.get("CURIOSFT_BENCHMARKS")
 needs_real = pytest.mark.skipif(not REAL, reason="CURIOSFT_BENCHMARKS names no folder with the benchmarks' rows")
@@ -70,6 +71,15 @@ def test_a_verl_file_is_filtered_and_repetitions_are_taken_once(tmp_path: Path) 
     found = [(problem.question, problem.answer) for problem in load_benchmark("aime24", data=path)]
     assert found == [("Question 0?", "0"), ("Question 1?", "1"), ("Question 2?", "2")]
     assert [problem.question for problem in load_benchmark("amc", data=path)] == ["Another?"]
+
+
+def test_a_files_own_system_message_is_kept_only_when_asked_for(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q?"}]
+    path = write(tmp_path / "data.jsonl", {"prompt": turns, "answer": "1"}, {"question": "R?", "answer": "2"})
+    assert [problem.system for problem in load_benchmark("aime24", data=path)] == ["", ""]
+    kept = load_benchmark("aime24", data=path, keep_system=True)
+    assert [problem.system for problem in kept] == ["Be brief.", ""]
+    assert [messages(problem, system="Ours.", prefix="")[0]["content"] for problem in kept] == ["Be brief.", "Ours."]
 
 
 def test_a_file_without_the_benchmark_says_what_it_holds(tmp_path: Path) -> None:

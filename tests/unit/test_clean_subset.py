@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import present
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.sections import Config, Eval
 from curiosft_cli.tasks.clean_subset import clean_numbers, contaminated_ids
 from curiosft_cli.tasks.evaluation import Asked, summarise_benchmark
-from curiosft_cli.tasks.generations import Generations, sample_row
+from curiosft_cli.tasks.generations import Generations, Sample, sample_row
 
 ROWS = [
     {"id": "a", "answer": 1.0, "strict": 0.5},
@@ -75,14 +76,17 @@ def test_the_summary_holds_both_scores(tmp_path: Path) -> None:
     data.write_text("".join(json.dumps({"id": n, "question": f"What is {n}?", "answer": "1"}) + "\n" for n in "abc"))
     said = {"a": "1", "b": "1", "c": "2"}
     samples.write_text(
-        "".join(json.dumps(sample_row(n, 0, f"Hm.</think>\\boxed{{{x}}}", 5, "stop")) + "\n" for n, x in said.items())
+        "".join(
+            json.dumps(sample_row(n, 0, Sample(f"Hm.</think>\\boxed{{{x}}}", 5, "stop"))) + "\n"
+            for n, x in said.items()
+        )
     )
     for file, expected in ((None, None), (str(report(tmp_path, ("amc", "a"))), (2, 1, 50.0, 50.0))):
         settings = Eval(data={"amc": str(data)}, samples=1, contamination=file, grader_workers=1)
         config = Config(eval=settings)
         asked = Asked.of(config, "amc")
         summarise_benchmark(
-            config, tmp_path, asked, Generations(samples, asked.problems), reference="base", model={}, entropy=None,
+            config, tmp_path, asked, Generations(present(samples), asked.problems), reference="base", model={}, entropy=None,
             hardware={}, console=Console(enabled=False),
         )  # fmt: skip
         summary = json.loads((tmp_path / "summary.json").read_text())

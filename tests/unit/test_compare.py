@@ -150,7 +150,9 @@ def test_the_command_compares_every_model_with_the_first(tmp_path: Path) -> None
     assert rows[1]["difference"] == "+50.0"
     whole = compare([tmp_path / "eval"])
     assert "gem: worse on aime24" in whole and "sft: worse on aime24" in whole  # by name: curio is the first
-    assert r"\begin{tabular}" in compare([Path(folder) for folder in folders], style="latex")
+    latex = compare([Path(folder) for folder in folders], style="latex")
+    table, _, notes = latex.partition("\n\n")
+    assert table.startswith(r"\begin{tabular}") and all(line.startswith("% ") for line in notes.splitlines())
 
 
 def test_one_model_twice_gets_distinct_names_and_is_identical(tmp_path: Path) -> None:
@@ -164,14 +166,19 @@ def test_one_model_twice_gets_distinct_names_and_is_identical(tmp_path: Path) ->
 
 def test_only_shared_gradable_questions_are_paired_and_differences_are_told(tmp_path: Path) -> None:
     grader = {"name": "curiosft", "version": "1", "code": "x"}
-    save(tmp_path / "a", "math500", scores(10, 20), "a", grader=grader)
+    prompt = {"prefill": "<think>\n", "system_prompt": None}
+    save(tmp_path / "a", "math500", scores(10, 20), "a", grader=grader, prompt=prompt)
     theirs = {**scores(10, 30), "q0": None}
-    save(tmp_path / "b", "math500", theirs, "b", grader={**grader, "code": "y"}, settings={"temperature": 1.0})
+    settings = {"temperature": 1.0, "keep_system": False, "concurrency": 9}
+    prompt = {"prefill": "", "system_prompt": None}
+    save(tmp_path / "b", "math500", theirs, "b", grader={**grader, "code": "y"}, settings=settings, prompt=prompt)
     report = json.loads(compare([tmp_path / "a", tmp_path / "b"], style="json"))
     assert report["rows"][0]["questions"] == 19
     assert "20 and 30 questions, 20 shared" in report["notes"][0]
     assert "differ in temperature: 0.6 and 1.0" in report["notes"][1]
     assert "differ in grader: curiosft 1 (x) and curiosft 1 (y)" in report["notes"][2]
+    assert r"differ in prefill: '<think>\n' and ''" in report["notes"][3]
+    assert len(report["notes"]) == 4, "a key that the older result does not have is at its default"
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from curiosft_cli.engine import vllm
 from curiosft_cli.engine.device import resolve_dtype
 from curiosft_cli.engine.open import open_engine
+from curiosft_cli.engine.requests import check_more
 from curiosft_cli.engine.transformers import TransformersEngine
 from curiosft_cli.run.errors import MISSING, CurioError
 
@@ -42,3 +43,12 @@ def test_auto_dtype_asks_the_processor(flags: str, dtype: str, tmp_path: Path, m
     assert resolve_dtype("auto", tmp_path / "cpuinfo") == dtype
     assert resolve_dtype("auto", tmp_path / "absent") == "float32"
     assert resolve_dtype("bfloat16", tmp_path / "absent") == "bfloat16"
+
+
+def test_further_settings_of_vllm_are_its_own_and_free() -> None:
+    known = ["max_model_len", "tensor_parallel_size"]
+    check_more({"tensor_parallel_size": 2}, known[:1], known)
+    with pytest.raises(CurioError, match="vLLM's setting max_model_len is not free"):
+        check_more({"max_model_len": 9}, known[:1], known)
+    with pytest.raises(CurioError, match=r"no setting tensor_parallel.*did you mean 'tensor_parallel_size'"):
+        check_more({"tensor_parallel": 2}, known[:1], known)

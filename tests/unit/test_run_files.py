@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import (
     JsonLines,
     compress_jsonl,
@@ -83,3 +84,17 @@ def test_rows_survive_reopening_and_compression(tmp_path: Path) -> None:
     packed = compress_jsonl(file)
     assert not file.exists()
     assert list(read_jsonl(packed)) == [{"a": "é"}, {"a": 2}]
+
+
+def test_a_full_disk_leaves_the_plain_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"a": 1}\n')
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("curiosft_cli.run.files.os.fsync", full)
+    with pytest.raises(CurioError, match=r"cannot write .*a.jsonl.zst: No space left") as raised:
+        compress_jsonl(file)
+    assert raised.value.exit_code == GUARD
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.jsonl"]

@@ -10,10 +10,11 @@ import pytest
 
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import JsonLines, compress_jsonl, present, read_jsonl, unpack_jsonl
 from curiosft_cli.run.rundir import RunDir, begin
-from curiosft_cli.tasks.evaluation import Asked, claim, is_summarised
+from curiosft_cli.tasks.evaluation import Asked, ask, claim, is_summarised
 from curiosft_cli.tasks.fingerprint import data_commit, model_identity
-from curiosft_cli.tasks.generations import Generations, sample_row
+from curiosft_cli.tasks.generations import Generations, Sample, sample_row
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.records import Grade, Problem
 from curiosft_cli.tasks.scoring import score_samples
@@ -71,7 +72,21 @@ def save(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def right_and_wrong(id_: str, answers: list[str]) -> list[dict[str, Any]]:
-    return [sample_row(id_, j, f"a</think>\\boxed{{{said}}}", 7, "stop", (1, 2)) for j, said in enumerate(answers)]
+    texts = [f"a</think>\\boxed{{{said}}}" for said in answers]
+    return [sample_row(id_, j, Sample(text, 7, "stop", (1, 2))) for j, text in enumerate(texts)]
+
+
+def test_a_sample_says_whether_its_prompt_held_the_opening_tag(tmp_path: Path) -> None:
+    """The same text is in the required format or not; where a file does not say, the configuration does."""
+    text = "<think>hm</think>\\boxed{4}"
+    rows = [sample_row("p", j, Sample(text, 5, "stop", prefilled=given)) for j, given in enumerate((False, True, None))]
+    generations = Generations(save(tmp_path / "samples.jsonl", rows), PROBLEMS[:1])
+    with GraderPool(1) as pool:
+        settings: dict[str, Any] = {"grader": "curiosft", "pass_k": (1,), "progress": lambda done, total: None}
+        arguments = (generations, PROBLEMS[:1], 3, tmp_path, pool)
+        numbers = score_samples(*arguments, prefilled=False, **settings)
+    assert [row["strict"] for row in read_jsonl(tmp_path / "grades.jsonl.zst")] == [1, 0, 1]
+    assert numbers["prefilled"] is None and numbers["avg"] == 100
 
 
 def test_the_index_finds_samples_in_any_order_and_passes_over_the_rest(tmp_path: Path) -> None:
@@ -87,6 +102,30 @@ def test_the_index_finds_samples_in_any_order_and_passes_over_the_rest(tmp_path:
     assert texts == [(0, "{4}"), (1, "{5}")]
 
 
+def test_packed_samples_are_read_and_grown(tmp_path: Path) -> None:
+    """Packed in finishing order, read question by question; unpacked, they take more; the plain file counts first."""
+    file = tmp_path / "samples.jsonl"
+    packed = compress_jsonl(save(file, [*right_and_wrong("q", ["5"]), *right_and_wrong("p", ["4", "3"])[::-1]]))
+    found = Generations(packed, PROBLEMS[:2])
+    assert found.missing(2) == [(1, 1)] and not file.exists()
+    assert [(index, sample.text[-3:]) for index, sample in found.read(1)] == [(0, "{4}"), (1, "{5}")]
+    assert [entry.name for entry in tmp_path.iterdir()] == [packed.name], "the temporary file has a name"
+    unpack_jsonl(file)
+    with JsonLines(file) as lines:
+        lines.append(right_and_wrong("q", ["5", "6"])[1])
+    assert Generations(present(file), PROBLEMS[:2]).missing(2) == []
+    packed.write_bytes(b"of a process that was killed while it packed")
+    assert present(file) == file and compress_jsonl(file) == present(file)
+    assert Generations(packed, PROBLEMS[:2]).complete_samples() == 2
+
+
+def test_a_damaged_packed_file_is_named(tmp_path: Path) -> None:
+    packed = tmp_path / "samples.jsonl.zst"
+    packed.write_bytes(b"not a frame")
+    with pytest.raises(CurioError, match=r"samples.jsonl.zst cannot be unpacked"):
+        Generations(packed, PROBLEMS[:1])
+
+
 def test_rows_of_others_need_only_id_and_text(tmp_path: Path) -> None:
     rows = [{"id": "p", "response": "\\boxed{4}"}, {"id": "p", "completion": "\\boxed{3}"}, {"id": "q", "text": "5"}]
     found = Generations(save(tmp_path / "x.jsonl", rows), PROBLEMS[:1])
@@ -98,7 +137,12 @@ def test_rows_of_others_need_only_id_and_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("[1]\n", "without an id"), ("nonsense\n", "not JSON"), ('{"id": "p"}\n', "sample 0 of question p has no text")],
+    [
+        ("[1]\n", "without an id"),
+        ('{"id": "p", "sample": -1, "text": ""}\n', "a sample number that is none"),
+        ("nonsense\n", "not JSON"),
+        ('{"id": "p"}\n', "sample 0 of question p has no text"),
+    ],
 )
 def test_what_is_no_sample_is_refused(tmp_path: Path, line: str, said: str) -> None:
     file = tmp_path / "samples.jsonl"
@@ -135,7 +179,7 @@ def test_scoring_writes_grades_and_questions_and_refuses_gaps(tmp_path: Path) ->
         ("p", "4", 2, 1.0),
         ("q", "5", 2, 0.0),
     ]
-    assert len((tmp_path / "grades.jsonl").read_text().splitlines()) == 6
+    assert [row["answer"] for row in read_jsonl(tmp_path / "grades.jsonl.zst")] == [1, 0, 1, 0, 0, 1]
     with pytest.raises(CurioError, match=r"lacks 2 of 8 samples, the first is sample 3 of question p.*at most 3"):
         score(4)
 
@@ -162,6 +206,11 @@ def test_pass_k_defaults_to_the_curve_and_refuses_more_than_there_are_samples(tm
     assert Asked.of(config(tmp_path, "eval.samples=6"), "arithmetic").pass_k == (1, 2, 4, 6)
     with pytest.raises(CurioError, match=r"eval.pass_k holds 8, but arithmetic has 4 samples.*at least 32"):
         Asked.of(config(tmp_path, "eval.pass_k=[1,8,32]"), "arithmetic")
+
+
+def test_a_file_for_a_benchmark_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CurioError, match=r"eval.data.arithmetics: benchmark 'arithmetics' does not exist.*arithmetic"):
+        ask(config(tmp_path, "eval.data.arithmetics=x.jsonl"))
 
 
 def test_an_evaluation_opens_again_for_more_samples_but_not_for_other_ones(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class Eval(Section):
     """Benchmarks by name (`arithmetic` is the built-in generator's test set)."""
     data: dict[str, str] = Field(default_factory=dict)
     """Local file per benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`."""
+    keep_system: bool = False
+    """A file's own system messages (verl layout) in place of `model.system_prompt` (our choice)."""
     contamination: str | None = None
     """Report of `curiosft data check --json` on the training data: the summaries also hold the scores of the
     questions that the data does not have. None reports all questions only (our choice)."""
@@ -51,8 +53,11 @@ class Eval(Section):
     """Ours, or a reproduction of the authors' graders."""
     engine: Literal["auto", "vllm", "transformers", "openai"] = "auto"
     """Who samples: vLLM where it is installed, else transformers; `openai` is the endpoint at `base_url`."""
+    endpoint: Literal["completions", "chat"] = "completions"
+    """What that endpoint takes: prompts of token ids (vLLM's server), or chats as every provider does. A chat has no
+    prefill, and the checkpoint need not be here (our choice)."""
     base_url: str | None = None
-    """Address of an OpenAI-compatible endpoint that serves the checkpoint, e.g. http://127.0.0.1:8000/v1."""
+    """Address of an OpenAI-compatible endpoint that serves the model, e.g. http://127.0.0.1:8000/v1."""
     endpoint_model: str | None = None
     """The model's name at that endpoint; none is the checkpoint's path."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -65,6 +70,9 @@ class Eval(Section):
     """Precision of the engine."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """As `rl.kv_cache_gib`."""
+    vllm: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Further settings of the embedded vLLM by their names there: `eval.vllm.tensor_parallel_size=4` for a model over
+    four GPUs (our choice)."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Share of GPU memory that the engine may take (vLLM's default)."""
     grader_workers: int = Field(2, ge=1)
