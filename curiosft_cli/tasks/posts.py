@@ -27,6 +27,10 @@ _MARKS = [
         r"\[/?(?:b|i|u|url|img|size|color|center)\b[^\]]*\]|</?(?:br|p|b|i|u|em|strong|div|span|img|a|h\d|li|ul|ol|font)\b[^<>\n]*>"
         r"|&nbsp;",
         r"[(\[（【]\s*(?:total\s+|worth\s+|本题满分)?\d+(?:\.\d+)?\s*(?:points?|pts?\.?|marks?|p\.?|分|б\w*)\s*(?:each|total)?\s*[)\]）】]",
+        r"[(\[（【]\s*(?:full|total|max(?:imum)?)\s+(?:marks?|points?|score)\s*[:=]?\s*\d+\s*(?:points?|marks?|pts?|['’′分])?\s*[)\]）】]",
+        r"(?<=[.?!;:)])[ \t]+\[\d{1,2}\](?=\s*$)",
+        r"\b(?:as\s+(?:is\s+)?shown\s+)?in\s+(?:the\s+)?(?:\w+\s+)?(?:figure|fig\.|diagram|picture|image|drawing|sketch)"
+        r"(?:\s+(?:\d+(?:[-.]\d+)*|below|above|shown|attached|on\s+the\s+(?:left|right)))*",
         rf"[(\[（【]\s*(?:{_LABEL_WORD})\s*\.?\s*#?\d+[^()\[\]（）【】\ue000\n]*[)\]）】]",
         r"(?<![\w)\]}^_\\])[(（]\s*(?:\d{1,2}|[ivx]{1,4}|[a-e])\s*[)）](?=\s*[A-Z求证若])",
         rf"[(\[（【][^()\[\]（）【】\ue000\n]*(?:\b(?:{_CONTEST})\b|\b(?:{_PLACE})\s+\d)[^()\[\]（）【】\ue000\n]*[)\]）】]",
@@ -34,6 +38,8 @@ _MARKS = [
         r"\[(?:level|topic|difficulty|id|tags?|category)\b[^\[\]\ue000]*\]",
     )
 ]
+# A number of a collection that is set as a formula: $21 \cdot 23$ Let ...
+_SECTION = re.compile(r"^\s*\$\d{1,3}\s*\\cdot\s*\d{1,3}\$(?=\s*[A-Z])")
 # Labels at the start of a sentence, one after another.
 _LABEL = re.compile(
     r"[\s*#>]*(?:\d+\s*(?:points?|pts?|marks?)\s*[:.\-–—]|\[[^\]\d$=]{1,40}\]"
@@ -42,7 +48,7 @@ _LABEL = re.compile(
     r"|(?:q|p|no\.?|nr\.?|number|#)\s*\d+(?:[.\-]\d+)*\s*(?:[.:)\]]+|[-–—](?=\s))|q\d+(?=\s)"
     r"|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)\w*\.?\s+(?:19|20)\d\d\b"
     r"|(?:[A-Za-z]+\s+){1,3}#\d+\**\s*[-–—.:)]"
-    r"|[(（]?\d{1,3}\s{0,3}[.)、．）](?=\s|$))",
+    r"|[(（]?\d{1,3}(?:\.\d{1,3})*\s{0,3}[.)、．）](?=\s|$))",
     re.IGNORECASE,
 )
 _GREETING = re.compile(
@@ -55,38 +61,49 @@ _ASIDES = re.compile(
     r"\[(hide|spoiler|quote)[^\]]*\][\s\S]{0,2000}?\[/\1\]|https?://\S+|www\.\S+|[\w.+-]{1,64}@[\w-]{1,64}\.\w+|(?<!\w)@\w+|^\s*>.*$",
     re.IGNORECASE | re.MULTILINE,
 )
+# What the writer thinks, at the end of a sentence of the problem.
+_OPINION = re.compile(
+    r",\s*(?:but\s+|and\s+|which\s+)?I\s+(?:think|guess|believe|suspect|got|get|tried|know|suppose)\b[^.?!()\n]*",
+    re.IGNORECASE,
+)
 _PARENTHESIS = re.compile(r"[(（]([^()（）\n]{3,})[)）]")
 _EMOTICON = re.compile(r"(?<!\w)[:;=]-?[()DPp|](?!\w)|\^_\^|<3(?!\w)|\b[xX]D\b|:[a-z_]{3,}:")
 # From here to the end of the post.
 _TAIL = re.compile(
     r"^[ \t*_#>]{0,8}(?:(?:my|the|full|official|a|suggested)\s+)*"
-    r"(?:solution|answer|ans|proof|attempt|work(?:ing)?|progress|explanation|reasoning|reply|re|comments?|discussion)\b\s*(?:#?\d+|key|attempt|idea|sketch)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
+    r"(?:what\s+(?:I(?:['’]ve)?|have\s+I|we)\s+(?:have\s+)?(?:tried|done|did|got)(?:\s+so\s+far)?|solution|answer|ans|proof|mark(?:ing)?\s+scheme|rubric|attempt|work(?:ing)?|progress|explanation|reasoning|reply|re|comments?|discussion)\b\s*(?:#?\d+|key|attempt|idea|sketch|(?:from|by)\s+\S+)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
     re.IGNORECASE | re.MULTILINE,
 )
 ANSWER_TOLD = re.compile(
     r"\b(?:(?:the|my|correct|final|official|right|given)\s+(?:answer|solution)"
-    r"|(?:final\s+)?ans(?:wer)?(?:\s+given)?(?=\s*[:=：])"
-    r"|(?:answer\s+)?key|(?:my|the|our)\s+(?:text)?book)\s*(?:in\s+the\s+book\s*)?(?:is|was|says?|should\s+be|gives?|=|:|：)"
-    r"\s*(?:\w+\s+)?(?:[$\d\ue000*-]|[A-E]\b)|\\boxed",
+    r"|(?:final\s+)?ans(?:wer)?(?:\s+(?:given|in\s+(?:the\s+|my\s+)?(?:text)?book))?(?=\s*[:=：])"
+    r"|\bans(?=\s+(?:is|was)\b)|(?:answer\s+)?key|(?:my|the|our)\s+(?:text)?book)\s*(?:in\s+the\s+book\s*)?(?:is|was|says?|should\s+be|gives?|=|:|：)"
+    r"\s*(?:\w+\s+)?(?:[$\d\ue000*-]|[A-E]\b|\([a-e]\))|\\boxed"
+    r"|\banswer\s+[^.?!]{0,20}\b(?:is|was)\s+(?:wrong|right|correct|incorrect)\b",
     re.IGNORECASE,
 )
 # Small talk: a number beside it is the problem's, unless the question is over.
 _SMALL_TALK = re.compile(
     r"\b(?:thanks?|thank\s+you|thx|tysm|ty|cheers|regards|hello|hi|hey|greetings|good\s+(?:morning|evening|afternoon|luck)"
-    r"|lol|lmao|haha+|btw|imho|folks|guys|anyone|anybody|can\s+(?:some|any)one|any\s+(?:help|hints?|ideas?|thoughts)"
+    r"|lol|lmao|haha+|btw|imho|folks|guys|anyone|anybody|can\s+(?:some|any)one|any\s+(?:help|hints?|ideas?|thoughts|suggestions?|tips?)"
     r"|(?:need|needs?\s+some|brauche)\s+(?:help|hilfe)|help\s+(?:needed|wanted|please|pls|plz)|this\s+(?:forum|thread|post)"
     r"|who\s+can\s+(?:do|solve|get|beat)\s+(?:it|this)|solved\s+it\?|repost(?:ing)?|bump|attached|attachment|screenshot|photo|typos?|enjoy|have\s+fun|happy\s+solving|no\s+calculators?"
     r"|calculators?\s+(?:is|are|not)|(?:good|nice|great|dumb|silly)\s+(?:one|problem|question|puzzle)|sorry|apologies|pls|plz"
     r"|(?:easy|hard|tricky|quick|interesting|classic|fun|cool|cute)\s+(?:one|problem|question|puzzle)"
-    r"|please\s+(?:help|explain|show\s+(?:all\s+)?(?:your|me|work|steps)|post|reply|check|don['’]t|do\s+not|no\b|be)"
+    r"|step\s+by\s+step|exams?\s+(?:is|are)\s+(?:near|soon|tomorrow)|please\s+(?:help|explain|show\s+(?:all\s+)?(?:your|me|work|steps)|post|reply|check|don['’]t|do\s+not|no\b|be)"
     r"|привет|здравствуйте|спасибо|заранее|помогите|hallo|danke|hilfe|hola|gracias|ayuda|bonjour|merci|salut|ciao|grazie"
     r"|obrigad[oa])(?!\w)|谢谢|大家好|求助|谢了",
     re.IGNORECASE,
 )
 # Never the problem's.
 _META = re.compile(
-    r"\b(?:edit(?:\s+\d+)?\s*:|update\s*:|hints?\s*[:!.]|views\b|replies\b|likes\s*:|tags?\s*:|source\s*:|difficulty\b|category\s*:"
+    r"^\W*hints?\b|\b(?:even|really|actually)\s+(?:possible|true|right|correct|solvable)\s*\?"
+    r"|\b(?:edit(?:\s+\d+)?\s*:|update\s*:|hints?\s*[:!.]|views\b|replies\b|likes\s*:|tags?\s*:|source\s*:|difficulty\b|category\s*:"
     r"|level\s*:|author\s*:|p\.\s?s\.|posted\b|posting\b|last\s+edited\b|credits?\s+(?:to|goes)\b|taken\s+from\b|rate\s+this\b"
+    r"|is\s+there\s+(?:a|an|any|some)\s+(?:\w+\s+){0,2}(?:formula|trick|method|shortcut)\b[^?]{0,20}\?"
+    r"|is\s+(?:the|my)\s+(?:text)?book\s+(?:wrong|right|correct)|(?:is|am)\s+(?:this|that|it|I)\s+(?:right|correct|wrong)\s*\?"
+    r"|can\s+(?:you|some(?:one|body)|any(?:one|body))\s+(?:please\s+)?(?:check|verify|explain|confirm|help)\b"
+    r"|(?:calc(?:ulator)?|wolfram(?:\s*alpha)?|desmos|geogebra|chatgpt|gpt)\s+(?:gives?|gave|says?|said|shows?)\b|mods?\s+please\b"
     r"|due\s+(?:on\s+)?\w+day\b|reasoning\s*:|revision\s+sheet|handout|worksheet|marathon|graders?\b|earlier\s+thread|sent\s+from\b|asking\s+for\s+a\s+friend\b|(?:correct|best|first)\s+(?:correct\s+)?(?:reply|solver)\b)",
     re.IGNORECASE,
 )
@@ -95,13 +112,13 @@ _ABOUT_POST = re.compile(
     r"\b(?:me|my\s+(?:\w+\s+){0,2}(?:teacher|professor|prof|tutor|coach|son|daughter|friend|brother|sister|cousin|uncle|aunt"
     r"|dad|mom|mum|kids?|child|wife|husband|boss|colleague|class|classmates?|students?|book|textbook|homework|answer|solution"
     r"|attempt|work|approach|guess|exam|test|quiz|head|calculator|school|english|progress|thoughts?|idea|niece|nephew|grandpa"
-    r"|grandma|roommate|post|question|problem)|our\s+(?:\w+\s+)?(?:teacher|professor|class|school|contest|coach|exam|test|book|team|club)"
+    r"|grandma|roommate|post|question|problem|paper|topic|notes|exercise|assignment|handwriting|phone)|our\s+(?:\w+\s+)?(?:teacher|professor|class|school|contest|coach|exam|test|book|team|club)"
     r"|(?:gave|given|asked|told|showed?)\s+(?:it\s+to\s+)?us|help\s+us|how\s+(?:do|would|should|can)\s+(?:I|you|we)\s+(?:do|solve"
     r"|approach|start|prove)|(?:I|am|[’']m|got|be|been|getting|still)\s+stuck|stuck\s+(?:on|with|at|here)|tutoring"
     r"|upvotes?|lost\s+\d+\s+points"
-    r"|years?\s+old\s+(?:son|daughter)"
+    r"|years?\s+old\s+(?:son|daughter)|came\s+across|im|ive"
     r"|(?:some|many|several|most)\s+people\s+(?:say|get|fail)|rumou?r|worth\s+\d+\s+(?:points?|marks?)|points?\s+(?:for|to|if)\s+(?:the|who|you|a)"
-    r"|I(?:['’](?:m|ve|d|ll)\b|\s+(?:\w+ly\s+|just\s+|also\s+|even\s+|still\s+|already\s+|only\s+)?(?:am|was|got|get|think|thought"
+    r"|I(?:['’](?:m|ve|d|ll)\b|\s+(?:\w+ly\s+|just\s+|also\s+|even\s+|still\s+|already\s+|only\s+)?(?:am|was|did|post|got|get|think|thought"
     r"|tried|try|know|knew|don['’]?t|didn['’]?t|can['’]?t|cannot|could|couldn['’]?t|need|want|found|find|saw|see|say|said|guess"
     r"|believe|would|spent|remember|attempted|keep|kept|solved|understand|feel|love|like|hate|hope|wonder|suspect|figured"
     r"|heard|ended|computed|calculated|counted|factored|used|wrote|managed|mean|never|looked|asked|started|copied|translated"
@@ -112,6 +129,8 @@ _ABOUT_POST = re.compile(
 _WRITER_SPEAKS = re.compile(
     r"\W*(?:(?:but|and|so|also|well|ok|yes|no|yeah|because|though)\s+)*(?:I|my|our|we)\b", re.IGNORECASE
 )
+_PART = re.compile(r"\W*(?:[a-h]|[ivx]{1,4}|\d)\s*[.)]\s")
+_NAMED = re.compile(rf"\b(?:{_CONTEST})\b|\b(?:{_PLACE})\s+\d", re.IGNORECASE)
 _QUANTITY = re.compile(
     r"\d|\ue000|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|half|twice|dozen)\b", re.I
 )
@@ -129,6 +148,7 @@ _VERB = re.compile(
 )
 _BREAK = re.compile(
     r"(?<=[?？!！。])[\"')\]*]*\s+|(?<=[。！？])|(?<=:)\s+|(?<=\.)[\"')\]*]*\s+(?=[\"'(\[*]?[A-ZА-ЯÄÖÜ¿\d\ue000*~/—-])|(?<=\.)\s{2,}|\n+"
+    r"|(?<=[.?!])\s+(?=(?:ans(?:wer)?|i|im|my|please|pls|plz|thx|thanks|any|got|it['’]?s\s+from)\b)|\s+(?:—|--+)\s+(?=[a-z])"
 )
 _NO_BREAK = re.compile(
     r"\b(?:e\.g|i\.e|etc|vs|cf|fig|eq|no|nr|st|dr|mr|mrs|ms|approx)\.\s*$"
@@ -179,11 +199,12 @@ def read_post(post: str) -> Post:
         into.append(match[0])
         return replacement
 
-    text = _EMOTICON.sub("\n", MATH.sub(hide, post))
+    text = _EMOTICON.sub("\n", MATH.sub(hide, _SECTION.sub(lambda match: take(labels, "", match), post)))
     text = _ASIDES.sub(lambda match: take(chat, " ", match), text)
     for mark in _MARKS:
         text = mark.sub(lambda match: take(labels, " ", match), text)
     text = _PARENTHESIS.sub(lambda match: take(chat, " ", match) if is_chat(match[1]) else match[0], text)
+    text = _OPINION.sub(lambda match: take(chat, " ", match), text)
     tail = _TAIL.search(text)
     if tail and asks(text[: tail.start()]):
         chat += sentences(text[tail.start() :])
@@ -218,8 +239,12 @@ def is_chat(sentence: str) -> bool:
         return not (measured and asks(sentence)) or bool(_WRITER_SPEAKS.match(sentence))
     if _SMALL_TALK.search(sentence):
         return not measured
-    named = re.search(rf"\b(?:{_CONTEST})\b|\b(?:{_PLACE})\s+\d", sentence, re.IGNORECASE)
-    return bool(named) and len(sentence.split()) < 9 and not asks(sentence) and not _VERB.search(sentence)
+    return (
+        bool(_NAMED.search(sentence))
+        and len(sentence.split()) < 9
+        and not asks(sentence)
+        and not _VERB.search(sentence)
+    )
 
 
 def asks(text: str) -> bool:
@@ -237,9 +262,13 @@ def _stated(parts: list[str]) -> list[str]:
 
 def _states(sentence: str) -> bool:
     """Whether a sentence after the question surely belongs to it: a formula, or a quantity with a verb."""
-    if _SMALL_TALK.search(sentence) or sentence.startswith(("//", "~")):
+    if _SMALL_TALK.search(sentence) or _WRITER_SPEAKS.match(sentence) or sentence.startswith(("//", "~")):
         return False
-    return bool(re.search("[\ue000=<>^]", sentence)) or bool(_QUANTITY.search(sentence) and _VERB.search(sentence))
+    return (
+        bool(_PART.match(sentence))
+        or bool(re.search("[\ue000=<>^]", sentence))
+        or bool(_QUANTITY.search(sentence) and _VERB.search(sentence))
+    )
 
 
 def _without_labels(sentence: str, labels: list[str]) -> str:

@@ -23,7 +23,9 @@ from curiosft_cli.tasks.wording import (
     content_words,
     formulas,
     is_number,
+    letters,
     long_words,
+    measures,
     names,
     only_numbers,
     quantities,
@@ -188,7 +190,7 @@ def misses_the_task(original: str, post: Post, text: str) -> str | None:
         return f"commentary: {found[0].strip()}"
     if (found := _SOLUTION.search(text) or ANSWER_TOLD.search(text)) and found[0].lower() not in problem.lower():
         return f"solution leaked: {found[0].strip()}"
-    if script(text) != script(problem or original):
+    if script(text) not in {script(problem), script(original)}:
         return f"language: {script(text)}"
     return "no question" if asks(problem) and not asks(text) else None
 
@@ -216,6 +218,8 @@ def changed_quantities(post: Post, text: str) -> str | None:
     extra = Counter(there) - Counter(allowed)
     if added := extra - Counter(quantities(" ".join(post.labels))):
         return f"{_kind(min(added))} added: {min(added)}"
+    if changed := measures(post.needed) - measures(text) or measures(text) - measures(post.allowed):
+        return f"unit changed: {min(changed)}"
     place = 0
     for token in there:
         if token in allowed[place:]:
@@ -264,12 +268,14 @@ def changed_names(post: Post, text: str) -> str | None:
     for name in (word for word in all_words(text, keep_case=True) if word in both):
         if name not in order:
             return f"name moved: {name}"
-    return None
+    order = iter(letters(post.allowed))
+    return next((f"letter moved: {letter}" for letter in letters(text) if letter not in order), None)
 
 
 def changed_wording(original: str, post: Post, text: str, kept: float = 0.7) -> str | None:
     """Less than `kept` of the problem's words survive, nothing of one of its sentences does, or a word is new."""
-    source, needed, there = (set(long_words(part)) for part in (original, post.needed, text))
+    needed, there = (set(long_words(part)) for part in (post.needed, text))
+    source = set(re.findall(r"[^\W\d_]+", original.lower()))  # words inside formulas too: \text{Simplify}
     if len(needed) > 4 and len(needed & there) < kept * len(needed):
         return f"words lost: {', '.join(sorted(needed - there)[:5])}"
     for sentence in post.problem:

@@ -16,7 +16,16 @@ MATH = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,)(?:\\!)?(?=\d{3}(?!\d))")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-_TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+", re.UNICODE)
+# A minus that is a number's own: after a bracket, comma, sign of relation or word, not after a variable or a number.
+MINUS = "\u2212"
+_SIGNED = re.compile(r"([(\[{,;:=<>]\s*|[^\W\d_]{2}\s+)-(?=\d)")
+_TOKEN = re.compile(rf"{MINUS}?\d+(?:\.\d+)?|[^\W\d_]+", re.UNICODE)
+_WRAPPED = re.compile(r"\\(?:text|mathrm|mbox|[,;:! ])|[{}$~]")
+_MEASURE = re.compile(r"(\d)\s?((?:[kcmdµ]?m|[km]?g|[mcd]?[lL]|ft|in|mi|yd|lb|oz|mph|min|hr?|m?s|k?[NWJ])(?![^\W_]))")
+_PART = re.compile(r"(?<!\w)\(?(?:[a-h]|[ivx]{1,4})\)")
+_WORD = re.compile(r"\\(?:text\w*|mathrm|mbox|operatorname|begin|end)\s*\{[^{}]*\}")
+_LETTERS = re.compile(r"(?<![^\W\d])(?<!['’])(?:[B-HJ-Zb-z]|(?![AI](?!\w))[A-Z]{2,4})(?![^\W_]|['’])")
+_SYMBOL = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _CJK = re.compile(r"(?<=[\u3040-\u30ff\u3400-\u9fff])|(?=[\u3040-\u30ff\u3400-\u9fff])")
 _NAMED = frozenset(NUMBER_WORDS.values())
 _SCRIPTS = {
@@ -63,7 +72,7 @@ def formulas(text: str) -> list[str]:
         if re.search(r"[=<>^+*/\\]", " ".join(run)):
             found.append(" ".join(run))
         run = []
-    return [flat for formula in found if (flat := squeezed(formula).strip(".,;:!?。，"))]
+    return [flat for formula in found if (flat := squeezed(formula).strip(".,;:!?。，").rstrip("="))]
 
 
 @lru_cache(maxsize=512)
@@ -78,7 +87,7 @@ def squeezed(text: str) -> str:
 def _words(text: str) -> list[str]:
     """Lower-case words and numbers, number words as digits, ideographs one by one."""
     text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).replace("$", " ")
-    text = _COMMAND.sub(" ", _THOUSANDS.sub("", text))
+    text = _SIGNED.sub(rf"\1{MINUS}", _COMMAND.sub(" ", _THOUSANDS.sub("", text)))
     words = [piece for word in _TOKEN.findall(text) for piece in _CJK.split(word) if piece]
     return [NUMBER_WORDS.get(word.lower(), word.lower()) for word in words]
 
@@ -93,9 +102,14 @@ def quantities(text: str) -> list[str]:
     return found
 
 
+def measures(text: str) -> Counter[str]:
+    """The numbers with the symbol of a unit right behind them."""
+    return Counter(f"{number} {unit}" for number, unit in _MEASURE.findall(_WRAPPED.sub("", text)))
+
+
 def is_number(word: str) -> bool:
     """Whether a word is a number."""
-    return word[0].isdigit() or word in _NAMED
+    return word[-1].isdigit() or word in _NAMED
 
 
 def only_numbers(words: list[str]) -> Counter[str]:
@@ -122,6 +136,19 @@ def all_words(text: str, *, keep_case: bool = False) -> list[str]:
 def names(text: str) -> list[str]:
     """Words of three letters or more that are capitalised inside a sentence, such as people and weekdays."""
     return re.findall(r"(?<=[a-z\d,;] )[A-Z][a-z]{2,}(?![^\W\d_])", without_formulas(text))
+
+
+def letters(text: str) -> list[str]:
+    """Variables, points and other names of one letter, in the order of the text; `a` and `I` only inside formulas."""
+    found: list[str] = []
+    place = 0
+    for match in [*MATH.finditer(text), None]:
+        prose = text[place : match.start() if match else len(text)]
+        found += [letter for run in _LETTERS.findall(_PART.sub(" ", prose)) for letter in run]
+        if match:
+            place = match.end()
+            found += [letter for letter in _SYMBOL.findall(_WORD.sub("", match[0])) if letter[0] != "\\"]
+    return found
 
 
 def content_words(sentence: str) -> set[str]:

@@ -75,7 +75,7 @@ def make_plan(config: Config) -> Plan:
         survey = look_through(config, stage, log, lambda *_: None)
         answers, waited_s = log.totals["answers"], log.answer_s
     requests, asked = len(survey.missing), 0
-    for question in unanswered(config, stage, survey.missing):
+    for question in unanswered(config, stage, survey):
         asked += count(question)
     prompts = frame * requests + asked
     both = 2 * prompts + stricter * requests if settings.second_attempt else prompts

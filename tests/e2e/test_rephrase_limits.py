@@ -17,9 +17,9 @@ from scripted import Reply, ScriptedServer
 from test_rephrase import CLEAN, KEY, cleaner, config, post_in, rows, run
 
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.rundir import begin
+from curiosft_cli.run.rundir import StageDir, begin
 from curiosft_cli.run.sections import Config
-from curiosft_cli.stages.rephrase import open_log
+from curiosft_cli.stages.rephrase import look_through, open_log, unanswered
 from curiosft_cli.tools.review import review
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -98,6 +98,16 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
     assert len(server.bodies) == 20
 
 
+@pytest.mark.parametrize("at_hand", [0, 3, 20])
+def test_every_missing_question_is_asked_once_however_few_are_at_hand(at_hand: int, tmp_path: Path) -> None:
+    stage = StageDir(tmp_path / "rephrase")
+    with ScriptedServer(cleaner) as server:
+        made = config(server, "arithmetic-forum:train:20:1", "arithmetic-forum:train:5:1")
+    with open_log(made, stage) as log:
+        survey = look_through(made, stage, log, lambda *_: None, at_hand=at_hand)
+    assert list(unanswered(made, stage, survey)) == list(CLEAN)[:20]
+
+
 def test_starting_over_pays_for_nothing_twice(tmp_path: Path) -> None:
     with ScriptedServer(cleaner) as server:
         made = config(server)
@@ -113,8 +123,6 @@ def test_starting_over_pays_for_nothing_twice(tmp_path: Path) -> None:
 def test_two_processes_do_not_pay_for_the_same_questions(tmp_path: Path) -> None:
     with ScriptedServer(cleaner) as server:
         made = config(server)
-        from curiosft_cli.run.rundir import StageDir
-
         with open_log(made, StageDir(tmp_path / "rephrase")), pytest.raises(CurioError, match="another process"):
             run(made, tmp_path)
     assert not server.bodies
