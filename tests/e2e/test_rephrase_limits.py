@@ -170,6 +170,23 @@ def test_parquet_comes_out_as_parquet_with_the_other_columns_untouched(tmp_path:
     assert after.schema.metadata == {b"mine": b"kept"}
 
 
+def test_a_data_set_of_the_hub_comes_out_as_a_table_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    posts = list(CLEAN)[:30]
+    parquet(tmp_path / "a.parquet", posts)
+    cached = datasets.Dataset.from_parquet(str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: {"owner/forum": cached}[name])
+    with ScriptedServer(cleaner) as server:
+        run(config(server, "owner/forum", "owner/forum"), tmp_path)
+    after = pq.read_table(tmp_path / "rephrase" / "questions.parquet")
+    assert after["problem"].to_pylist() == 2 * [CLEAN[post] for post in posts]
+    for name in ("when", "answer", "blob", "level"):
+        before = cached.data.table[name]
+        assert after.schema.field(name).type == before.type
+        assert after[name].combine_chunks().equals(pa.chunked_array([*before.chunks] * 2).combine_chunks()), name
+
+
 def test_a_rejected_row_is_left_out_of_a_table(tmp_path: Path) -> None:
     posts = [next(iter(CLEAN)), "Great community, thank you all!", list(CLEAN)[1]]
     parquet(tmp_path / "a.parquet", posts)
