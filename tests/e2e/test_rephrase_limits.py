@@ -16,9 +16,10 @@ import pytest
 from scripted import Reply, ScriptedServer
 from test_rephrase import CLEAN, KEY, cleaner, config, post_in, rows, run
 
+from curiosft_cli.engine.budget import Price, price_of
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.rundir import StageDir, begin
-from curiosft_cli.run.sections import Config
+from curiosft_cli.run.sections import Config, Rephrase
 from curiosft_cli.stages.rephrase import look_through, open_log, unanswered
 from curiosft_cli.tools.review import review
 
@@ -69,6 +70,14 @@ def test_all_requests_count_and_all_tokens_cost(tmp_path: Path) -> None:
     assert summary["cost_usd"] == pytest.approx(22 * (11 + 2 * 3) / 1e6)
 
 
+def test_a_price_says_where_it_comes_from() -> None:
+    listed = price_of(Rephrase())
+    assert listed is not None and listed.origin == "list price of September 2025"
+    assert price_of(Rephrase(output_usd_per_million=9.0)) == Price(listed.input_usd, 9.0, "as configured")
+    assert price_of(Rephrase(base_url="http://localhost:1/v1")) == Price(0.0, 0.0, "a server on this machine")
+    assert price_of(Rephrase(model="unheard-of")) is None
+
+
 def test_a_budget_needs_a_price(tmp_path: Path) -> None:
     with ScriptedServer(cleaner) as server:
         there = config(server, base_url="https://api.example.com/v1", budget_usd=1.0)
@@ -92,6 +101,7 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
         assert (plan["rows"], plan["requests"], plan["most_requests"]) == (20, 20, 40)
         assert plan["usd"] == pytest.approx(plan["prompt_tokens"] * 2 / 1e6)
         assert "ESTIMATED" in plan["counted_with"]
+        assert plan["price_from"] == "as configured"
         assert curiosft(tmp_path, "rephrase", "curio", *arguments).returncode == 0
         again = curiosft(tmp_path, "rephrase", "curio", *arguments, "--dry-run")
     assert "requests  0," in again.stdout
