@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.disk import disk_errors
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines
 from curiosft_cli.tasks.datafiles import Row
@@ -75,7 +76,8 @@ def write_cleaned(folder: Path, sources: Sequence[str], cleaned: Iterable[Cleane
                 file.append(_as_json(one, sources[one.source]))
     else:
         target, other = folder / "questions.parquet", folder / "questions.jsonl"
-        _write_parquet(target, sources, schema, iter(cleaned))
+        with disk_errors(target):
+            _write_parquet(target, sources, schema, iter(cleaned))
     other.unlink(missing_ok=True)
     return target
 

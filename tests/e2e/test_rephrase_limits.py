@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +279,29 @@ def test_a_full_disk_stops_with_one_line(tmp_path: Path) -> None:
     assert "answers.jsonl" in done.stderr.splitlines()[-1]
     assert "No space left" in done.stderr.splitlines()[-1]
     assert not list(stage.glob("*questions*"))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_at_the_end_loses_no_answer(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", list(CLEAN)[:10], scan=pa.array([os.urandom(30_000) for _ in range(10)]))
+    with ScriptedServer(cleaner) as server:
+        made = config(server, str(tmp_path / "a.parquet"))
+        with largest_file(100_000), pytest.raises(CurioError, match=r"questions\.parquet.*full") as error:
+            run(made, tmp_path)
+        assert error.value.exit_code == 4
+        assert not list((tmp_path / "rephrase").glob("*questions*"))
+        run(made, tmp_path)
+    assert len(server.bodies) == pq.read_table(tmp_path / "rephrase" / "questions.parquet").num_rows == 10
 
 
 def test_a_folder_that_cannot_be_written_stops_with_one_line(tmp_path: Path) -> None:
