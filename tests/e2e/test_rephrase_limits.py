@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import curiosft, largest_file
 from scripted import Reply, ScriptedServer
 from test_rephrase import CLEAN, KEY, cleaner, config, post_in, rows, run
 
@@ -25,13 +21,6 @@ from curiosft_cli.run.rundir import StageDir, begin
 from curiosft_cli.run.sections import Config, Rephrase
 from curiosft_cli.stages.rephrase import look_through, open_log, unanswered
 from curiosft_cli.tools.review import review
-
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
-
-
-def curiosft(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "curiosft_cli.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
 def settings(server: ScriptedServer, source: str) -> list[str]:
@@ -96,7 +85,7 @@ def test_a_budget_needs_a_price(tmp_path: Path) -> None:
 def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
     with ScriptedServer(cleaner) as server:
         arguments = [*settings(server, "arithmetic-forum:train:20:1"), "rephrase.input_usd_per_million=2"]
-        done = curiosft(tmp_path, "rephrase", "curio", *arguments, "--dry-run", "--json")
+        done = curiosft("rephrase", "curio", *arguments, "--dry-run", "--json", folder=tmp_path)
         assert done.returncode == 0, done.stderr
         plan = json.loads(done.stdout)
         assert not server.bodies
@@ -105,8 +94,8 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
         assert plan["usd"] == pytest.approx(plan["prompt_tokens"] * 2 / 1e6)
         assert "ESTIMATED" in plan["counted_with"]
         assert plan["price_from"] == "as configured"
-        assert curiosft(tmp_path, "rephrase", "curio", *arguments).returncode == 0
-        again = curiosft(tmp_path, "rephrase", "curio", *arguments, "--dry-run")
+        assert curiosft("rephrase", "curio", *arguments, folder=tmp_path).returncode == 0
+        again = curiosft("rephrase", "curio", *arguments, "--dry-run", folder=tmp_path)
     assert "requests  0," in again.stdout
     assert len(server.bodies) == 20
 
@@ -273,23 +262,12 @@ def test_a_full_disk_stops_with_one_line(tmp_path: Path) -> None:
     stage.mkdir(parents=True)
     (stage / "answers.jsonl").symlink_to("/dev/full")
     with ScriptedServer(cleaner) as server:
-        done = curiosft(tmp_path, "rephrase", "curio", *settings(server, "arithmetic-forum:train:5:1"))
+        done = curiosft("rephrase", "curio", *settings(server, "arithmetic-forum:train:5:1"), folder=tmp_path)
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert "answers.jsonl" in done.stderr.splitlines()[-1]
     assert "No space left" in done.stderr.splitlines()[-1]
     assert not list(stage.glob("*questions*"))
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond `size` bytes, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_is_full_at_the_end_loses_no_answer(tmp_path: Path) -> None:
@@ -308,7 +286,7 @@ def test_a_folder_that_cannot_be_written_stops_with_one_line(tmp_path: Path) -> 
     (tmp_path / "file").write_text("in the way")
     with ScriptedServer(cleaner) as server:
         arguments = settings(server, "arithmetic-forum:train:5:1")
-        done = curiosft(tmp_path, "rephrase", "curio", *arguments, f"run.root={tmp_path / 'file' / 'runs'}")
+        done = curiosft("rephrase", "curio", *arguments, f"run.root={tmp_path / 'file' / 'runs'}", folder=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "Not a directory" in done.stderr.splitlines()[-1]
