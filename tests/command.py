@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
@@ -47,7 +47,7 @@ def curiosft(
 
 
 @contextmanager
-def largest_file(size: int | None) -> Iterator[None]:
+def largest_file(size: int | None) -> Generator[None]:
     """No file of this process may grow beyond `size` bytes, as on a disk that is nearly full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))

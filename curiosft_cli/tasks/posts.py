@@ -210,8 +210,9 @@ def read_post(post: str) -> Post:
         chat += sentences(text[tail.start() :])
         text = text[: tail.start()]
     parts = [part for sentence in sentences(text) if (part := _without_labels(sentence, labels))]
-    chat += [part for part in parts if is_chat(part)]
-    kept = [part for part in parts if not is_chat(part)]
+    kept: list[str] = []
+    for part in parts:
+        (chat if is_chat(part) else kept).append(part)
 
     def shown(parts: list[str]) -> tuple[str, ...]:
         return tuple(_HIDDEN.sub(lambda match: formulas[int(match[1])], part) for part in parts)

@@ -27,6 +27,10 @@ _WORD = re.compile(r"\\(?:text\w*|mathrm|mbox|operatorname|begin|end)\s*\{[^{}]*
 _LETTERS = re.compile(r"(?<![^\W\d])(?<!['’])(?:[B-HJ-Zb-z]|(?![AI](?!\w))[A-Z]{2,4})(?![^\W_]|['’])")
 _SYMBOL = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _CJK = re.compile(r"(?<=[\u3040-\u30ff\u3400-\u9fff])|(?=[\u3040-\u30ff\u3400-\u9fff])")
+_LETTER_RUN = re.compile(r"[^\W\d_]+")
+_IN_FORMULA = re.compile(r"[=<>^+*/_\\]")
+_OPERATOR = re.compile(r"[=<>^+*/\\]")
+_OPERAND = re.compile(r"-?\d[\d.,]*|[a-zA-Z]|-")
 _NAMED = frozenset(NUMBER_WORDS.values())
 _SCRIPTS = {
     "latin": "A-Za-z\u00c0-\u024f",
@@ -60,19 +64,20 @@ _SIGNS = str.maketrans({
 })  # fmt: skip
 
 
-def formulas(text: str) -> list[str]:
+@lru_cache(maxsize=512)
+def formulas(text: str) -> tuple[str, ...]:
     """The delimited formulas of a text and its undelimited runs around an operator, in one spelling."""
     found = [next(filter(None, match.groups())) for match in MATH.finditer(text)]
     run: list[str] = []
     for word in [*without_formulas(text).split(), ""]:
         bare = word.strip(".,;:!?()\"'")
-        if bare and (re.search(r"[=<>^+*/_\\]", word) or re.fullmatch(r"-?\d[\d.,]*|[a-zA-Z]|-", bare)):
+        if bare and (_IN_FORMULA.search(word) or _OPERAND.fullmatch(bare)):
             run.append(word)
             continue
-        if re.search(r"[=<>^+*/\\]", " ".join(run)):
+        if run and _OPERATOR.search(" ".join(run)):
             found.append(" ".join(run))
         run = []
-    return [flat for formula in found if (flat := squeezed(formula).strip(".,;:!?。，").rstrip("="))]
+    return tuple(flat for formula in found if (flat := squeezed(formula).strip(".,;:!?。，").rstrip("=")))
 
 
 @lru_cache(maxsize=512)
@@ -117,6 +122,7 @@ def only_numbers(words: list[str]) -> Counter[str]:
     return Counter(word for word in words if is_number(word))
 
 
+@lru_cache(maxsize=512)
 def without_formulas(text: str) -> str:
     """The prose of a text."""
     return MATH.sub(" , ", text)
@@ -124,13 +130,13 @@ def without_formulas(text: str) -> str:
 
 def long_words(text: str) -> list[str]:
     """The words of the prose that have more than two letters."""
-    return [word for word in re.findall(r"[^\W\d_]+", without_formulas(text).lower()) if len(word) > 2]
+    return [word for word in _LETTER_RUN.findall(without_formulas(text).lower()) if len(word) > 2]
 
 
 def all_words(text: str, *, keep_case: bool = False) -> list[str]:
     """The words of the prose, in lower case unless told otherwise."""
     prose = without_formulas(text)
-    return re.findall(r"[^\W\d_]+", prose if keep_case else prose.lower())
+    return _LETTER_RUN.findall(prose if keep_case else prose.lower())
 
 
 def names(text: str) -> list[str]:
@@ -164,6 +170,8 @@ def carries(sentence: str) -> bool:
 def script(text: str) -> str:
     """The script that most letters outside formulas belong to."""
     prose = without_formulas(text)
+    if prose.isascii():
+        return "latin" if _LETTER_RUN.search(prose) else "none"
     counts = {script: len(re.findall(f"[{letters}]", prose)) for script, letters in _SCRIPTS.items()}
     most = max(counts, key=lambda script: counts[script])
     return most if counts[most] else "none"

@@ -111,10 +111,12 @@ def configured_stops(source: ModelSource) -> list[int] | None:
     """
     file = source.folder / "generation_config.json"
     stops = read_object(file).get("eos_token_id") if file.exists() else None
+    if stops is None:
+        return None
     listed = stops if isinstance(stops, list) else [stops]
-    if stops is not None and not all(isinstance(token, int) for token in listed):
+    if not all(isinstance(token, int) for token in listed):
         raise CurioError(f"{file}: eos_token_id is {stops!r}, expected token ids", "Download the model again.")
-    return None if stops is None else listed
+    return listed
 
 
 def read_tokenizer(source: ModelSource, settings: Model, probe: str = "Let x = 1.") -> PreTrainedTokenizerBase:
