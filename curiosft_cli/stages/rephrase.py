@@ -199,7 +199,7 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
         rows = 0
         for source, number, row, problem in read_questions(config, stage, []):
             decision = log.decide(problem.question)
-            record = record_of(config, decision)
+            record = record_of(config, decision, problem.question)
             counts["verdicts"][record["verdict"]] += 1
             counts["flags"].update(record["flags"])
             progress(rows := rows + 1, 0, "rephrase: writing")
@@ -216,7 +216,7 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
     return {name: dict(counted) for name, counted in counts.items()}
 
 
-def record_of(config: Config, decision: Decision) -> Row:
+def record_of(config: Config, decision: Decision, post: str) -> Row:
     """How a question came about."""
     return {
         "model": model_name(config),
@@ -225,7 +225,7 @@ def record_of(config: Config, decision: Decision) -> Row:
         "tokens": decision.answer.get("completion_tokens", 0),
         "verdict": decision.verdict.outcome,
         "reason": decision.verdict.reason,
-        "flags": flags(decision.question),
+        "flags": flags(decision.question, post),
     }
 
 

@@ -38,8 +38,8 @@ _MARKS = [
         r"\[(?:level|topic|difficulty|id|tags?|category)\b[^\[\]\ue000]*\]",
     )
 ]
-# A number of a collection that is set as a formula: $21 \cdot 23$ Let ...
-_SECTION = re.compile(r"^\s*\$\d{1,3}\s*\\cdot\s*\d{1,3}\$(?=\s*[A-Z])")
+# What a post begins with: a number of a collection that is set as a formula, or a source: (City contest) Let ...
+_SECTION = re.compile(r"^\s*(?:\$\d{1,3}\s*\\cdot\s*\d{1,3}\$(?=\s*[A-Z])|\([^()\d$=\\\n]{2,40}\)(?=\s*[A-Z$\\]))")
 # Labels at the start of a sentence, one after another.
 _LABEL = re.compile(
     r"[\s*#>]*(?:\d+\s*(?:points?|pts?|marks?)\s*[:.\-–—]|\[[^\]\d$=]{1,40}\]"
@@ -58,7 +58,7 @@ _GREETING = re.compile(
 )
 # Chat that is taken out wherever it stands.
 _ASIDES = re.compile(
-    r"\[(hide|spoiler|quote)[^\]]*\][\s\S]{0,2000}?\[/\1\]|https?://\S+|www\.\S+|[\w.+-]{1,64}@[\w-]{1,64}\.\w+|(?<!\w)@\w+|^\s*>.*$",
+    r"\[(hide|spoiler|quote|asy)\b[^\]]*\][\s\S]{0,2000}?\[/\1\]|https?://\S+|www\.\S+|[\w.+-]{1,64}@[\w-]{1,64}\.\w+|(?<!\w)@\w+|^\s*>.*$",
     re.IGNORECASE | re.MULTILINE,
 )
 # What the writer thinks, at the end of a sentence of the problem.
@@ -70,8 +70,8 @@ _PARENTHESIS = re.compile(r"[(（]([^()（）\n]{3,})[)）]")
 _EMOTICON = re.compile(r"(?<!\w)[:;=]-?[()DPp|](?!\w)|\^_\^|<3(?!\w)|\b[xX]D\b|:[a-z_]{3,}:")
 # From here to the end of the post.
 _TAIL = re.compile(
-    r"^[ \t*_#>]{0,8}(?:(?:my|the|full|official|a|suggested)\s+)*"
-    r"(?:what\s+(?:I(?:['’]ve)?|have\s+I|we)\s+(?:have\s+)?(?:tried|done|did|got)(?:\s+so\s+far)?|solution|answer|ans|proof|mark(?:ing)?\s+scheme|rubric|attempt|work(?:ing)?|progress|explanation|reasoning|reply|re|comments?|discussion)\b\s*(?:#?\d+|key|attempt|idea|sketch|(?:from|by)\s+\S+)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
+    r"(?:^[ \t*_#>]{0,8}|(?<=[.?!\ue001])\s+)(?:(?:my|the|full|official|a|suggested)\s+)*"
+    r"(?:approach|motivation|background|thoughts|moderators?|mods|working\s+so\s+far|what\s+(?:I(?:['’]ve)?|have\s+I|we)\s+(?:have\s+)?(?:tried|done|did|got)(?:\s+so\s+far)?|solution|answer|ans|proof|mark(?:ing)?\s+scheme|rubric|attempt|work(?:ing)?|progress|explanation|reasoning|reply|re|comments?|discussion)\b\s*(?:#?\d+|key|attempt|idea|sketch|(?:from|by)\s+\S+)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
     re.IGNORECASE | re.MULTILINE,
 )
 ANSWER_TOLD = re.compile(
@@ -87,7 +87,7 @@ _SMALL_TALK = re.compile(
     r"\b(?:thanks?|thank\s+you|thx|tysm|ty|cheers|regards|hello|hi|hey|greetings|good\s+(?:morning|evening|afternoon|luck)"
     r"|lol|lmao|haha+|btw|imho|folks|guys|anyone|anybody|can\s+(?:some|any)one|any\s+(?:help|hints?|ideas?|thoughts|suggestions?|tips?)"
     r"|(?:need|needs?\s+some|brauche)\s+(?:help|hilfe)|help\s+(?:needed|wanted|please|pls|plz)|this\s+(?:forum|thread|post)"
-    r"|who\s+can\s+(?:do|solve|get|beat)\s+(?:it|this)|solved\s+it\?|repost(?:ing)?|bump|attached|attachment|screenshot|photo|typos?|enjoy|have\s+fun|happy\s+solving|no\s+calculators?"
+    r"|who\s+can\s+(?:do|solve|get|beat)\s+(?:it|this)|solved\s+it\?|repost(?:ing)?|bump|attached|attachment|screenshot|photo|typos?|enjoy|have\s+fun|happy\s+solving|(?:no|without(?:\s+using)?(?:\s+a)?)\s+calculators?"
     r"|calculators?\s+(?:is|are|not)|(?:good|nice|great|dumb|silly)\s+(?:one|problem|question|puzzle)|sorry|apologies|pls|plz"
     r"|(?:easy|hard|tricky|quick|interesting|classic|fun|cool|cute)\s+(?:one|problem|question|puzzle)"
     r"|step\s+by\s+step|exams?\s+(?:is|are)\s+(?:near|soon|tomorrow)|please\s+(?:help|explain|show\s+(?:all\s+)?(?:your|me|work|steps)|post|reply|check|don['’]t|do\s+not|no\b|be)"
@@ -97,7 +97,7 @@ _SMALL_TALK = re.compile(
 )
 # Never the problem's.
 _META = re.compile(
-    r"^\W*hints?\b|\b(?:even|really|actually)\s+(?:possible|true|right|correct|solvable)\s*\?"
+    r"^\W*hints?\b|[,;—-]\s*(?:right|correct|yes|ok|huh)\s*\?+\W*$|\b(?:even|really|actually)\s+(?:possible|true|right|correct|solvable)\s*\?"
     r"|\b(?:edit(?:\s+\d+)?\s*:|update\s*:|hints?\s*[:!.]|views\b|replies\b|likes\s*:|tags?\s*:|source\s*:|difficulty\b|category\s*:"
     r"|level\s*:|author\s*:|p\.\s?s\.|posted\b|posting\b|last\s+edited\b|credits?\s+(?:to|goes)\b|taken\s+from\b|rate\s+this\b"
     r"|is\s+there\s+(?:a|an|any|some)\s+(?:\w+\s+){0,2}(?:formula|trick|method|shortcut)\b[^?]{0,20}\?"
@@ -138,7 +138,7 @@ _ASKS = re.compile(
     r"[?？]|\b(?:find|compute|determine|calculate|evaluate|prove|show\s+that|solve|simplify|factor|express|what|which|how|give"
     r"|write|sketch|draw|prove|verify|estimate|maximi[sz]e|minimi[sz]e|expand|integrate|differentiate|construct|derive|count"
     r"|convert|list|state|name|is\s+it|does|are\s+there|let|suppose|assume|if|given|where|consider|define|fill|choose|complete"
-    r"|describe|explain|justify|decide|identify|enter|round|reduce|arrange|divide|add|subtract|multiply|order|graph|plot|put)\b"
+    r"|describe|explain|justify|decide|resolve|investigate|discuss|obtain|classify|compare|factori[sz]e|rationali[sz]e|identify|enter|round|reduce|arrange|divide|add|subtract|multiply|order|graph|plot|put)\b"
     r"|\b(?:найдите|вычислите|докажите|решите|сколько|bestimme|berechne|finde|wie|calcula|halla|cu[aá]l|trouver|calculer)\b"
     r"|[求证试解计算设若已知]|_{2,}|\\(?:underline|qquad)|=\s*\\?\$?\s*[.?]?\s*$",
     re.IGNORECASE,

@@ -28,6 +28,7 @@ from curiosft_cli.tasks.wording import (
     measures,
     names,
     only_numbers,
+    points,
     quantities,
     same_word,
     script,
@@ -145,8 +146,13 @@ def tidy(rewritten: str) -> str:
     return _WRAPPING.sub("", rewritten.strip()).strip()
 
 
-def flags(question: str) -> list[str]:
-    """What a reader may want to look at: `several questions`, `image`, `fragment` (it cannot be answered alone)."""
+def flags(question: str, post: str = "") -> list[str]:
+    """What a reader may want to look at: `several questions`, `image`, `fragment` (it cannot be answered alone).
+
+    Args:
+        question: what will be trained on.
+        post: what it was made from: words about an image may be gone from the question, which still needs it.
+    """
     found = []
     labelled = re.findall(r"(?<![\w)\]}^_\\])\((?:\d|[ivx]{1,3}|[a-e])\)", question)
     if question.count("?") > 1 or len(set(labelled)) > 1:
@@ -154,7 +160,7 @@ def flags(question: str) -> list[str]:
     if re.search(
         r"!\[|\[asy\]|\\includegraphics|\[img|\b(?:figure|diagram|picture|image|graph)\s+(?:below|above|shows?|shown|on)"
         r"|\b(?:as\s+shown|shown\s+(?:below|above|in)|in\s+the\s+(?:figure|diagram|picture|image))\b",
-        question,
+        f"{question}\n{post}",
         re.IGNORECASE,
     ):
         found.append("image")
@@ -259,7 +265,9 @@ def keeps_chat(post: Post, text: str, shortest: int = 12) -> str | None:
 
 
 def changed_names(post: Post, text: str) -> str | None:
-    """A name that the problem does not have, or one that stands elsewhere: Ben is asked about in place of Ana."""
+    """A name is gone, or new, or stands elsewhere: Ben is asked about in place of Ana."""
+    if lost := points(post.needed) - points(text):
+        return f"name lost: {min(lost)}"
     known, there = names(post.allowed), names(text)
     if added := {name for name in there if name.lower() not in set(all_words(post.allowed))}:
         return f"name added: {min(added)}"

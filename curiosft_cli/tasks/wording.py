@@ -25,6 +25,7 @@ _MEASURE = re.compile(r"(\d)\s?((?:[kcmdµ]?m|[km]?g|[mcd]?[lL]|ft|in|mi|yd|lb|o
 _PART = re.compile(r"(?<!\w)\(?(?:[a-h]|[ivx]{1,4})\)")
 _WORD = re.compile(r"\\(?:text\w*|mathrm|mbox|operatorname|begin|end)\s*\{[^{}]*\}")
 _LETTERS = re.compile(r"(?<![^\W\d])(?<!['’])(?:[B-HJ-Zb-z]|(?![AI](?!\w))[A-Z]{2,4})(?![^\W_]|['’])")
+_POINTS = re.compile(r"(?<![A-Za-z\\])[A-Z]{1,5}(?![A-Za-z])")
 _SYMBOL = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _CJK = re.compile(r"(?<=[\u3040-\u30ff\u3400-\u9fff])|(?=[\u3040-\u30ff\u3400-\u9fff])")
 _LETTER_RUN = re.compile(r"[^\W\d_]+")
@@ -155,6 +156,13 @@ def letters(text: str) -> list[str]:
             place = match.end()
             found += [letter for letter in _SYMBOL.findall(_WORD.sub("", match[0])) if letter[0] != "\\"]
     return found
+
+
+def points(text: str) -> set[str]:
+    """Segments, angles and figures that are named by points which other names of the text hold too."""
+    runs = set(_POINTS.findall(text))
+    counts = Counter(letter for run in runs for letter in set(run))
+    return {run for run in runs if len(run) > 1 and all(counts[letter] > 1 for letter in run)}
 
 
 def content_words(sentence: str) -> set[str]:
