@@ -58,7 +58,7 @@ _GREETING = re.compile(
 )
 # Chat that is taken out wherever it stands.
 _ASIDES = re.compile(
-    r"\[(hide|spoiler|quote|asy)\b[^\]]*\][\s\S]{0,2000}?\[/\1\]|https?://\S+|www\.\S+|[\w.+-]{1,64}@[\w-]{1,64}\.\w+|(?<!\w)@\w+|^\s*>.*$",
+    r"\[(hide|spoiler|quote)\b[^\]]*\][\s\S]{0,2000}?\[/\1\]|https?://\S+|www\.\S+|[\w.+-]{1,64}@[\w-]{1,64}\.\w+|(?<!\w)@\w+|^\s*>.*$",
     re.IGNORECASE | re.MULTILINE,
 )
 # What the writer thinks, at the end of a sentence of the problem.
@@ -155,6 +155,8 @@ _NO_BREAK = re.compile(
     r"|\b(?:edit(?:\s+\d+)?|update|hints?|tags?|source|p\.?s\.?|ans(?:wer)?(?:\s+given)?|reasoning|note|views|replies|likes|level|author|category|topic)\s*:\s*$",
     re.IGNORECASE,
 )
+# An image as code: it may stay or go.
+_IMAGE = re.compile(r"\[asy\b[^\]]*\][\s\S]{0,10000}?\[/asy\]", re.IGNORECASE)
 MIN_REPEATED = 12
 
 
@@ -199,7 +201,9 @@ def read_post(post: str) -> Post:
         into.append(match[0])
         return replacement
 
-    text = _EMOTICON.sub("\n", MATH.sub(hide, _SECTION.sub(lambda match: take(labels, "", match), post)))
+    text = _SECTION.sub(lambda match: take(labels, "", match), post)
+    text = MATH.sub(hide, _IMAGE.sub(lambda match: f"\n{hide(match)}\n", text))
+    text = _EMOTICON.sub("\n", text)
     text = _ASIDES.sub(lambda match: take(chat, " ", match), text)
     for mark in _MARKS:
         text = mark.sub(lambda match: take(labels, " ", match), text)
@@ -217,7 +221,8 @@ def read_post(post: str) -> Post:
     def shown(parts: list[str]) -> tuple[str, ...]:
         return tuple(_HIDDEN.sub(lambda match: formulas[int(match[1])], part) for part in parts)
 
-    return Post(shown(_without_repetitions(_stated(kept))), shown(kept), shown(labels), shown(chat))
+    problem = tuple(part for part in shown(_without_repetitions(_stated(kept))) if not _IMAGE.match(part))
+    return Post(problem, shown(kept), shown(labels), shown(chat))
 
 
 def sentences(text: str) -> list[str]:
