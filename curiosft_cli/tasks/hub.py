@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,13 @@ def hub_rows(
     yield from enumerate(hub_table(name, split=split, config=config, revision=revision), start=1)
 
 
+@lru_cache(maxsize=16)
 def hub_table(
     name: str, *, split: str = "train", config: str | None = None, revision: str | None = None
 ) -> datasets.Dataset:
-    """A data set of the hub, in the hub's local cache and mapped into memory; `.data` is its Arrow table.
+    """A data set of the hub, mapped into memory from the hub's local cache; `.data` is its Arrow table.
+
+    A process that reads it several times reads the same one, whatever is uploaded meanwhile.
 
     Raises:
         CurioError: exit code 3 when the data set is out of reach.
