@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from curiosft_cli.tasks.posts import ANSWER_TOLD, Post, asks, read_post
+from curiosft_cli.tasks.post_patterns import ANSWER_TOLD
+from curiosft_cli.tasks.posts import Post, asks, read_post
 from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
 from curiosft_cli.tasks.vocabulary import FREE_WORDS
 from curiosft_cli.tasks.wording import (
@@ -37,7 +38,7 @@ from curiosft_cli.tasks.wording import (
 
 LONGEST = 10_000
 """Characters of the longest post or answer that is judged (our choice)."""
-GUARD_MODULES = ("posts", "rewrites", "vocabulary", "wording")
+GUARD_MODULES = ("post_patterns", "posts", "rewrites", "vocabulary", "wording")
 STRICTER = """
 
 Write the problem statement alone. Copy its words: every number, formula, unit, name and condition stays exactly as it is given. Add nothing: no heading, no comment, no solution, no answer."""  # noqa: E501
@@ -280,14 +281,16 @@ def changed_names(post: Post, text: str) -> str | None:
     return next((f"letter moved: {letter}" for letter in letters(text) if letter not in order), None)
 
 
-def changed_wording(original: str, post: Post, text: str, kept: float = 0.7) -> str | None:
-    """Less than `kept` of the problem's words survive, nothing of one of its sentences does, or a word is new."""
+def changed_wording(original: str, post: Post, text: str, kept: float = 0.7, least: float = 0.4) -> str | None:
+    """Less than `kept` of the problem's words survive, or `least` of one sentence's, or a word is new."""
     needed, there = (set(long_words(part)) for part in (post.needed, text))
     source = set(re.findall(r"[^\W\d_]+", original.lower()))  # words inside formulas too: \text{Simplify}
+    needed -= FREE_WORDS
     if len(needed) > 4 and len(needed & there) < kept * len(needed):
         return f"words lost: {', '.join(sorted(needed - there)[:5])}"
     for sentence in post.problem:
-        if content_words(sentence) and not content_words(sentence) & there:
+        words = content_words(sentence)
+        if len(words & there) < least * len(words):
             return f"sentence lost: {sentence}"
     for word in sorted(there - source - FREE_WORDS):
         if not any(same_word(word, other) for other in source):
