@@ -176,10 +176,16 @@ def without_opening(post: Post, text: str) -> Post:
     found = (
         index
         for index, sentence in enumerate(post.problem)
-        if content_words(sentence) & there or any(formula in flat for formula in formulas(sentence))
+        if is_there(sentence, there) or any(formula in flat for formula in formulas(sentence))
     )
     first = next(found, 0)
     return replace(post, problem=tuple(part for part in post.problem[:first] if carries(part)) + post.problem[first:])
+
+
+def is_there(sentence: str, words: set[str], least: float = 0.4) -> bool:
+    """Whether enough of a sentence's content words are among these words."""
+    content = content_words(sentence)
+    return bool(content) and len(content & words) >= least * len(content)
 
 
 def misses_the_task(original: str, post: Post, text: str) -> str | None:
@@ -281,16 +287,15 @@ def changed_names(post: Post, text: str) -> str | None:
     return next((f"letter moved: {letter}" for letter in letters(text) if letter not in order), None)
 
 
-def changed_wording(original: str, post: Post, text: str, kept: float = 0.7, least: float = 0.4) -> str | None:
-    """Less than `kept` of the problem's words survive, or `least` of one sentence's, or a word is new."""
+def changed_wording(original: str, post: Post, text: str, kept: float = 0.7) -> str | None:
+    """Less than `kept` of the problem's words survive, one of its sentences does not, or a word is new."""
     needed, there = (set(long_words(part)) for part in (post.needed, text))
     source = set(re.findall(r"[^\W\d_]+", original.lower()))  # words inside formulas too: \text{Simplify}
     needed -= FREE_WORDS
     if len(needed) > 4 and len(needed & there) < kept * len(needed):
         return f"words lost: {', '.join(sorted(needed - there)[:5])}"
     for sentence in post.problem:
-        words = content_words(sentence)
-        if len(words & there) < least * len(words):
+        if content_words(sentence) and not is_there(sentence, there):
             return f"sentence lost: {sentence}"
     for word in sorted(there - source - FREE_WORDS):
         if not any(same_word(word, other) for other in source):
