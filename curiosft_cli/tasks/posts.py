@@ -148,20 +148,26 @@ def asks(text: str) -> bool:
 
 def _stated(parts: list[str]) -> list[str]:
     """The sentences up to the last one that asks, and those after it that state something of the problem."""
-    idle = {index for index, part in enumerate(parts) if _is_idle(part, parts[:index])}
+    idle = _idle(parts)
     asking = [index for index, part in enumerate(parts) if asks(part) and index not in idle]
     firm = [index for index in asking if not SMALL_TALK.search(parts[index])]
     last = max(firm or asking or [len(parts)])
     return [part for index, part in enumerate(parts) if index not in idle and (index <= last or _states(part))]
 
 
-def _is_idle(sentence: str, before: list[str]) -> bool:
-    """Whether what follows the problem's question speaks to the reader and shares no number, term or word with it."""
-    if QUANTITY.search(sentence) or CONDITION.search(sentence) or not any(map(ASKS_FIRMLY.search, before)):
-        return False
-    if "?" not in sentence and not PERSON.search(sentence):
-        return False
-    return not quantities(sentence) and not content_words(sentence) & content_words(" ".join(before))
+def _idle(parts: list[str]) -> set[int]:
+    """Which sentences behind the problem's question speak to the reader and share no number, term or word with it."""
+    found: set[int] = set()
+    words: set[str] = set()
+    asked = False
+    for index, part in enumerate(parts):
+        own = content_words(part)
+        speaks = asked and ("?" in part or PERSON.search(part))
+        if speaks and not (own & words or QUANTITY.search(part) or CONDITION.search(part) or quantities(part)):
+            found.add(index)
+        words |= own
+        asked = asked or bool(ASKS_FIRMLY.search(part))
+    return found
 
 
 def _states(sentence: str) -> bool:
