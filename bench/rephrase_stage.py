@@ -5,20 +5,21 @@
 throughput  the whole stage, judging and saving included, as a share of the ideal (questions / places rounds)
 faults      5 % 429, 3 % 500, 2 % dropped connections, 1 % empty, 1 % hanging: calls a question; same output as without
 kills       kill -9 at random moments, restart each time: same output as an uninterrupted run; repeated calls
-many        100,000 questions answered before: seconds to start again, peak memory
+many        100,000 questions: seconds from the command to its first request with nothing answered before (start-up)
+            and with all but the last answered (resume), by the clock and of the processor; seconds and peak memory of
+            that run to its end
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import itertools
 import json
 import math
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,11 @@ from unittest import mock
 from curiosft_cli.run.files import read_jsonl, write_json
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config, Data, Rephrase
-from curiosft_cli.stages.rephrase import rephrase
+from curiosft_cli.stages.rephrase import open_log, rephrase
 from curiosft_cli.tasks import rewrite_log
 from curiosft_cli.tasks.arithmetic import generate, noisy
 from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
-from curiosft_cli.tasks.rewrite_log import FIRST, RewriteLog
+from curiosft_cli.tasks.rewrite_log import FIRST
 from curiosft_cli.tasks.rewrites import STRICTER, Verdict
 
 FAULTS = (("429", 0.05), ("500", 0.03), ("drop", 0.02), ("empty", 0.01), ("hang", 0.01))
@@ -51,6 +53,7 @@ def serve(rows: int, latency_s: float, with_faults: bool, port: Connection) -> N
 
     clean = {noisy(problem).question: problem.question for problem in generate("train", rows)}
     calls: Counter[str] = Counter()
+    first_s: list[float] = []
 
     def fault_of(post: str) -> str:
         draw = random.Random(f"{calls[post]}|{post}").random()
@@ -64,19 +67,21 @@ def serve(rows: int, latency_s: float, with_faults: bool, port: Connection) -> N
         body = await request.json()
         post = body["messages"][0]["content"].removesuffix(STRICTER).removeprefix(BEFORE).removesuffix(AFTER)
         calls[post] += 1
+        if not first_s:
+            first_s.append(time.time())
         fault = fault_of(post) if with_faults else ""
         await asyncio.sleep(3600 if fault == "hang" else latency_s)
         if fault == "drop" and request.transport is not None:
             request.transport.close()
         if fault in ("429", "500"):
             return web.json_response({"error": {"message": fault}}, status=int(fault))
-        text = "" if fault == "empty" else clean[post]
+        text = "" if fault == "empty" else clean.get(post, post)
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 500, "completion_tokens": 50}
         return web.json_response({"choices": [choice], "usage": usage})
 
     async def told(_: web.Request) -> web.Response:
-        return web.json_response(dict(calls))
+        return web.json_response({"calls": dict(calls), "first_s": first_s})
 
     async def main() -> None:
         app = web.Application()
@@ -110,6 +115,15 @@ class Server:
 
     def calls(self) -> dict[str, int]:
         """Requests for each question."""
+        return self._told()["calls"]
+
+    def first_s(self) -> float:
+        """When the first request came, by the wall clock; waits for it."""
+        while not (came := self._told()["first_s"]):
+            time.sleep(0.05)
+        return came[0]
+
+    def _told(self) -> dict[str, Any]:
         import urllib.request
 
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/calls") as answer:
@@ -215,51 +229,47 @@ def kills(folder: Path, rows: int, in_flight: int, times: int) -> dict[str, Any]
 
 
 def many(folder: Path, rows: int) -> dict[str, Any]:
-    """Start again where everything was answered, and one question is new; in a process of its own for the memory."""
-    source, stage = folder / "many.jsonl", StageDir(folder / "run" / "rephrase")
+    """From the command to the first request, and to the end."""
+    source = folder / "many.jsonl"
     with source.open("w") as file:
         for number in range(rows + 1):
             filler = "Please look at it closely, since my friends disagree. " * 4
             question = f"Hi all! {filler}What is {number}+{number % 97}? Thanks in advance!"
             file.write(json.dumps({"question": question, "answer": str(number + number % 97), "id": number}) + "\n")
-    settings = Config(
-        data=Data(train=(str(source),)),
-        rephrase=Rephrase(base_url="http://127.0.0.1:9/v1", model="bench", api_key_env="BENCH_KEY", max_attempts=1),
-    )
-    sampling = (settings.rephrase.temperature, settings.rephrase.max_completion_length)
-    log_of = RewriteLog(stage.path / "answers.jsonl", "bench", sampling, second_attempt=True)
-    # Judging the answers is no part of what is measured.
-    with mock.patch.object(rewrite_log, "verdict_on", lambda *_: Verdict("accepted", "ok")), log_of as log:
-        for row in read_jsonl(source):
-            if row["id"] == rows:
-                break
-            number = row["id"]
-            answer = {"answer": f"What is {number}+{number % 97}?", "truncated": False, "tries": 1, "seconds": 1.0}
-            cost = {"prompt_tokens": 500, "completion_tokens": 9, "cost_usd": 0.0}
-            log.save(FIRST, row["question"], answer | cost)
-    write_json(stage.config_file, settings.model_dump(mode="json"))
-    from curiosft_cli.run.errors import CurioError
-    from curiosft_cli.stages.rephrase import look_through, open_log
+    figures: dict[str, Any] = {"questions": rows}
+    for name, answered in (("start_up_s", 0), ("resume_s", rows)):
+        with Server(1, 0.0) as server:
+            settings = config(server, 1, 8, second_attempt=False)
+            settings = settings.model_copy(update={"data": Data(train=(str(source),))})
+            stage = StageDir(folder / name / "rephrase")
+            write_json(stage.config_file, settings.model_dump(mode="json"))
+            save_answers(settings, stage, itertools.islice(read_jsonl(source), answered))
+            started = time.time()
+            process = subprocess.Popen([sys.executable, "-m", "curiosft_cli.stages.rephrase", str(stage.path)])
+            figures[name] = round(server.first_s() - started, 2)
+            figures[name.removesuffix("_s") + "_cpu_s"] = round(cpu_s(process.pid), 2)
+            if not answered:
+                process.kill()
+            _, status, used = os.wait4(process.pid, 0)
+    end = {"exit_code": os.waitstatus_to_exitcode(status), "whole_s": round(time.time() - started, 2)}
+    return figures | end | {"peak_mib": round(used.ru_maxrss / 1024)}
 
-    pid = os.fork()  # of a small process: what the child holds is what the stage holds
-    if pid:
-        return {} if os.waitpid(pid, 0)[1] == 0 else {"failed": True}
-    started, cpu = time.perf_counter(), time.process_time()
-    with open_log(settings, stage) as log:
-        survey = look_through(settings, stage, log, lambda *_: None)
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    with contextlib.suppress(CurioError):  # nobody listens: the one new question cannot be asked
-        clean(folder / "run", settings)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    line = {
-        "figure": "many",
-        "questions": rows,
-        "resume_s": round(seconds, 2),
-        "resume_cpu_s": round(cpu, 2),
-        "missing": len(survey.missing),
-    }
-    print(json.dumps(line | {"peak_mib": round(peak)}), flush=True)
-    os._exit(0)
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of a running process so far."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def save_answers(settings: Config, stage: StageDir, rows: Iterable[dict[str, Any]]) -> None:
+    """Saved answers as if these rows had been asked; judging them is no part of what is measured."""
+    cost = {"prompt_tokens": 500, "completion_tokens": 9, "cost_usd": 0.0}
+    accepted = mock.patch.object(rewrite_log, "verdict_on", lambda *_: Verdict("accepted", "ok"))
+    with accepted, open_log(settings, stage) as log:
+        for row in rows:
+            sum_asked = f"What is {row['id']}+{row['id'] % 97}?"
+            answer = {"answer": sum_asked, "truncated": False, "tries": 1, "seconds": 1.0}
+            log.save(FIRST, row["question"], answer | cost)
 
 
 def main() -> None:
@@ -289,8 +299,7 @@ def main() -> None:
                 line = kills(here, options.questions, 32, options.kills)
             else:
                 line = many(here, options.many)
-            if line:
-                print(json.dumps({"figure": figure, **line}), flush=True)
+            print(json.dumps({"figure": figure, **line}), flush=True)
     finally:
         shutil.rmtree(folder)
 

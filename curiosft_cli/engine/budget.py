@@ -19,24 +19,29 @@ CHARACTERS_PER_TOKEN = 3.0  # fewer than mathematics in English has, so that an 
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per million tokens; discounts for cached prompts are left out, so that costs are upper bounds."""
+    """US dollars per million tokens, and where they come from.
+
+    Discounts for cached prompts and quiet hours are left out, so that costs are upper bounds.
+    """
 
     input_usd: float
     output_usd: float
+    origin: str = "as configured"
 
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
         """What these tokens cost, in US dollars."""
         return (prompt_tokens * self.input_usd + completion_tokens * self.output_usd) / MILLION
 
 
-FREE = Price(0.0, 0.0)
-# List prices of September 2025. They change: rephrase.input_usd_per_million and output_usd_per_million go first.
+FREE = Price(0.0, 0.0, "a server on this machine")
+# They change: rephrase.input_usd_per_million and output_usd_per_million go first.
+LISTED = "list price of September 2025"
 PRICES = {
-    "deepseek-chat": Price(0.56, 1.68),
-    "deepseek-reasoner": Price(0.56, 1.68),
-    "gpt-4o": Price(2.50, 10.00),
-    "gpt-4o-mini": Price(0.15, 0.60),
-    "gpt-4.1-mini": Price(0.40, 1.60),
+    "deepseek-chat": Price(0.56, 1.68, LISTED),
+    "deepseek-reasoner": Price(0.56, 1.68, LISTED),
+    "gpt-4o": Price(2.50, 10.00, LISTED),
+    "gpt-4o-mini": Price(0.15, 0.60, LISTED),
+    "gpt-4.1-mini": Price(0.40, 1.60, LISTED),
 }
 
 
@@ -49,6 +54,8 @@ def price_of(settings: Rephrase) -> Price | None:
     own = settings.base_url == "local" or is_loopback(urlsplit(settings.base_url).hostname or "")
     listed = FREE if own else PRICES.get(settings.model)
     paid_in, paid_out = settings.input_usd_per_million, settings.output_usd_per_million
+    if listed is not None and paid_in is None and paid_out is None:
+        return listed
     if listed is not None:
         paid_in = listed.input_usd if paid_in is None else paid_in
         paid_out = listed.output_usd if paid_out is None else paid_out

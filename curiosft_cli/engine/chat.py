@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 from curiosft_cli.engine.answers import Answer, Fault, QuestionFailed, Spent, spent_on
 from curiosft_cli.engine.budget import Budget
-from curiosft_cli.engine.endpoint import proxy_for, read_key, retry_after_s
+from curiosft_cli.engine.endpoint import read_key, retry_after_s
 from curiosft_cli.engine.gate import Gate
+from curiosft_cli.engine.wire import Refused, Wire
 from curiosft_cli.run.errors import MISSING, CurioError
 
 T = TypeVar("T")
 
 STOPS = frozenset({401, 402, 403, 404})
-FIRST_ERROR = 300
 PASSING = frozenset({408, 409, 425, 429})
 OVERLOAD = frozenset({429, 503, 529})
 NO_QUOTA = "insufficient_quota"
@@ -91,22 +91,11 @@ class ChatClient:
         self.faults: Counter[str] = Counter()
 
     async def __aenter__(self) -> ChatClient:
-        import aiohttp
-
-        headers = {"Content-Type": "application/json"}
-        if self._secret:
-            headers["Authorization"] = f"Bearer {self._secret}"
-        # One deadline of our own around a whole request: the library's would each cover a part of it.
-        self._session = aiohttp.ClientSession(
-            headers=headers,
-            connector=aiohttp.TCPConnector(limit=self._concurrency),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            proxy=proxy_for(self._url),
-        )
+        self._wire = Wire(self._url, self._secret, self._concurrency)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        await self._wire.close()
 
     async def ask(
         self, prompt: str | Sequence[Mapping[str, str]], longest: int | None = None, **sampling: float
@@ -197,26 +186,16 @@ class ChatClient:
 
     async def _send(self, request: Mapping[str, Any]) -> object:
         """One request's JSON."""
-        import aiohttp
-
         try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._session.post(f"{self._url}/chat/completions", data=json.dumps(request).encode()) as response,
-            ):
-                content = await response.read()
+            async with asyncio.timeout(self._timeout_s):
+                content = await self._wire.post("/chat/completions", request)
         except TimeoutError:
             raise Fault("timeout", f"no answer in {self._timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            unreachable = isinstance(error, aiohttp.ClientConnectorError)
-            raise Fault("connection", str(error) or type(error).__name__, unreachable=unreachable) from None
-        try:
-            said = json.loads(content)
-        except ValueError:
-            said = None
-        if response.status >= FIRST_ERROR:
-            raise self._meaning(response.status, response.headers.get("Retry-After"), said)
-        if said is None:
+        except UnicodeEncodeError:
+            raise QuestionFailed("it holds half characters, which cannot be sent") from None
+        except Refused as error:
+            raise self._meaning(error.status, error.retry_after, _parsed(error.content)) from None
+        if (said := _parsed(content)) is None:
             raise Fault("not JSON", "an answer that is not JSON")
         return said
 
@@ -262,6 +241,14 @@ def with_reasoning(text: str, message: Mapping[str, Any]) -> str:
     if not isinstance(reasoning, str) or not reasoning.strip():
         return text
     return f"<think>\n{reasoning.strip()}\n</think>\n{text}" if text else f"<think>\n{reasoning.strip()}"
+
+
+def _parsed(content: bytes) -> object:
+    """The value of some JSON, None where it is none."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 async def in_parallel(work: Callable[[T], Awaitable[None]], items: Iterable[T], workers: int) -> None:

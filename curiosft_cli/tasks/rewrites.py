@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from curiosft_cli.tasks.posts import ANSWER_TOLD, Post, asks, read_post
+from curiosft_cli.tasks.post_patterns import ANSWER_TOLD
+from curiosft_cli.tasks.posts import Post, asks, read_post
 from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
 from curiosft_cli.tasks.vocabulary import FREE_WORDS
 from curiosft_cli.tasks.wording import (
@@ -23,9 +24,12 @@ from curiosft_cli.tasks.wording import (
     content_words,
     formulas,
     is_number,
+    letters,
     long_words,
+    measures,
     names,
     only_numbers,
+    points,
     quantities,
     same_word,
     script,
@@ -34,7 +38,7 @@ from curiosft_cli.tasks.wording import (
 
 LONGEST = 10_000
 """Characters of the longest post or answer that is judged (our choice)."""
-GUARD_MODULES = ("posts", "rewrites", "vocabulary", "wording")
+GUARD_MODULES = ("post_patterns", "posts", "rewrites", "vocabulary", "wording")
 STRICTER = """
 
 Write the problem statement alone. Copy its words: every number, formula, unit, name and condition stays exactly as it is given. Add nothing: no heading, no comment, no solution, no answer."""  # noqa: E501
@@ -143,8 +147,13 @@ def tidy(rewritten: str) -> str:
     return _WRAPPING.sub("", rewritten.strip()).strip()
 
 
-def flags(question: str) -> list[str]:
-    """What a reader may want to look at: `several questions`, `image`, `fragment` (it cannot be answered alone)."""
+def flags(question: str, post: str = "") -> list[str]:
+    """What a reader may want to look at: `several questions`, `image`, `fragment` (it cannot be answered alone).
+
+    Args:
+        question: what will be trained on.
+        post: what it was made from: words about an image may be gone from the question, which still needs it.
+    """
     found = []
     labelled = re.findall(r"(?<![\w)\]}^_\\])\((?:\d|[ivx]{1,3}|[a-e])\)", question)
     if question.count("?") > 1 or len(set(labelled)) > 1:
@@ -152,7 +161,7 @@ def flags(question: str) -> list[str]:
     if re.search(
         r"!\[|\[asy\]|\\includegraphics|\[img|\b(?:figure|diagram|picture|image|graph)\s+(?:below|above|shows?|shown|on)"
         r"|\b(?:as\s+shown|shown\s+(?:below|above|in)|in\s+the\s+(?:figure|diagram|picture|image))\b",
-        question,
+        f"{question}\n{post}",
         re.IGNORECASE,
     ):
         found.append("image")
@@ -167,10 +176,16 @@ def without_opening(post: Post, text: str) -> Post:
     found = (
         index
         for index, sentence in enumerate(post.problem)
-        if content_words(sentence) & there or any(formula in flat for formula in formulas(sentence))
+        if is_there(sentence, there) or any(formula in flat for formula in formulas(sentence))
     )
     first = next(found, 0)
     return replace(post, problem=tuple(part for part in post.problem[:first] if carries(part)) + post.problem[first:])
+
+
+def is_there(sentence: str, words: set[str], least: float = 0.4) -> bool:
+    """Whether enough of a sentence's content words are among these words."""
+    content = content_words(sentence)
+    return bool(content) and len(content & words) >= least * len(content)
 
 
 def misses_the_task(original: str, post: Post, text: str) -> str | None:
@@ -188,7 +203,7 @@ def misses_the_task(original: str, post: Post, text: str) -> str | None:
         return f"commentary: {found[0].strip()}"
     if (found := _SOLUTION.search(text) or ANSWER_TOLD.search(text)) and found[0].lower() not in problem.lower():
         return f"solution leaked: {found[0].strip()}"
-    if script(text) != script(problem or original):
+    if script(text) not in {script(problem), script(original)}:
         return f"language: {script(text)}"
     return "no question" if asks(problem) and not asks(text) else None
 
@@ -216,6 +231,8 @@ def changed_quantities(post: Post, text: str) -> str | None:
     extra = Counter(there) - Counter(allowed)
     if added := extra - Counter(quantities(" ".join(post.labels))):
         return f"{_kind(min(added))} added: {min(added)}"
+    if changed := measures(post.needed) - measures(text) or measures(text) - measures(post.allowed):
+        return f"unit changed: {min(changed)}"
     place = 0
     for token in there:
         if token in allowed[place:]:
@@ -255,7 +272,9 @@ def keeps_chat(post: Post, text: str, shortest: int = 12) -> str | None:
 
 
 def changed_names(post: Post, text: str) -> str | None:
-    """A name that the problem does not have, or one that stands elsewhere: Ben is asked about in place of Ana."""
+    """A name is gone, or new, or stands elsewhere: Ben is asked about in place of Ana."""
+    if lost := points(post.needed) - points(text):
+        return f"name lost: {min(lost)}"
     known, there = names(post.allowed), names(text)
     if added := {name for name in there if name.lower() not in set(all_words(post.allowed))}:
         return f"name added: {min(added)}"
@@ -264,16 +283,19 @@ def changed_names(post: Post, text: str) -> str | None:
     for name in (word for word in all_words(text, keep_case=True) if word in both):
         if name not in order:
             return f"name moved: {name}"
-    return None
+    order = iter(letters(post.allowed))
+    return next((f"letter moved: {letter}" for letter in letters(text) if letter not in order), None)
 
 
 def changed_wording(original: str, post: Post, text: str, kept: float = 0.7) -> str | None:
-    """Less than `kept` of the problem's words survive, nothing of one of its sentences does, or a word is new."""
-    source, needed, there = (set(long_words(part)) for part in (original, post.needed, text))
+    """Less than `kept` of the problem's words survive, one of its sentences does not, or a word is new."""
+    needed, there = (set(long_words(part)) for part in (post.needed, text))
+    source = set(re.findall(r"[^\W\d_]+", original.lower()))  # words inside formulas too: \text{Simplify}
+    needed -= FREE_WORDS
     if len(needed) > 4 and len(needed & there) < kept * len(needed):
         return f"words lost: {', '.join(sorted(needed - there)[:5])}"
     for sentence in post.problem:
-        if content_words(sentence) and not content_words(sentence) & there:
+        if content_words(sentence) and not is_there(sentence, there):
             return f"sentence lost: {sentence}"
     for word in sorted(there - source - FREE_WORDS):
         if not any(same_word(word, other) for other in source):

@@ -1,6 +1,7 @@
-"""Cleaned questions in the layout of the data they came from: parquet out of parquet, JSON lines out of the rest.
+"""Cleaned questions in the layout of the data they came from: tables out of tables, JSON lines out of the rest.
 
-In parquet the other columns are the very Arrow data of the input, never converted. Files appear whole or not at all.
+Tables are parquet files and data sets of the hub, and come out as parquet. There the other columns are the very Arrow
+data of the input, never converted. Files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.disk import disk_errors
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines
 from curiosft_cli.tasks.datafiles import Row
+from curiosft_cli.tasks.hub import hub_table, is_hub_id
 from curiosft_cli.tasks.sources import QUESTION_COLUMNS, TALK_COLUMNS, with_question
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ def refuse_cleaned(row: Row, source: str) -> None:
 
 
 def write_cleaned(folder: Path, sources: Sequence[str], cleaned: Iterable[Cleaned]) -> Path:
-    """Write `questions.parquet` if all sources are parquet files of one schema, else `questions.jsonl`.
+    """Write `questions.parquet` if all sources are tables of one schema, else `questions.jsonl`.
 
     Raises:
         CurioError: a value cannot be written as JSON; the disk is full (exit code 4).
@@ -73,19 +76,35 @@ def write_cleaned(folder: Path, sources: Sequence[str], cleaned: Iterable[Cleane
                 file.append(_as_json(one, sources[one.source]))
     else:
         target, other = folder / "questions.parquet", folder / "questions.jsonl"
-        _write_parquet(target, sources, schema, iter(cleaned))
+        with disk_errors(target):
+            _write_parquet(target, sources, schema, iter(cleaned))
     other.unlink(missing_ok=True)
     return target
 
 
 def common_schema(sources: Sequence[str]) -> pyarrow.Schema | None:
-    """The one Arrow schema of these parquet files; None when one is no parquet file or differs."""
-    if not all(source.endswith(".parquet") and Path(source).is_file() for source in sources):
+    """The one Arrow schema of these tables; None when one is no table or differs."""
+    if not all(is_hub_id(source) or _is_parquet(source) for source in sources):
         return None
     from pyarrow import parquet
 
-    schemas = [parquet.read_schema(source) for source in sources]
+    schemas = [hub_table(at).data.schema if is_hub_id(at) else parquet.read_schema(at) for at in sources]
     return schemas[0] if all(schema.equals(schemas[0]) for schema in schemas) else None
+
+
+def arrow_batches(source: str, batch_rows: int) -> Iterator[pyarrow.RecordBatch]:
+    """Stream a table as it is."""
+    if is_hub_id(source):
+        yield from hub_table(source).data.to_batches(max_chunksize=batch_rows)
+        return
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(source, pre_buffer=False) as file:
+        yield from file.iter_batches(batch_size=batch_rows)
+
+
+def _is_parquet(source: str) -> bool:
+    return source.endswith(".parquet") and Path(source).is_file()
 
 
 @contextmanager
@@ -108,7 +127,7 @@ def _as_json(one: Cleaned, source: str) -> Row:
     if odd:
         raise CurioError(
             f"{source}, row {one.number}: column {odd[0]} holds a {type(row[odd[0]]).__name__}, which JSON cannot hold",
-            "Clean this parquet file in a run of its own, so that the result is parquet.",
+            "Clean this source in a run of its own, so that the result is parquet.",
         )
     return {**row, **dict(zip(ADDED, (one.original, one.record), strict=True))}
 
@@ -146,20 +165,17 @@ def _batches(
     sources: Sequence[str], schema: pyarrow.Schema, cleaned: Iterator[Cleaned], batch_rows: int
 ) -> Iterator[pyarrow.RecordBatch]:
     """The batches of all sources with their cleaned rows; `cleaned` comes in the order of the files."""
-    from pyarrow import parquet
-
     waiting = next(cleaned, None)
     for index, source in enumerate(sources):
         start = 0
-        with parquet.ParquetFile(source) as file:
-            for batch in file.iter_batches(batch_size=batch_rows):
-                mine: list[Cleaned] = []
-                while waiting and waiting.source == index and waiting.number <= start + batch.num_rows:
-                    mine.append(waiting)
-                    waiting = next(cleaned, None)
-                if mine:
-                    yield _rewritten(batch, [one.number - 1 - start for one in mine], mine, schema)
-                start += batch.num_rows
+        for batch in arrow_batches(source, batch_rows):
+            mine: list[Cleaned] = []
+            while waiting and waiting.source == index and waiting.number <= start + batch.num_rows:
+                mine.append(waiting)
+                waiting = next(cleaned, None)
+            if mine:
+                yield _rewritten(batch, [one.number - 1 - start for one in mine], mine, schema)
+            start += batch.num_rows
 
 
 def _rewritten(

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tasks.arithmetic import SPLITS, generate, noisy
-from curiosft_cli.tasks.datafiles import READERS, BadRow, Row, read_rows
+from curiosft_cli.tasks.datafiles import BadRow, Row, read_rows
 from curiosft_cli.tasks.extraction import THINK_OPEN, last_box
+from curiosft_cli.tasks.hub import hub_rows, is_hub_id
 from curiosft_cli.tasks.records import Problem
 
 if TYPE_CHECKING:
@@ -120,7 +121,11 @@ def numbered_rows(source: str) -> Iterator[tuple[int, Row | BadRow]]:
     """
     if source.partition(":")[0] in GENERATORS:
         return enumerate((to_row(problem) for problem in _generated(source)), start=1)
-    return read_rows(Path(source)) if Path(source).exists() else _hub_rows(source)
+    if Path(source).exists():
+        return read_rows(Path(source))
+    if is_hub_id(source):
+        return hub_rows(source)
+    raise CurioError(f"there is no data file {source}", "Give an existing file, a hub id OWNER/NAME, or a generator.")
 
 
 def cleaned_questions(folder: Path) -> Path:
@@ -288,31 +293,3 @@ def _generated(source: str) -> Iterator[Problem]:
     seed = int(arguments[2]) if len(arguments) == 3 else 0
     problems = generate(arguments[0], int(arguments[1]), seed)
     yield from (noisy(problem, seed) for problem in problems) if kind == "arithmetic-forum" else problems
-
-
-def _hub_rows(source: str) -> Iterator[tuple[int, Row]]:
-    if source.count("/") != 1 or source.startswith((".", "/", "~")) or Path(source).suffix in READERS:
-        raise CurioError(
-            f"there is no data file {source}", "Give an existing file, a hub id OWNER/NAME, or a generator."
-        )
-    return hub_rows(source, split="train")
-
-
-def hub_rows(
-    name: str, *, split: str, config: str | None = None, revision: str | None = None
-) -> Iterator[tuple[int, Row]]:
-    """Stream `(row number from 1, row)` of a data set of the hub.
-
-    Raises:
-        CurioError: exit code 3 when the data set is out of reach.
-    """
-    from datasets import load_dataset
-
-    try:
-        table = load_dataset(name, config, split=split, revision=revision)
-    except Exception as error:  # the hub's client raises many kinds; each means that the data is out of reach
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CurioError(
-            f"cannot load {name} from the hub: {reason}", "Check the name and the network, or give a file.", MISSING
-        ) from error
-    yield from enumerate(table, start=1)

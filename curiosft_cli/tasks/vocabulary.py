@@ -31,7 +31,7 @@ TERMS = frozenset(
     liter litre degree radian older younger taller shorter before after above below clockwise unique simultaneously
     never always least add subtract multiply divide gain lose give take spend earn buy sell smaller larger bigger
     youngest oldest major minor upper lower same refuse except unless cannot opposite neither both arc chord
-    tangent secant center centre
+    tangent secant center centre up down upward downward north south east west heads tails
     """.split()  # noqa: SIM905
 )
 FREE_WORDS = frozenset(
@@ -48,6 +48,6 @@ COMMON_TERMS = frozenset(
     exactly more less fewer each every only total altogether together different before after above below outside inside
     never always least most natural real complex odd even fair lose gain give take spend earn buy sell same both neither
     except unless cannot opposite older younger smaller larger bigger major minor lower upper oldest youngest root
-    series function product factor solution unique
+    series function product factor solution unique up down
     """.split()  # noqa: SIM905
 )

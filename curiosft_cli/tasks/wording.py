@@ -16,8 +16,22 @@ MATH = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,)(?:\\!)?(?=\d{3}(?!\d))")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-_TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+", re.UNICODE)
+# A minus that is a number's own: after a bracket, comma, sign of relation or word, not after a variable or a number.
+MINUS = "\u2212"
+_SIGNED = re.compile(r"([(\[{,;:=<>]\s*|[^\W\d_]{2}\s+)-(?=\d)")
+_TOKEN = re.compile(rf"{MINUS}?\d+(?:\.\d+)?|[^\W\d_]+", re.UNICODE)
+_WRAPPED = re.compile(r"\\(?:text|mathrm|mbox|[,;:! ])|[{}$~]")
+_MEASURE = re.compile(r"(\d)\s?((?:[kcmdµ]?m|[km]?g|[mcd]?[lL]|ft|mi|yd|lb|oz|mph|min|hr?|m?s|k?[NWJ])(?![^\W_]))")
+_PART = re.compile(r"(?<!\w)\(?(?:[a-hA-H]|[ivxIVX]{1,4})\)")
+_WORD = re.compile(r"\\(?:text\w*|mathrm|mbox|operatorname|begin|end)\s*\{[^{}]*\}")
+_LETTERS = re.compile(r"(?<![^\W\d])(?<!['’.])(?:[B-HJ-Zb-z]|(?![AI](?!\w))[A-Z]{2,4})(?![^\W_]|['’]|\.[a-z])")
+_POINTS = re.compile(r"(?<![A-Za-z\\])[A-Z]{1,5}(?![A-Za-z])")
+_SYMBOL = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _CJK = re.compile(r"(?<=[\u3040-\u30ff\u3400-\u9fff])|(?=[\u3040-\u30ff\u3400-\u9fff])")
+_LETTER_RUN = re.compile(r"[^\W\d_]+")
+_IN_FORMULA = re.compile(r"[=<>^+*/_\\]")
+_OPERATOR = re.compile(r"[=<>^+*/\\]")
+_OPERAND = re.compile(r"-?\d[\d.,]*|[a-zA-Z]|-")
 _NAMED = frozenset(NUMBER_WORDS.values())
 _SCRIPTS = {
     "latin": "A-Za-z\u00c0-\u024f",
@@ -51,19 +65,20 @@ _SIGNS = str.maketrans({
 })  # fmt: skip
 
 
-def formulas(text: str) -> list[str]:
+@lru_cache(maxsize=512)
+def formulas(text: str) -> tuple[str, ...]:
     """The delimited formulas of a text and its undelimited runs around an operator, in one spelling."""
     found = [next(filter(None, match.groups())) for match in MATH.finditer(text)]
     run: list[str] = []
     for word in [*without_formulas(text).split(), ""]:
         bare = word.strip(".,;:!?()\"'")
-        if bare and (re.search(r"[=<>^+*/_\\]", word) or re.fullmatch(r"-?\d[\d.,]*|[a-zA-Z]|-", bare)):
+        if bare and (_IN_FORMULA.search(word) or _OPERAND.fullmatch(bare)):
             run.append(word)
             continue
-        if re.search(r"[=<>^+*/\\]", " ".join(run)):
+        if run and _OPERATOR.search(" ".join(run)):
             found.append(" ".join(run))
         run = []
-    return [flat for formula in found if (flat := squeezed(formula).strip(".,;:!?。，"))]
+    return tuple(flat for formula in found if (flat := squeezed(formula).strip(".,;:!?。，").rstrip("=")))
 
 
 @lru_cache(maxsize=512)
@@ -78,7 +93,7 @@ def squeezed(text: str) -> str:
 def _words(text: str) -> list[str]:
     """Lower-case words and numbers, number words as digits, ideographs one by one."""
     text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).replace("$", " ")
-    text = _COMMAND.sub(" ", _THOUSANDS.sub("", text))
+    text = _SIGNED.sub(rf"\1{MINUS}", _COMMAND.sub(" ", _THOUSANDS.sub("", text)))
     words = [piece for word in _TOKEN.findall(text) for piece in _CJK.split(word) if piece]
     return [NUMBER_WORDS.get(word.lower(), word.lower()) for word in words]
 
@@ -93,9 +108,14 @@ def quantities(text: str) -> list[str]:
     return found
 
 
+def measures(text: str) -> Counter[str]:
+    """The numbers with the symbol of a unit right behind them."""
+    return Counter(f"{number} {unit}" for number, unit in _MEASURE.findall(_WRAPPED.sub("", text)))
+
+
 def is_number(word: str) -> bool:
     """Whether a word is a number."""
-    return word[0].isdigit() or word in _NAMED
+    return word[-1].isdigit() or word in _NAMED
 
 
 def only_numbers(words: list[str]) -> Counter[str]:
@@ -103,6 +123,7 @@ def only_numbers(words: list[str]) -> Counter[str]:
     return Counter(word for word in words if is_number(word))
 
 
+@lru_cache(maxsize=512)
 def without_formulas(text: str) -> str:
     """The prose of a text."""
     return MATH.sub(" , ", text)
@@ -110,18 +131,38 @@ def without_formulas(text: str) -> str:
 
 def long_words(text: str) -> list[str]:
     """The words of the prose that have more than two letters."""
-    return [word for word in re.findall(r"[^\W\d_]+", without_formulas(text).lower()) if len(word) > 2]
+    return [word for word in _LETTER_RUN.findall(without_formulas(text).lower()) if len(word) > 2]
 
 
 def all_words(text: str, *, keep_case: bool = False) -> list[str]:
     """The words of the prose, in lower case unless told otherwise."""
     prose = without_formulas(text)
-    return re.findall(r"[^\W\d_]+", prose if keep_case else prose.lower())
+    return _LETTER_RUN.findall(prose if keep_case else prose.lower())
 
 
 def names(text: str) -> list[str]:
     """Words of three letters or more that are capitalised inside a sentence, such as people and weekdays."""
     return re.findall(r"(?<=[a-z\d,;] )[A-Z][a-z]{2,}(?![^\W\d_])", without_formulas(text))
+
+
+def letters(text: str) -> list[str]:
+    """Variables, points and other names of one letter, in the order of the text; `a` and `I` only inside formulas."""
+    found: list[str] = []
+    place = 0
+    for match in [*MATH.finditer(text), None]:
+        prose = text[place : match.start() if match else len(text)]
+        found += [letter for run in _LETTERS.findall(_PART.sub(" ", prose)) for letter in run]
+        if match:
+            place = match.end()
+            found += [letter for letter in _SYMBOL.findall(_WORD.sub("", match[0])) if letter[0] != "\\"]
+    return found
+
+
+def points(text: str) -> set[str]:
+    """Segments, angles and figures that are named by points which other names of the text hold too."""
+    runs = set(_POINTS.findall(text))
+    counts = Counter(letter for run in runs for letter in set(run))
+    return {run for run in runs if len(run) > 1 and all(counts[letter] > 1 for letter in run)}
 
 
 def content_words(sentence: str) -> set[str]:
@@ -137,6 +178,8 @@ def carries(sentence: str) -> bool:
 def script(text: str) -> str:
     """The script that most letters outside formulas belong to."""
     prose = without_formulas(text)
+    if prose.isascii():
+        return "latin" if _LETTER_RUN.search(prose) else "none"
     counts = {script: len(re.findall(f"[{letters}]", prose)) for script, letters in _SCRIPTS.items()}
     most = max(counts, key=lambda script: counts[script])
     return most if counts[most] else "none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tasks.prompts import SYSTEM_PROMPT
 from curiosft_cli.tools.model_prepare import THINK_TAGS, needed_context
-from curiosft_cli.tools.model_source import ModelSource, open_source, read_config, read_tokenizer
+from curiosft_cli.tools.model_source import ModelSource, configured_stops, open_source, read_config, read_tokenizer
 from curiosft_cli.tools.model_weights import Tensor, read_tensors
 
 if TYPE_CHECKING:
@@ -142,6 +141,7 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: Config) -> Iterator[Re
     talk = [{"role": "system", "content": system}, user] if system else [user]
     try:
         with_turn, without = (_render(tokenizer, talk, opened) for opened in (True, False))
+        bare = _render(tokenizer, [user], True)
     except TemplateError as error:
         yield Remark(
             "template",
@@ -159,7 +159,6 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: Config) -> Iterator[Re
         )
     else:
         yield Remark("template", "ok", f"opens the answer with {with_turn.removeprefix(without)!r}")
-    bare = _render(tokenizer, [user], True)
     added = bare.partition("QUESTION")[0]
     if system and system in added:
         yield Remark("default system prompt", "ok", "a bare question gets the training prompt")
@@ -177,16 +176,18 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: Config) -> Iterator[Re
 def _ends(tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> Iterator[Remark]:
     from curiosft_cli.train.encode import end_token_id
 
-    file = source.folder / "generation_config.json"
-    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.exists() else None
-    listed = configured if isinstance(configured, list) else [configured]
-    stops = {int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None}
-    if tokenizer.eos_token_id is None and configured is None:
+    try:
+        configured = configured_stops(source)
+    except CurioError as error:
+        yield Remark("stop tokens", "problem", error.what, error.fix)
+        return
+    stops = {*(configured or ()), tokenizer.eos_token_id}
+    if tokenizer.eos_token_id is None:
         yield Remark("stop tokens", "problem", "there is no end token: sft cannot close a response", PREPARE)
         return
     end = end_token_id(tokenizer)
     name = tokenizer.convert_ids_to_tokens(end)
-    if configured is not None and end not in listed:
+    if configured is not None and end not in configured:
         yield Remark(
             "stop tokens",
             "problem",

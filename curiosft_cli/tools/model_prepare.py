@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,14 @@ from curiosft_cli.run.disk import disk_errors
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import folder_in_one_step, write_json, write_text
 from curiosft_cli.run.log import Console
-from curiosft_cli.tools.model_source import CONFIG, ModelSource, open_source, read_config, read_tokenizer
+from curiosft_cli.tools.model_source import (
+    CONFIG,
+    ModelSource,
+    configured_stops,
+    open_source,
+    read_config,
+    read_tokenizer,
+)
 from curiosft_cli.tools.model_template import prepared_template
 from curiosft_cli.tools.model_weights import copy_weights, read_tensors
 
@@ -163,16 +169,16 @@ def _stops(tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> _Stops:
     """Every token that ends a completion, the end of a turn first."""
     from curiosft_cli.train.encode import end_token_id, with_known_stops
 
-    file = source.folder / "generation_config.json"
-    own = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.exists() else None
+    own = configured_stops(source)
+    if tokenizer.eos_token_id is None:
+        raise CurioError(f"the tokenizer of {source.name} has no end token", "Take a version that has one.")
     first = end_token_id(tokenizer)
     ids = [first, *(token for token in with_known_stops(tokenizer, own) if token != first)]
-    before = [own] if isinstance(own, int) else own or []
 
     def names(of: list[int]) -> str:
         return ", ".join(str(tokenizer.convert_ids_to_tokens(token)) for token in of) or "none"
 
-    return _Stops(ids, names(before), names(ids))
+    return _Stops(ids, names(own or []), names(ids))
 
 
 def _generation(tokenizer: PreTrainedTokenizerBase, stops: list[int], config: Config) -> dict[str, Any]:

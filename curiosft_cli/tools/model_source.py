@@ -60,25 +60,63 @@ def read_config(source: ModelSource, settings: Model) -> dict[str, Any]:
     """The source's `config.json`.
 
     Raises:
-        CurioError: it is not JSON, or asks for code of its own while `model.trust_remote_code` is off.
+        CurioError: it is not JSON, describes no model that transformers knows, or asks for code of its own while
+            `model.trust_remote_code` is off.
     """
     if source.gguf is not None:
         from curiosft_cli.tools.model_gguf import gguf_config
 
         return gguf_config(source.gguf)
     file = source.folder / CONFIG
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CurioError(f"cannot read {file}: {error}", "Download the model again.") from None
-    if not isinstance(config, dict) or "model_type" not in config:
+    config = read_object(file)
+    if "model_type" not in config:
         raise CurioError(f"{file} describes no model: it has no model_type", "Name a causal language model.")
     if config.get("auto_map") and not settings.trust_remote_code:
         raise CurioError(
             f"{source.name} brings Python code of its own (auto_map in {CONFIG})",
             "Read that code first, then set model.trust_remote_code=true; or take a model that transformers knows.",
         )
+    from transformers import CONFIG_MAPPING
+
+    if not config.get("auto_map") and config["model_type"] not in CONFIG_MAPPING:
+        raise CurioError(
+            f"{file}: transformers knows no model_type {config['model_type']!r}", "Name a causal language model."
+        )
+    for key in ("max_position_embeddings", "vocab_size"):
+        if config.get(key) is not None and not isinstance(config[key], int):
+            raise CurioError(f"{file}: {key} is {config[key]!r}, expected a whole number", "Download the model again.")
     return config
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        CurioError: it holds something else.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise CurioError(f"cannot read {file}: {error}", "Download the model again.") from None
+    if not isinstance(value, dict):
+        raise CurioError(f"{file} holds a {type(value).__name__}, expected an object", "Download the model again.")
+    return value
+
+
+def configured_stops(source: ModelSource) -> list[int] | None:
+    """The end tokens of the source's generation settings; None where it has none.
+
+    Raises:
+        CurioError: these cannot be read.
+    """
+    file = source.folder / "generation_config.json"
+    stops = read_object(file).get("eos_token_id") if file.exists() else None
+    if stops is None:
+        return None
+    listed = stops if isinstance(stops, list) else [stops]
+    if not all(isinstance(token, int) for token in listed):
+        raise CurioError(f"{file}: eos_token_id is {stops!r}, expected token ids", "Download the model again.")
+    return listed
 
 
 def read_tokenizer(source: ModelSource, settings: Model, probe: str = "Let x = 1.") -> PreTrainedTokenizerBase:
@@ -94,7 +132,9 @@ def read_tokenizer(source: ModelSource, settings: Model, probe: str = "Let x = 1
         tokenizer: Any = AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=settings.trust_remote_code, **where
         )
-    except (OSError, ValueError) as error:
+    except (
+        Exception
+    ) as error:  # transformers and tokenizers raise many kinds; each means that the files are no tokenizer
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CurioError(f"cannot open a tokenizer at {source.name}: {reason}", "Name a model that has one.") from None
     if source.gguf is not None:

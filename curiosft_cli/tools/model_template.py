@@ -90,10 +90,18 @@ def _turns(markers: Markers, prefill: str) -> str:
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase, prefill: str) -> str:
-    """What a model's own template still lacks at the start of the answer."""
-    text = str(
-        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=True)
-    )
+    """What a model's own template still lacks at the start of the answer.
+
+    Raises:
+        CurioError: the template refuses a bare question.
+    """
+    from jinja2 import TemplateError
+
+    talk = [{"role": "user", "content": "?"}]
+    try:
+        text = str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise CurioError(f"the chat template refuses a bare question: {error}", "Download the model again.") from None
     opening = prefill.strip()
     if opening and text.rstrip().endswith(opening):
         missing = prefill.partition(opening)[2].removeprefix(text[len(text.rstrip()) :])

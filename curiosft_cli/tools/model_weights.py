@@ -33,8 +33,10 @@ def shard_files(folder: Path) -> list[Path]:
     if index.exists():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CurioError(f"{index} is not an index of shards: {error}", "Download the model again.") from None
+        if not names:
+            raise CurioError(f"{index} lists no tensors", "Download the model again.")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise CurioError(

@@ -34,6 +34,7 @@ class Plan:
         counted_with: how the tokens were counted.
         usd: cost of the first round, US dollars; None without a price.
         most_usd: with the second round.
+        price_from: where the price comes from.
         seconds: of the first round at the configured concurrency.
         answer_s: seconds an answer takes.
         answer_s_from: how that is known.
@@ -50,6 +51,7 @@ class Plan:
     counted_with: str
     usd: float | None
     most_usd: float | None
+    price_from: str | None
     seconds: float
     answer_s: float
     answer_s_from: str
@@ -75,7 +77,7 @@ def make_plan(config: Config) -> Plan:
         survey = look_through(config, stage, log, lambda *_: None)
         answers, waited_s = log.totals["answers"], log.answer_s
     requests, asked = len(survey.missing), 0
-    for question in unanswered(config, stage, survey.missing):
+    for question in unanswered(config, stage, survey):
         asked += count(question)
     prompts = frame * requests + asked
     both = 2 * prompts + stricter * requests if settings.second_attempt else prompts
@@ -98,6 +100,7 @@ def make_plan(config: Config) -> Plan:
         counted_with=counted_with,
         usd=price.of(prompts, asked) if price else None,
         most_usd=price.of(both, rounds * asked) if price else None,
+        price_from=price.origin if price else None,
         seconds=requests / settings.concurrency * answer_s,
         answer_s=answer_s,
         answer_s_from=known,
@@ -127,7 +130,9 @@ def as_text(plan: Plan, config: Config) -> str:
     price = price_of(settings)
     if price and plan.usd is not None:
         cost = f"${plan.usd:,.2f}, at most ${plan.most_usd:,.2f} with second attempts"
-        cost += f" (${price.input_usd:g} in, ${price.output_usd:g} out per million tokens, no cache discount)"
+        cost += (
+            f" (${price.input_usd:g} in, ${price.output_usd:g} out per million tokens: {price.origin}, no discounts)"
+        )
     minutes, seconds = divmod(round(plan.seconds), 60)
     lines = {
         "questions": f"{plan.rows:,} rows, {plan.questions:,} different, {plan.answered:,} need no request",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,26 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import curiosft
 
 pytestmark = pytest.mark.e2e
 
 THOUGHT = "Add them.\n</think>\n\nThe answer is $\\boxed{{{}}}$."
 TRAIN = ["A farmer has $2+3$ cows. How many cows are there in all on the farm of this farmer?", "What is $7 \\cdot 6$?"]
-
-
-def curiosft(*arguments: object, file_limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    def confine() -> None:
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
-    return subprocess.run(
-        [sys.executable, "-m", "curiosft_cli.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=confine,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
 
 
 def row(question: str, answer: object, said: object = None, **more: Any) -> dict[str, Any]:
@@ -150,16 +135,6 @@ def test_the_repaired_copy_is_clean_and_the_input_untouched(messy: Path, setting
     assert "exists already" in once_more.stderr
 
 
-def test_clean_data_ends_with_0_and_one_screen(tmp_path: Path, settings: list[str]) -> None:
-    file = write(tmp_path / "fine.jsonl", ROWS["fine"])
-    done = curiosft("data", "check", file, *settings, "--fix")
-    assert done.returncode == 0, done.stdout
-    assert "no problem found" in done.stdout
-    assert "no copy was written" in done.stdout
-    assert len(done.stdout.splitlines()) < 24
-    assert [path.name for path in tmp_path.iterdir()] == ["fine.jsonl"]
-
-
 def test_solved_problems_make_the_exit_code_0(tmp_path: Path) -> None:
     file = write(tmp_path / "twice.jsonl", [*ROWS["fine"], ROWS["fine"][0] | {"id": "c"}])
     assert curiosft("data", "check", file, "check.depth=quick").returncode == 2
@@ -169,28 +144,30 @@ def test_solved_problems_make_the_exit_code_0(tmp_path: Path) -> None:
 
 def test_what_is_out_of_reach_is_told_and_ends_with_3(tmp_path: Path, settings: list[str]) -> None:
     file = write(tmp_path / "fine.jsonl", ROWS["fine"])
-    done = curiosft("data", "check", file, *settings, 'check.benchmarks=["amc","aime24"]')
+    unreachable = (*settings, 'check.benchmarks=["amc","aime24"]', "model.path=nobody/nothing")
+    done = curiosft("data", "check", file, *unreachable)
     assert done.returncode == 3
     assert "NOT CHECKED contamination: no questions of aime24" in done.stdout
-    done = curiosft("data", "check", file, *settings, 'check.benchmarks=["amc","aime24"]', "--drop-contaminated")
-    assert (done.returncode, list(tmp_path.iterdir())) == (3, [file])
-    done = curiosft("data", "check", file, *settings, "model.path=nobody/nothing")
-    assert done.returncode == 3
     assert "NOT CHECKED token lengths: cannot open a tokenizer at nobody/nothing" in done.stdout
+    done = curiosft("data", "check", file, *unreachable, "--drop-contaminated")
+    assert (done.returncode, list(tmp_path.iterdir())) == (3, [file])
 
 
-def test_the_parent_never_loads_torch(tmp_path: Path, settings: list[str]) -> None:
+def test_clean_data_ends_with_0_and_one_screen_without_torch_in_the_parent(tmp_path: Path, settings: list[str]) -> None:
     code = (
         "import sys; from curiosft_cli import cli; sys.argv = ['curiosft', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit as stop:\n    print('code', stop.code)\n"
         "print('loaded', sorted({'torch', 'transformers', 'vllm'} & set(sys.modules)))"
     )
     file = write(tmp_path / "fine.jsonl", ROWS["fine"])
-    done = subprocess.run(
-        [sys.executable, "-c", code, "data", "check", str(file), *settings], capture_output=True, text=True, timeout=300
-    )
-    assert "code 0" in done.stdout
-    assert done.stdout.splitlines()[-1] == "loaded []"
+    command = [sys.executable, "-c", code, "data", "check", str(file), *settings, "--fix"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    *screen, ended, loaded = done.stdout.splitlines()
+    assert (ended, loaded) == ("code 0", "loaded []"), done.stdout
+    assert "no problem found" in done.stdout
+    assert "no copy was written" in done.stdout
+    assert len(screen) < 24
+    assert [path.name for path in tmp_path.iterdir()] == ["fine.jsonl"]
 
 
 def parquet(path: Path, keep: float) -> Path:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import curiosft
 from tiny_families import build_family
 
 from curiosft_cli.run.sections import Model
@@ -22,21 +20,6 @@ pytestmark = pytest.mark.e2e
 
 SHORT = ("data.max_prompt_length=1600", "sft.max_response_length=200", "rl.max_completion_length=200",
          "eval.max_completion_length=200")  # fmt: skip
-
-
-def curiosft(*arguments: object, file_limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    def confine() -> None:
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
-    return subprocess.run(
-        [sys.executable, "-m", "curiosft_cli.cli", "model", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=confine,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
@@ -53,18 +36,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prepared(source: Path) -> Path:
     out = source.parent / "prepared"
-    done = curiosft("prepare", source, "--out", out, *SHORT)
+    done = curiosft("model", "prepare", source, "--out", out, *SHORT)
     assert done.returncode == 0, done.stderr
     assert "max_position_embeddings (tokens): 64 -> 2048" in done.stdout
     return out
 
 
 def test_check_before_and_after(source: Path, prepared: Path) -> None:
-    before = curiosft("check", source, *SHORT, "--json")
+    before = curiosft("model", "check", source, *SHORT, "--json")
     assert before.returncode == 2
     problems = {r["about"] for r in json.loads(before.stdout)["remarks"] if r["level"] == "problem"}
     assert problems == {"context", "template", "padding token"}
-    after = curiosft("check", prepared, *SHORT)
+    after = curiosft("model", "check", prepared, *SHORT)
     assert after.returncode == 0, after.stdout
     assert "PROBLEM" not in after.stdout
 
@@ -105,11 +88,11 @@ def test_bad_input_is_one_line_with_2(source: Path, prepared: Path, tmp_path: Pa
         (("prepare", source, "--out", tmp_path / "file" / "out"), "cannot write"),
         (("prepare", source, "--out", tmp_path / "out", "model.rope_teta=1"), "did you mean 'rope_theta'?"),
     ):
-        done = curiosft(*arguments)
+        done = curiosft("model", *arguments)
         assert done.returncode == 2, done.stderr
         assert says in complaint(done)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
-    done = curiosft("check", "nobody/nothing")
+    done = curiosft("model", "check", "nobody/nothing")
     assert done.returncode == 3
     assert "cannot get nobody/nothing from the hub" in complaint(done)
 
@@ -117,7 +100,7 @@ def test_bad_input_is_one_line_with_2(source: Path, prepared: Path, tmp_path: Pa
 @pytest.mark.parametrize("limit", [5_000, 100_000])
 def test_a_full_disk_leaves_nothing_and_ends_with_4(source: Path, tmp_path: Path, limit: int) -> None:
     """The smaller limit stops the tokenizer's file, the larger one a shard."""
-    done = curiosft("prepare", source, "--out", tmp_path / "out", *SHORT, file_limit=limit)
+    done = curiosft("model", "prepare", source, "--out", tmp_path / "out", *SHORT, file_limit=limit)
     assert done.returncode == 4, done.stderr
     assert "the disk is full" in complaint(done)
     assert list(tmp_path.iterdir()) == []

@@ -5,29 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import curiosft, largest_file
 from scripted import Reply, ScriptedServer
 from test_rephrase import CLEAN, KEY, cleaner, config, post_in, rows, run
 
+from curiosft_cli.engine.budget import Price, price_of
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.rundir import begin
-from curiosft_cli.run.sections import Config
-from curiosft_cli.stages.rephrase import open_log
+from curiosft_cli.run.rundir import StageDir, begin
+from curiosft_cli.run.sections import Config, Rephrase
+from curiosft_cli.stages.rephrase import look_through, open_log, unanswered
 from curiosft_cli.tools.review import review
-
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
-
-
-def curiosft(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "curiosft_cli.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
 def settings(server: ScriptedServer, source: str) -> list[str]:
@@ -69,6 +62,14 @@ def test_all_requests_count_and_all_tokens_cost(tmp_path: Path) -> None:
     assert summary["cost_usd"] == pytest.approx(22 * (11 + 2 * 3) / 1e6)
 
 
+def test_a_price_says_where_it_comes_from() -> None:
+    listed = price_of(Rephrase())
+    assert listed is not None and listed.origin == "list price of September 2025"
+    assert price_of(Rephrase(output_usd_per_million=9.0)) == Price(listed.input_usd, 9.0, "as configured")
+    assert price_of(Rephrase(base_url="http://localhost:1/v1")) == Price(0.0, 0.0, "a server on this machine")
+    assert price_of(Rephrase(model="unheard-of")) is None
+
+
 def test_a_budget_needs_a_price(tmp_path: Path) -> None:
     with ScriptedServer(cleaner) as server:
         there = config(server, base_url="https://api.example.com/v1", budget_usd=1.0)
@@ -84,7 +85,7 @@ def test_a_budget_needs_a_price(tmp_path: Path) -> None:
 def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
     with ScriptedServer(cleaner) as server:
         arguments = [*settings(server, "arithmetic-forum:train:20:1"), "rephrase.input_usd_per_million=2"]
-        done = curiosft(tmp_path, "rephrase", "curio", *arguments, "--dry-run", "--json")
+        done = curiosft("rephrase", "curio", *arguments, "--dry-run", "--json", folder=tmp_path)
         assert done.returncode == 0, done.stderr
         plan = json.loads(done.stdout)
         assert not server.bodies
@@ -92,10 +93,21 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
         assert (plan["rows"], plan["requests"], plan["most_requests"]) == (20, 20, 40)
         assert plan["usd"] == pytest.approx(plan["prompt_tokens"] * 2 / 1e6)
         assert "ESTIMATED" in plan["counted_with"]
-        assert curiosft(tmp_path, "rephrase", "curio", *arguments).returncode == 0
-        again = curiosft(tmp_path, "rephrase", "curio", *arguments, "--dry-run")
+        assert plan["price_from"] == "as configured"
+        assert curiosft("rephrase", "curio", *arguments, folder=tmp_path).returncode == 0
+        again = curiosft("rephrase", "curio", *arguments, "--dry-run", folder=tmp_path)
     assert "requests  0," in again.stdout
     assert len(server.bodies) == 20
+
+
+@pytest.mark.parametrize("at_hand", [0, 3, 20])
+def test_every_missing_question_is_asked_once_however_few_are_at_hand(at_hand: int, tmp_path: Path) -> None:
+    stage = StageDir(tmp_path / "rephrase")
+    with ScriptedServer(cleaner) as server:
+        made = config(server, "arithmetic-forum:train:20:1", "arithmetic-forum:train:5:1")
+    with open_log(made, stage) as log:
+        survey = look_through(made, stage, log, lambda *_: None, at_hand=at_hand)
+    assert list(unanswered(made, stage, survey)) == list(CLEAN)[:20]
 
 
 def test_starting_over_pays_for_nothing_twice(tmp_path: Path) -> None:
@@ -113,8 +125,6 @@ def test_starting_over_pays_for_nothing_twice(tmp_path: Path) -> None:
 def test_two_processes_do_not_pay_for_the_same_questions(tmp_path: Path) -> None:
     with ScriptedServer(cleaner) as server:
         made = config(server)
-        from curiosft_cli.run.rundir import StageDir
-
         with open_log(made, StageDir(tmp_path / "rephrase")), pytest.raises(CurioError, match="another process"):
             run(made, tmp_path)
     assert not server.bodies
@@ -160,6 +170,23 @@ def test_parquet_comes_out_as_parquet_with_the_other_columns_untouched(tmp_path:
     assert after["problem"].to_pylist() == [CLEAN[post] for post in posts]
     assert after["original_question"].to_pylist() == posts
     assert after.schema.metadata == {b"mine": b"kept"}
+
+
+def test_a_data_set_of_the_hub_comes_out_as_a_table_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    posts = list(CLEAN)[:30]
+    parquet(tmp_path / "a.parquet", posts)
+    cached = datasets.Dataset.from_parquet(str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: {"owner/forum": cached}[name])
+    with ScriptedServer(cleaner) as server:
+        run(config(server, "owner/forum", "owner/forum"), tmp_path)
+    after = pq.read_table(tmp_path / "rephrase" / "questions.parquet")
+    assert after["problem"].to_pylist() == 2 * [CLEAN[post] for post in posts]
+    for name in ("when", "answer", "blob", "level"):
+        before = cached.data.table[name]
+        assert after.schema.field(name).type == before.type
+        assert after[name].combine_chunks().equals(pa.chunked_array([*before.chunks] * 2).combine_chunks()), name
 
 
 def test_a_rejected_row_is_left_out_of_a_table(tmp_path: Path) -> None:
@@ -235,7 +262,7 @@ def test_a_full_disk_stops_with_one_line(tmp_path: Path) -> None:
     stage.mkdir(parents=True)
     (stage / "answers.jsonl").symlink_to("/dev/full")
     with ScriptedServer(cleaner) as server:
-        done = curiosft(tmp_path, "rephrase", "curio", *settings(server, "arithmetic-forum:train:5:1"))
+        done = curiosft("rephrase", "curio", *settings(server, "arithmetic-forum:train:5:1"), folder=tmp_path)
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert "answers.jsonl" in done.stderr.splitlines()[-1]
@@ -243,11 +270,23 @@ def test_a_full_disk_stops_with_one_line(tmp_path: Path) -> None:
     assert not list(stage.glob("*questions*"))
 
 
+def test_a_disk_that_is_full_at_the_end_loses_no_answer(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", list(CLEAN)[:10], scan=pa.array([os.urandom(30_000) for _ in range(10)]))
+    with ScriptedServer(cleaner) as server:
+        made = config(server, str(tmp_path / "a.parquet"))
+        with largest_file(100_000), pytest.raises(CurioError, match=r"questions\.parquet.*full") as error:
+            run(made, tmp_path)
+        assert error.value.exit_code == 4
+        assert not list((tmp_path / "rephrase").glob("*questions*"))
+        run(made, tmp_path)
+    assert len(server.bodies) == pq.read_table(tmp_path / "rephrase" / "questions.parquet").num_rows == 10
+
+
 def test_a_folder_that_cannot_be_written_stops_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with ScriptedServer(cleaner) as server:
         arguments = settings(server, "arithmetic-forum:train:5:1")
-        done = curiosft(tmp_path, "rephrase", "curio", *arguments, f"run.root={tmp_path / 'file' / 'runs'}")
+        done = curiosft("rephrase", "curio", *arguments, f"run.root={tmp_path / 'file' / 'runs'}", folder=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "Not a directory" in done.stderr.splitlines()[-1]

@@ -372,6 +372,25 @@ def test_the_environments_proxy_is_used_for_others_than_this_machine(monkeypatch
     assert proxy_for("https://localhost/v1") is None
 
 
+def test_requests_go_through_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "k")
+    with ScriptedServer(lambda *_: Reply("through")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        (answer,), _ = ask("http://api.example.com/v1", "Q")
+    assert isinstance(answer, Answer)
+    assert answer.text == "through"
+    assert proxy.headers[0]["Host"] == "api.example.com"
+
+
+def test_what_the_environment_says_of_openai_goes_to_no_other_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = {"OPENAI_API_KEY": "sk-foreign", "OPENAI_ORG_ID": "org-foreign", "OPENAI_PROJECT_ID": "proj-foreign"}
+    for name, value in foreign.items():
+        monkeypatch.setenv(name, value)
+    with ScriptedServer(lambda *_: Reply()) as server:
+        ask(server.url, "Q")
+    assert not [value for value in server.headers[0].values() if "foreign" in value]
+
+
 @pytest.mark.parametrize("status", [401, 400, 500])
 def test_a_key_that_the_endpoint_repeats_is_not_passed_on(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, " s3cret-token\n")
@@ -387,4 +406,5 @@ def test_a_key_that_the_endpoint_repeats_is_not_passed_on(status: int, monkeypat
 def test_a_question_that_is_not_unicode_stops_no_other() -> None:
     with ScriptedServer(lambda *_: Reply()) as server:
         got, _ = ask(server.url, "lone \ud800 surrogate", "good")
+    assert isinstance(got[0], QuestionFailed)
     assert isinstance(got[1], Answer)

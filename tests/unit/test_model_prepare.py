@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,48 @@ def broken_config(folder: Path) -> None:
 
 def no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
+
+
+def holds(name: str, content: bytes | None) -> Any:
+    """A folder's file with other content, or a directory in its place."""
+
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        if content is None:
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(content)
+
+    return spoil
+
+
+STOPS, INDEX = "generation_config.json", "model.safetensors.index.json"
+BROKEN_PARTS = [
+    (holds("config.json", "{}".encode("utf-16")), "cannot read .*config.json"), (holds("config.json", b"["*100_000), "cannot read"),
+    (holds("config.json", b'{"model_type": "nope"}'), "knows no model_type 'nope'"),
+    (holds("config.json", b'{"model_type": "qwen2", "max_position_embeddings": "many"}'), "expected a whole number"),
+    (holds(STOPS, b"\0"), "cannot read .*generation_config"), (holds(STOPS, b'{"a": "\xe9"}'), "cannot read"),
+    (holds(STOPS, b"[]"), "holds a list"), (holds(STOPS, None), "Is a directory"), (holds(STOPS, b'{"eos_token_id": "x"}'), "expected token ids"),
+    (holds("tokenizer.json", b"[]"), "cannot open a tokenizer"), (holds("tokenizer.json", b""), "cannot open a tokenizer"),
+    (holds("tokenizer_config.json", b"[]"), "cannot open a tokenizer"), (holds("special_tokens_map.json", b"[]"), "cannot open a tokenizer"),
+    (holds("chat_template.jinja", b"{% for %}"), "refuses"), (holds("chat_template.jinja", b"\xe9"), "cannot open a tokenizer"),
+    (holds(INDEX, None), "not an index of shards"), (holds(INDEX, b'{"weight_map": {}}'), "lists no tensors"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "says"), BROKEN_PARTS)
+def test_a_broken_part_is_one_line_in_prepare_and_one_problem_in_check(
+    folders: dict[tuple[str, bool, bool], tuple[Path, Path]], tmp_path: Path, spoil: Any, says: str
+) -> None:
+    shutil.copytree(folders["qwen2", True, False][0], tmp_path / "model")
+    spoil(tmp_path / "model")
+    with pytest.raises(CurioError, match=says) as caught:
+        prepare_model(str(tmp_path / "model"), tmp_path / "out", Config(), QUIET)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    found = [remark for remark in check_model(str(tmp_path / "model"), Config()) if re.search(says, remark.says)]
+    assert [remark.level for remark in found] == ["problem"]
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,10 @@ def test_flags(question: str, expected: list[str]) -> None:
     assert flags(question) == expected
 
 
+def test_an_image_that_only_the_post_speaks_of_is_flagged() -> None:
+    assert flags("In square $ABCD$, find $x$.", "As shown in the figure, in square $ABCD$, find $x$.") == ["image"]
+
+
 def test_a_post_is_taken_apart() -> None:
     post = read_post("Hi all!\n(10 points) A car drives $3x$ km in 2 hours. How fast is it? I got 7.\nAnswer: 1.5x")
     assert post.problem == ("A car drives $3x$ km in 2 hours.", "How fast is it?")

@@ -33,7 +33,8 @@ class Rephrase(Section):
     max_requests: int | None = Field(None, ge=1)
     """Stop after this many requests over all runs of this stage, repeated ones included; `none` has no limit."""
     input_usd_per_million: float | None = Field(None, ge=0)
-    """Price of a million prompt tokens in US dollars; `none` takes the built-in table's (DeepSeek, OpenAI)."""
+    """Price of a million prompt tokens in US dollars; `none` takes the built-in table's: DeepSeek's and OpenAI's list
+    prices of September 2025, which are not kept up to date."""
     output_usd_per_million: float | None = Field(None, ge=0)
     """Price of a million answer tokens in US dollars; `none` takes the built-in table's."""
     tokenizer: str = "deepseek-ai/DeepSeek-V3"

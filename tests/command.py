@@ -1,0 +1,57 @@
+"""The command line inside this process: its own entry point and exit codes, without a new interpreter's imports."""
+
+from __future__ import annotations
+
+import io
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+from curiosft_cli.cli import main
+
+
+def curiosft(
+    *arguments: object, folder: Path | None = None, file_limit: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command.
+
+    Args:
+        arguments: what stands behind `curiosft`.
+        folder: where it runs.
+        file_limit: see `largest_file`.
+    """
+    command = ["curiosft", *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    terminated = signal.getsignal(signal.SIGTERM)
+    with (
+        mock.patch.object(sys, "argv", command),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        chdir(folder or Path.cwd()),
+        largest_file(file_limit),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, terminated)
+    assert isinstance(code, int), code
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def largest_file(size: int | None) -> Generator[None]:
+    """No file of this process may grow beyond `size` bytes, as on a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
