@@ -11,7 +11,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from curiosft_cli.engine.base import Completion, Sampling
+from curiosft_cli.engine.base import Completion, LogprobKind, Sampling
 from curiosft_cli.engine.containment import cpu_step, process_group_kept, process_left_alone
 from curiosft_cli.engine.device import Dtype, resolve_dtype
 from curiosft_cli.engine.requests import check_prompts, fill_seeds
@@ -61,6 +61,7 @@ class VllmEngine:
         max_model_len: tokens of prompt and completion together.
         dtype: "auto" is bfloat16 where the hardware has it.
         seed: of the requests that bring none.
+        logprobs: which log-probabilities come with the completions.
         cpu_kv_cache_gib: key-value cache on a CPU in GiB (vLLM's own default is most of the machine).
         gpu_memory_utilization: share of a GPU's memory for weights, activations and cache together.
         max_num_seqs: most completions that grow at the same time; None is vLLM's choice.
@@ -81,6 +82,7 @@ class VllmEngine:
         max_model_len: int,
         dtype: Dtype = "auto",
         seed: int = 0,
+        logprobs: LogprobKind = "raw",
         cpu_kv_cache_gib: float = 1.0,
         gpu_memory_utilization: float = 0.9,
         max_num_seqs: int | None = None,
@@ -122,6 +124,7 @@ class VllmEngine:
         self._live: LLMEngine | None = _start(
             model=str(model_dir),
             dtype=resolve_dtype(dtype),
+            logprobs_mode=f"{logprobs}_logprobs",
             max_model_len=max_model_len,
             hf_overrides=dict(hf_overrides or {}),
             revision=revision,
@@ -142,20 +145,15 @@ class VllmEngine:
         return self._completions(prompts, [_sampling_params(sampling, seed) for seed in chosen])
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
-        """See `RolloutEngine.score`; up to `max_model_len` tokens.
-
-        The last token is not part of the prompt, since a prompt must leave room: it is the only one allowed as
-        the completion, and its raw log-probability does not know of that.
-        """
+        """See `RolloutEngine.score`: a prompt's log-probabilities are raw, whatever those of completions are."""
         if len(token_ids) < 2:
             return []
         from vllm import SamplingParams
 
-        prompt, last = list(token_ids[:-1]), token_ids[-1]
-        check_prompts([prompt], None, self.max_model_len)
-        params = SamplingParams(max_tokens=1, logprobs=0, prompt_logprobs=0, allowed_token_ids=[last], detokenize=False)
-        [(_, output)] = self._run([prompt], [params])
-        return [*_chosen(prompt[1:], (output.prompt_logprobs or [])[1:]), *_chosen([last], output.outputs[0].logprobs)]
+        check_prompts([token_ids], None, self.max_model_len)
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+        [(_, output)] = self._run([token_ids], [params])
+        return _chosen(token_ids[1:], (output.prompt_logprobs or [])[1:])
 
     def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
         """See `RolloutEngine.load_weights`. An error on the way leaves the engine unusable.
@@ -243,7 +241,6 @@ def _start(**options: Any) -> LLMEngine:
     arguments = EngineArgs(
         skip_tokenizer_init=True,
         generation_config="vllm",
-        logprobs_mode="raw_logprobs",
         enable_prefix_caching=True,
         disable_log_stats=True,
         use_tqdm_on_load=False,

@@ -56,7 +56,7 @@ def open_batches(batches: Sequence[list[Sample]], rl: Rl, loop: Loop) -> tuple[l
         the batches, and whether their `extras` hold the old policy's log-probabilities.
     """
     cap = importance_cap(rl, loop.dtype_name)
-    scored = len(batches) > 1 or rl.temperature != 1.0 or (cap is not None and rl.top_p < 1.0)
+    scored = len(batches) > 1 or (rl.top_p < 1.0 and (cap is not None or rl.temperature != 1.0))
     opened = [Batch(samples, _packs([sample.row for sample in samples], rl, loop)) for samples in batches]
     for batch in opened:
         for pack in batch.packs:
@@ -68,7 +68,7 @@ def open_batches(batches: Sequence[list[Sample]], rl: Rl, loop: Loop) -> tuple[l
 
 
 def by_token(samples: Sequence[Sample], pack: Pack) -> dict[str, Tensor]:
-    """Advantage, expert mark and the engine's log-probability (0 for expert tokens) of a pack's tokens, [N] each."""
+    """Advantage, expert mark and what the engine reported (0 for expert tokens) of a pack's tokens, [N] each."""
     import torch
 
     advantage: list[float] = []
@@ -103,7 +103,8 @@ def importance(
     would be too large by exactly that.
 
     Args:
-        logp: [N] nats, of the trainer. engine_logp: [N] nats, of the engine, over the whole vocabulary.
+        logp: [N] nats, of the trainer at the sampling temperature.
+        engine_logp: [N] nats, of the engine at that temperature, over the whole vocabulary.
         kept_mass: [N], or none where all of the vocabulary was sampled from.
         cap: upper bound of the ratio.
         log_ratio_clamp: bound of the log-ratio, nats.
@@ -157,7 +158,7 @@ def record_mismatch(
     """Record how far engine and trainer disagree on the sampled tokens before the step's first update, nats.
 
     Args:
-        logp: [N] of the trainer at temperature 1.
+        logp: [N] of the trainer at the sampling temperature.
         cap: record the correction that `anchored` made with it as well.
         far_nats: tokens further apart than this are counted.
     """
@@ -186,15 +187,15 @@ def _score(pack: Pack, extra: dict[str, Tensor], rl: Rl, loop: Loop, cap: float 
     top_p = rl.top_p if rl.top_p < 1.0 else None
     old = loop.student_module.scored(pack, rl.temperature, top_p=top_p)
     extra["old_logp"] = old.logp
-    # Engines report temperature 1; the sampling temperature's log-probabilities are not comparable with it.
-    plain = old.logp if rl.temperature == 1.0 else loop.student_module.scored(pack, 1.0).logp
     if not pack.counted:
         return
-    record_mismatch(loop, extra, plain)
+    if old.kept_mass is not None and rl.temperature != 1.0:
+        extra["engine_logp"] = extra["engine_logp"] + old.kept_mass.log()
+    record_mismatch(loop, extra, old.logp)
     own = ~extra["expert"]
     if old.kept_mass is not None:
         loop.stats.add("kept_mass", old.kept_mass[own], extremes=True)
     if cap is not None:
-        ratio = importance(plain, extra["engine_logp"], old.kept_mass, cap)
+        ratio = importance(old.logp, extra["engine_logp"], old.kept_mass, cap)
         record_importance(loop, ratio[own], cap)
         extra["advantage"] = extra["advantage"] * ratio.masked_fill(extra["expert"], 1.0)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from curiosft_cli.engine.base import Sampling, generate
 from curiosft_cli.engine.remote import RemoteEngine
 from curiosft_cli.engine.server import serve
-from curiosft_cli.engine.weights import check_handover, full_state
+from curiosft_cli.engine.weights import FullState, check_handover
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.processes import free_port
 
@@ -39,6 +39,8 @@ def test_a_server_samples_and_takes_weights(tmp_path: Path, monkeypatch: pytest.
     with serve(
         folder, name="tiny", log_file=tmp_path / "log", max_model_len=256, dtype="float32", kv_cache_gib=0.1
     ) as url:
+        with pytest.raises(CurioError, match="reports raw log-probabilities, this run needs processed ones"):
+            RemoteEngine([url], max_model_len=256, weights=tmp_path / "weights", logprobs="processed")
         engine = RemoteEngine([url], max_model_len=256, weights=tmp_path / "weights")
         first = generate(engine, PROMPTS, sampling, list(range(6)))
         again = generate(engine, PROMPTS, sampling, list(range(6)))
@@ -54,7 +56,7 @@ def test_a_server_samples_and_takes_weights(tmp_path: Path, monkeypatch: pytest.
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1.1)
-        engine.load_weights(7, full_state(model))
+        engine.load_weights(7, FullState(model))
         after = engine.score(LONG)
         check_handover(after, logp(model, LONG), 1e-3)
         with pytest.raises(CurioError):

@@ -95,6 +95,36 @@ def test_every_method_runs_and_moves_the_weights(recipe: Path, objective: str) -
     assert all(row["reward"] == 1.0 for row in whole)
 
 
+@pytest.mark.parametrize(
+    ("engine", "temperature", "top_p", "updates"),
+    [
+        ("transformers", 0.7, 0.9, 1),
+        ("transformers", 0.7, 1.0, 1),
+        ("transformers", 0.7, 0.9, 2),
+        ("vllm", 0.7, 0.9, 1),
+        ("transformers", 1.0, 0.9, 1),
+    ],
+)
+def test_the_correction_is_the_kept_mass_where_engine_and_trainer_are_equal(
+    recipe: Path, engine: str, temperature: float, top_p: float, updates: int
+) -> None:
+    """In float32 pi_trainer / pi_sampler is the nucleus's mass at the sampling temperature, and 1 without a nucleus."""
+    if engine == "vllm":
+        pytest.importorskip("vllm")
+    [row], _ = train(
+        recipe, f"{engine}-{temperature}-{top_p}-{updates}", f"rl.engine={engine}", f"rl.temperature={temperature}",
+        f"rl.top_p={top_p}", f"rl.mini_batch_prompts={4 // updates}", "rl.importance_sampling=on", "rl.steps=1",
+        "rl.kv_cache_gib=0.1",
+    )  # fmt: skip
+    assert row["train/mismatch_nats_max"] < 1e-3
+    assert row["train/importance_capped"] == 0.0 and row["train/grad_norm"] > 0
+    if top_p < 1.0:
+        assert 0.9 <= row["train/kept_mass_min"] < row["train/kept_mass_max"] <= 1.0
+    for figure in ("", "_min", "_max"):
+        kept = row[f"train/kept_mass{figure}"] if top_p < 1.0 else 1.0
+        assert row[f"train/importance{figure}"] == pytest.approx(kept, abs=1e-3)
+
+
 def test_refill_trains_on_informative_prompts_only(recipe: Path) -> None:
     rows, stage = train(
         recipe, "refill", "rl.zero_variance=refill", "rl.num_generations=2", "rl.refill_rounds=4", "rl.steps=1"

@@ -53,7 +53,7 @@ def test_the_correction_is_unbiased_over_the_nucleus(seed: int, top_p: float) ->
     logits = hidden @ head.T
     probability = logits.softmax(-1)[0]
     uniform = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    tokens = draw(logits.expand(4000, -1), uniform, 1.0, top_p)
+    tokens, _ = draw(logits.expand(4000, -1), uniform, 1.0, top_p)
     ratio = importance(probability[tokens].log(), probability[tokens].log(), kept, 2.0)
     value = torch.arange(12.0)
     nucleus = torch.zeros(12).scatter(0, tokens.unique(), 1.0)
