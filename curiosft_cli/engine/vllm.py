@@ -100,7 +100,10 @@ class VllmEngine:
         options: dict[str, Any] = {"enforce_eager": current_platform.is_cpu()}
         if current_platform.is_cpu():
             # A seeded request whose prefill is split over two passes crashes there.
+            from curiosft_cli.engine.nucleus import CpuNucleus
+
             options["enable_chunked_prefill"] = False
+            options["logits_processors"] = [CpuNucleus]
             options["max_num_batched_tokens"] = max(max_model_len, cpu_batched_tokens)
             options["kv_cache_memory_bytes"] = int(cpu_kv_cache_gib * GIB)
         else:
@@ -116,7 +119,7 @@ class VllmEngine:
         self.max_model_len = max_model_len
         self._version = 0
         self._state: State = "ready"
-        self._frees_weights = not current_platform.is_cpu()
+        self._on_cpu = current_platform.is_cpu()
         self._cpu_step = cpu_step if current_platform.is_cpu() and options["enforce_eager"] else nullcontext
         self._requests = 0
         self._seeds = random.Random(seed)
@@ -142,7 +145,7 @@ class VllmEngine:
         """
         check_prompts(prompts, seeds, self.max_model_len)
         chosen = fill_seeds(seeds, len(prompts), self._seeds)
-        return self._completions(prompts, [_sampling_params(sampling, seed) for seed in chosen])
+        return self._completions(prompts, [_sampling_params(sampling, seed, self._on_cpu) for seed in chosen])
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """See `RolloutEngine.score`: a prompt's log-probabilities are raw, whatever those of completions are."""
@@ -173,13 +176,13 @@ class VllmEngine:
 
     def sleep(self) -> None:
         """Free weights and cache on a GPU; the next `load_weights` brings the weights back."""
-        if self._frees_weights:
+        if not self._on_cpu:
             self._engine("ready").sleep(level=2)
             self._state = "asleep"
 
     def wake(self) -> None:
         """Take the memory again; the weights are undefined until `load_weights`."""
-        if self._frees_weights:
+        if not self._on_cpu:
             self._engine("asleep").wake_up()
             self._state = "without weights"
 
@@ -269,13 +272,18 @@ def _way_out(said: str) -> str:
     return "Change what it names"
 
 
-def _sampling_params(sampling: Sampling, seed: int) -> SamplingParams:
+def _sampling_params(sampling: Sampling, seed: int, on_cpu: bool) -> SamplingParams:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    nucleus: dict[str, Any] = {"top_p": sampling.top_p}
+    if on_cpu:
+        from curiosft_cli.engine.nucleus import TOP_P
+
+        nucleus = {"extra_args": {TOP_P: sampling.top_p}} if sampling.top_p < 1.0 else {}
     return SamplingParams(
         temperature=sampling.temperature,
-        top_p=sampling.top_p,
+        **nucleus,
         top_k=-1,
         max_tokens=sampling.max_tokens,
         seed=seed,

@@ -109,6 +109,15 @@ def test_completions_without_seeds_differ_and_leave_the_global_state(engine: Vll
     assert random.getstate() == before[1]
 
 
+def test_the_nucleus_draws_what_vllms_own_would(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = Sampling(temperature=1.5, top_p=0.6, max_tokens=100, stop_token_ids=())
+    ours = generate(engine, PROMPTS, sampling, SEEDS)
+    monkeypatch.setattr(engine, "_on_cpu", False)
+    assert generate(engine, PROMPTS, sampling, SEEDS) == ours
+    free = Sampling(temperature=1.5, top_p=1.0, max_tokens=100, stop_token_ids=())
+    assert tokens(generate(engine, PROMPTS, free, SEEDS)) != tokens(ours)
+
+
 def test_only_the_given_end_tokens_end_and_are_kept(engine: VllmEngine) -> None:
     free = generate(engine, PROMPTS, SAMPLED, SEEDS)
     assert {completion.finish_reason for completion in free} == {"length"}
