@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from vllm import LLMEngine, RequestOutput, SamplingParams
 
 GIB = 1 << 30
+CPU_BLOCK_TOKENS = 32
+"""Tokens of a block of the key-value cache on a CPU, the fewest that its attention takes. Completions of one prompt
+share whole blocks: with vLLM's 128, up to 127 tokens of the prompt are computed anew for each of them."""
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """Tensors do not cross a process border, so the engine must live in this one."""
 GOOD_NEIGHBOUR = {
@@ -105,6 +108,7 @@ class VllmEngine:
             options["enable_chunked_prefill"] = False
             options["logits_processors"] = [CpuNucleus]
             options["max_num_batched_tokens"] = max(max_model_len, cpu_batched_tokens)
+            options["block_size"] = CPU_BLOCK_TOKENS
             options["kv_cache_memory_bytes"] = int(cpu_kv_cache_gib * GIB)
         else:
             options["enable_sleep_mode"] = True
