@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from curiosft_cli.engine.base import Completion, LogprobKind, Sampling
 from curiosft_cli.engine.containment import cpu_step, process_group_kept, process_left_alone
 from curiosft_cli.engine.device import Dtype, resolve_dtype
+from curiosft_cli.engine.refusals import explained
 from curiosft_cli.engine.requests import check_prompts, fill_seeds
 from curiosft_cli.run.errors import MISSING, CurioError
 
@@ -256,24 +257,10 @@ def _start(**options: Any) -> LLMEngine:
     try:
         with process_left_alone():
             return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
-    except ValueError as error:  # a model it does not know, a context or a cache that does not fit
-        raise CurioError(f"vLLM refuses these settings: {error}", _way_out(str(error))) from error
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error).lower():
+    except (ValueError, RuntimeError) as error:
+        if (line := explained(error)) is None:
             raise
-        raise CurioError(f"the engine does not fit in memory: {error}", _way_out(str(error))) from error
-
-
-def _way_out(said: str) -> str:
-    """What to change, by the term that vLLM names."""
-    if "cache" in said.lower():
-        return (
-            "The key-value cache is too small for one sequence: lower max_completion_length or data.max_prompt_length, "
-            "or raise kv_cache_gib (CPU) or gpu_memory_utilization (GPU)"
-        )
-    if "memory" in said.lower():
-        return "Lower kv_cache_gib (CPU) or gpu_memory_utilization (GPU), or free memory"
-    return "Change what it names"
+        raise line from error
 
 
 def _sampling_params(sampling: Sampling, seed: int, on_cpu: bool) -> SamplingParams:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ from curiosft_cli.run.errors import GUARD, CurioError
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.e2e
 
-from curiosft_cli.engine.vllm import VllmEngine  # noqa: E402
+from curiosft_cli.engine.vllm import CPU_BLOCK_TOKENS, VllmEngine  # noqa: E402
 
 CONTEXT = 512
-LONG = [17 + i % 400 for i in range(300)]  # more than two of the CPU cache's blocks of 128 tokens
+LONG = [17 + i % 400 for i in range(300)]  # many blocks of the CPU's cache
 PROMPTS = [[5, 6, 7], LONG, [9], [*LONG[:200], 3, 4]]
 SEEDS = [11, 12, 13, 14]
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=24, stop_token_ids=())
@@ -150,6 +151,22 @@ def test_a_prompt_without_room_is_refused_by_the_call(engine: VllmEngine, prompt
     assert len(generate(engine, [[1]], SAMPLED)) == 1
 
 
+def test_completions_of_one_prompt_compute_it_once(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens that went through the model: all of the prompt once, and less than a block of it for each other copy."""
+    executor = engine._engine("ready").model_executor
+    scheduled: list[int] = []
+    execute = executor.execute_model
+
+    def counted(output: Any, *arguments: Any, **named: Any) -> Any:
+        scheduled.append(output.total_num_scheduled_tokens)
+        return execute(output, *arguments, **named)
+
+    assert engine._engine("ready").reset_prefix_cache()
+    monkeypatch.setattr(executor, "execute_model", counted)
+    generate(engine, [LONG] * 8, Sampling(1.0, 1.0, 4, ()), list(range(8)))
+    assert len(LONG) <= sum(scheduled) < len(LONG) + 7 * CPU_BLOCK_TOKENS + 8 * 4
+
+
 def test_many_long_seeded_prompts_survive(engine: VllmEngine) -> None:
     """32 prompts of some 400 tokens each exceed a pass of 512 tokens, which would split a prefill."""
     prompts = [[(i * j) % 500 for j in range(380 + i)] for i in range(1, 33)]
@@ -242,5 +259,7 @@ def test_a_failed_hand_over_ends_the_engine(engine: VllmEngine, folders: tuple[P
     with pytest.raises(RuntimeError, match="closed"):
         engine.score([1, 2])
 
-    with pytest.raises(CurioError, match="vLLM refuses these settings"):
+    with pytest.raises(CurioError, match=r"cache is too small for one sequence .*Raise kv_cache_gib"):
         open_vllm(folders[0], cpu_kv_cache_gib=1e-4)
+    with pytest.raises(CurioError, match=r"cache does not fit in memory .*100000\.0 GiB.*Lower kv_cache_gib"):
+        open_vllm(folders[0], cpu_kv_cache_gib=1e5)
