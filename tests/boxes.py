@@ -10,6 +10,34 @@ from tiny import build_tiny_model, build_tiny_tokenizer
 
 RESPONSE = "ok\n</think>\n\n\\boxed{{{answer}}}"
 ANSWERS = ("1", "2")
+RECIPE = """
+[run]
+name = "box"
+root = "{root}"
+[model]
+path = "{model}"
+system_prompt = ""
+question_prefix = ""
+[data]
+train = ["{data}"]
+[rl]
+init = "base"
+engine = "transformers"
+precision = "float32"
+steps = 2
+prompts_per_step = 4
+mini_batch_prompts = 2
+num_generations = 4
+max_completion_length = 32
+max_tokens_per_batch = 512
+learning_rate = 1e-3
+save_steps = 1
+grader_workers = 1
+preflight = "off"
+[launch]
+threads = 1
+"""
+"""Of an rl stage on this model; to be filled in: root, model, data."""
 
 
 def write_questions(file: Path, rows: int, seed: int = 0) -> Path:

@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+LogprobKind = Literal["raw", "processed"]
+"""Which log-probabilities an engine reports of the tokens it drew, in nats. "raw": at temperature 1 over the whole
+vocabulary. "processed": of the distribution that was drawn from, after temperature and nucleus. Neither can be
+computed from the other."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -35,7 +40,7 @@ class Completion:
 
     Attributes:
         token_ids: generated tokens, the end token included when it was produced.
-        logprobs: log-probability of each token in nats at temperature 1 over the full vocabulary ("raw").
+        logprobs: log-probability of each token in nats, of the kind that the engine was opened with.
         finish_reason: "stop" (an end token), or "length" (cut at `max_tokens` or the context).
         weights_version: the version of the weights that made it (0 until the first `load_weights`).
     """
@@ -76,9 +81,9 @@ class RolloutEngine(Protocol):
         ...
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
-        """Log-probabilities in nats of `token_ids[1:]`, each given the tokens before it, at temperature 1.
+        """Log-probabilities in nats of `token_ids[1:]`, each given the tokens before it, raw in every engine.
 
-        Any rollout can be scored: a sequence may be as long as the context.
+        The sequence must leave room in the context for one token more.
         """
         ...
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from curiosft_cli.engine.base import RolloutEngine
+    from curiosft_cli.engine.base import LogprobKind, RolloutEngine
     from curiosft_cli.engine.device import Dtype
 
 EngineKind = Literal["auto", "vllm", "transformers"]
@@ -20,6 +20,7 @@ def open_engine(
     max_model_len: int,
     dtype: Dtype = "auto",
     seed: int = 0,
+    logprobs: LogprobKind = "raw",
     cpu_kv_cache_gib: float = 1.0,
     gpu_memory_utilization: float = 0.9,
     hf_overrides: Mapping[str, Any] | None = None,
@@ -35,6 +36,7 @@ def open_engine(
         max_model_len: tokens of prompt and completion together.
         dtype: "auto" is bfloat16 where the hardware has it.
         seed: of requests that bring none.
+        logprobs: which log-probabilities come with the completions.
         cpu_kv_cache_gib: key-value cache on a CPU, GiB.
         gpu_memory_utilization: share of GPU memory for the engine.
         hf_overrides: keys that replace those of the model's configuration.
@@ -51,6 +53,7 @@ def open_engine(
         "max_model_len": max_model_len,
         "dtype": dtype,
         "seed": seed,
+        "logprobs": logprobs,
         "hf_overrides": hf_overrides,
         "revision": revision,
         "trust_remote_code": trust_remote_code,

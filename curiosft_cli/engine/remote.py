@@ -4,7 +4,7 @@ Each server is started by hand, on a private network or on loopback, since its r
 
     VLLM_SERVER_DEV_MODE=1 python -m vllm.entrypoints.openai.api_server --model DIR --dtype float32 --host 127.0.0.1
 
-The folder is the same on CPU and GPU. vLLM's own nccl transfer is not built in.
+The folder is the same on CPU and GPU; `nccl.py` is the other way.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.engine.base import Completion, Sampling
+from curiosft_cli.engine.base import Completion, LogprobKind, Sampling
+from curiosft_cli.engine.nccl import NcclTransfer
 from curiosft_cli.engine.requests import check_prompts, fill_seeds
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.files import folder_in_one_step
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from curiosft_cli.engine.weights import FullState
 
 API_KEY = "VLLM_API_KEY"
 """Environment variable with the servers' key, if they ask for one; never stored."""
@@ -39,12 +42,14 @@ class RemoteEngine:
         max_model_len: tokens of prompt and completion together; the servers must allow as many.
         weights: folder for new weights, readable by every server under this path.
         writer: whether this process writes the weights and tells the servers; one rank does.
+        over_nccl: the trainer's weights, to be broadcast instead of written to the folder.
         seed: of the requests that bring none.
+        logprobs: which log-probabilities the servers must report.
         concurrency: requests under way per server.
         limit_s: seconds that one answer may take.
 
     Raises:
-        CurioError: a server does not answer (exit code 3).
+        CurioError: a server does not answer (exit code 3), or reports other log-probabilities (exit code 2).
     """
 
     def __init__(
@@ -54,7 +59,9 @@ class RemoteEngine:
         max_model_len: int,
         weights: Path,
         writer: bool = True,
+        over_nccl: FullState | None = None,
         seed: int = 0,
+        logprobs: LogprobKind = "raw",
         concurrency: int = 128,
         limit_s: float = 3600.0,
     ) -> None:
@@ -65,6 +72,12 @@ class RemoteEngine:
         self._seeds = random.Random(seed)
         self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._names = [self._ask(url, "/v1/models")["data"][0]["id"] for url in self._urls]
+        for server in range(len(self._urls)):
+            self._check_logprobs(server, logprobs)
+        self._nccl: NcclTransfer | None = None
+        if over_nccl is not None:
+            workers = [self._ask(url, "/get_world_size")["world_size"] for url in self._urls]
+            self._nccl = NcclTransfer(self._urls, workers, over_nccl, sender=writer, limit_s=limit_s)
         self._workers = ThreadPoolExecutor(concurrency * len(self._urls), thread_name_prefix="rollout")
 
     def stream(
@@ -80,40 +93,39 @@ class RemoteEngine:
         return self._completions(prompts, sampling, chosen)
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
-        """See `RolloutEngine.score`; the last token is asked for as the only one allowed after the others."""
+        """See `RolloutEngine.score`."""
         if len(token_ids) < 2:
             return []
-        prompt, last = list(token_ids[:-1]), token_ids[-1]
-        check_prompts([prompt], None, self.max_model_len)
-        request = {
-            "max_tokens": 1,
-            "logprobs": 1,
-            "prompt_logprobs": 0,
-            "allowed_token_ids": [last],
-            "temperature": 1.0,
-        }
-        answer = self._complete(0, prompt, request)
+        check_prompts([token_ids], None, self.max_model_len)
+        answer = self._complete(0, list(token_ids), {"max_tokens": 1, "prompt_logprobs": 0})
         tables = answer["prompt_logprobs"][1:]
-        seen = [table[str(token)]["logprob"] for token, table in zip(prompt[1:], tables, strict=True)]
-        return [*seen, answer["logprobs"]["token_logprobs"][0]]
+        return [table[str(token)]["logprob"] for token, table in zip(token_ids[1:], tables, strict=True)]
 
     def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """See `RolloutEngine.load_weights`: write them, complete or not at all, and have every server read them."""
-        if self._writer:
-            from safetensors.torch import save_file
-
-            # Tied tensors share storage, which the format refuses.
-            state = {name: tensor.detach().cpu().clone() for name, tensor in weights}
-            with folder_in_one_step(self._weights) as folder:
-                save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-            call = {"method": "reload_weights", "kwargs": {"weights_path": str(self._weights)}}
-            for url in self._urls:
-                self._ask(url, "/collective_rpc", call)
-                self._ask(url, "/reset_prefix_cache", {})
+        """See `RolloutEngine.load_weights`; over nccl they are those of the model that the engine was opened with."""
+        if self._nccl is not None:
+            self._nccl.send()
+        elif self._writer:
+            self._write(weights)
         else:
             for _ in weights:  # sharded tensors are gathered by all ranks together
                 pass
+        if self._writer:
+            for url in self._urls:
+                self._ask(url, "/reset_prefix_cache", {})
         self._version = version
+
+    def _write(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Write the weights, complete or not at all, and have every server read them."""
+        from safetensors.torch import save_file
+
+        # Tied tensors share storage, which the format refuses.
+        state = {name: tensor.detach().cpu().clone() for name, tensor in weights}
+        with folder_in_one_step(self._weights) as folder:
+            save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        call = {"method": "reload_weights", "kwargs": {"weights_path": str(self._weights)}}
+        for url in self._urls:
+            self._ask(url, "/collective_rpc", call)
 
     def sleep(self) -> None:
         """The servers have memory of their own."""
@@ -123,6 +135,8 @@ class RemoteEngine:
 
     def close(self) -> None:
         """Stop asking; the servers stay up."""
+        if self._nccl is not None:
+            self._nccl.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def _completions(
@@ -151,6 +165,18 @@ class RemoteEngine:
         finally:
             for future in sent:
                 future.cancel()
+
+    def _check_logprobs(self, server: int, wanted: LogprobKind) -> None:
+        """Where one token alone is allowed, its processed log-probability is 0 and its raw one is not."""
+        request = {"max_tokens": 1, "logprobs": 1, "allowed_token_ids": [0], "temperature": 1.0}
+        [seen] = self._complete(server, [0], request)["logprobs"]["token_logprobs"]
+        found: LogprobKind = "processed" if seen == 0.0 else "raw"
+        if found != wanted:
+            raise CurioError(
+                f"the vLLM server {self._urls[server]} reports {found} log-probabilities, this run needs {wanted} ones",
+                f"Start it with --logprobs-mode {wanted}_logprobs (rl.temperature = 1 needs raw ones, any other "
+                "processed ones).",
+            )
 
     def _complete(self, server: int, prompt: list[int], request: Mapping[str, Any]) -> dict[str, Any]:
         body = {"model": self._names[server], "prompt": prompt, **request}

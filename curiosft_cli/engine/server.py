@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from curiosft_cli.engine.device import Dtype, resolve_dtype
-from curiosft_cli.engine.vllm import GIB, GOOD_NEIGHBOUR, IN_PROCESS, require_vllm
+from curiosft_cli.engine.vllm import CPU_BLOCK_TOKENS, GIB, GOOD_NEIGHBOUR, IN_PROCESS, require_vllm
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.processes import free_port
 
@@ -87,7 +87,8 @@ def _device_arguments(dtype: Dtype, kv_cache_gib: float) -> list[str]:
     number_format = ["--dtype", resolve_dtype(dtype)]
     if torch.cuda.is_available():
         return number_format
-    return [*number_format, "--enforce-eager", "--kv-cache-memory-bytes", str(int(kv_cache_gib * GIB))]
+    cache = ["--block-size", str(CPU_BLOCK_TOKENS), "--kv-cache-memory-bytes", str(int(kv_cache_gib * GIB))]
+    return [*number_format, "--enforce-eager", *cache]
 
 
 def _start(arguments: list[str], log_file: Path, api_key: str | None, stop_limit_s: float) -> subprocess.Popen[bytes]:

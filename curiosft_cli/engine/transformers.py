@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from curiosft_cli.engine.base import Completion, Sampling
+from curiosft_cli.engine.base import Completion, LogprobKind, Sampling
 from curiosft_cli.engine.device import Dtype, resolve_dtype
 from curiosft_cli.engine.requests import check_prompts, fill_seeds
 
@@ -44,6 +44,7 @@ class TransformersEngine:
         max_model_len: tokens of prompt and completion together.
         dtype: "auto" is bfloat16 where the hardware has it.
         seed: of the requests that bring none.
+        logprobs: which log-probabilities come with the completions.
         batch_size: completions that grow at the same time.
         hf_overrides: keys that replace those of the model's configuration.
         revision: of a hub id.
@@ -58,6 +59,7 @@ class TransformersEngine:
         max_model_len: int,
         dtype: Dtype = "auto",
         seed: int = 0,
+        logprobs: LogprobKind = "raw",
         batch_size: int = 64,
         hf_overrides: Mapping[str, Any] | None = None,
         revision: str | None = None,
@@ -71,6 +73,7 @@ class TransformersEngine:
         logging.disable_progress_bar()
         self.max_model_len = max_model_len
         self.batch_size = batch_size
+        self.logprobs: LogprobKind = logprobs
         self._version = 0
         self._seeds = random.Random(seed)
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -94,12 +97,12 @@ class TransformersEngine:
         return self._batches(prompts, sampling, fill_seeds(seeds, len(prompts), self._seeds))
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
-        """See `RolloutEngine.score`; up to `max_model_len` tokens."""
+        """See `RolloutEngine.score`."""
         import torch
 
         if len(token_ids) < 2:
             return []
-        check_prompts([token_ids], None, self.max_model_len, room=0)
+        check_prompts([token_ids], None, self.max_model_len)
         tokens = torch.tensor([list(token_ids)], device=self._device)  # [1, T]
         with torch.inference_mode():
             logp = self._model(input_ids=tokens[:, :-1]).logits.float().log_softmax(-1)  # [1, T - 1, V]
@@ -173,10 +176,13 @@ class TransformersEngine:
         while growing:
             logits = self._next_logits(inputs, mask, cache)
             uniform = torch.stack([torch.rand((), generator=row.generator, dtype=torch.float64) for row in growing])
-            tokens = draw(logits, uniform.to(self._device), sampling.temperature, sampling.top_p)  # [B]
-            logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None]).flatten().tolist()
+            tokens, logprobs = draw(logits, uniform.to(self._device), sampling.temperature, sampling.top_p)  # [B] both
+            if self.logprobs == "raw":
+                logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
             staying = []
-            for place, (row, token, logprob) in enumerate(zip(growing, tokens.tolist(), logprobs, strict=True)):
+            for place, (row, token, logprob) in enumerate(
+                zip(growing, tokens.tolist(), logprobs.tolist(), strict=True)
+            ):
                 if reason := row.add(token, logprob, sampling.stop_token_ids):
                     yield row.index, Completion(tuple(row.token_ids), tuple(row.logprobs), reason, version)
                 else:
@@ -204,7 +210,7 @@ class TransformersEngine:
         return output.logits[:, -1].float()
 
 
-def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
+def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
     """Sample by inverting the cumulative distribution of the tempered nucleus.
 
     The nucleus is the smallest set of most likely tokens whose mass at `temperature` reaches `top_p`.
@@ -216,13 +222,15 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> T
         top_p: in (0, 1].
 
     Returns:
-        Token ids [B].
+        Token ids [B], and their log-probabilities [B] in nats under what was drawn from (greedy: at temperature 1).
     """
     if temperature == 0:
-        return logits.argmax(-1)
+        tokens = logits.argmax(-1)
+        return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
     probs, ids = (logits.double() / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
     before = probs.cumsum(-1) - probs
     kept = probs.where(before < top_p, 0.0)
     cumulative = kept.cumsum(-1)
     place = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1, keepdim=True)
-    return ids.gather(-1, place.clamp_max((kept > 0).sum(-1, keepdim=True) - 1)).flatten()
+    place = place.clamp_max((kept > 0).sum(-1, keepdim=True) - 1)
+    return ids.gather(-1, place).flatten(), (kept.gather(-1, place) / cumulative[:, -1:]).log().flatten()

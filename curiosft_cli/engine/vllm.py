@@ -12,9 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from curiosft_cli.engine.base import Completion, Sampling
+from curiosft_cli.engine.base import Completion, LogprobKind, Sampling
 from curiosft_cli.engine.containment import cpu_step, process_group_kept, process_left_alone
 from curiosft_cli.engine.device import Dtype, resolve_dtype
+from curiosft_cli.engine.refusals import explained
 from curiosft_cli.engine.requests import check_more, check_prompts, fill_seeds
 from curiosft_cli.run.errors import MISSING, CurioError
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from vllm import LLMEngine, RequestOutput, SamplingParams
 
 GIB = 1 << 30
+CPU_BLOCK_TOKENS = 32
+"""Tokens of a block of the key-value cache on a CPU, the fewest that its attention takes. Completions of one prompt
+share whole blocks: with vLLM's 128, up to 127 tokens of the prompt are computed anew for each of them."""
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """Tensors do not cross a process border, so the engine must live in this one."""
 GOOD_NEIGHBOUR = {
@@ -62,6 +66,7 @@ class VllmEngine:
         max_model_len: tokens of prompt and completion together.
         dtype: "auto" is bfloat16 where the hardware has it.
         seed: of the requests that bring none.
+        logprobs: which log-probabilities come with the completions.
         cpu_kv_cache_gib: key-value cache on a CPU in GiB (vLLM's own default is most of the machine).
         gpu_memory_utilization: share of a GPU's memory for weights, activations and cache together.
         max_num_seqs: most completions that grow at the same time; None is vLLM's choice.
@@ -83,6 +88,7 @@ class VllmEngine:
         max_model_len: int,
         dtype: Dtype = "auto",
         seed: int = 0,
+        logprobs: LogprobKind = "raw",
         cpu_kv_cache_gib: float = 1.0,
         gpu_memory_utilization: float = 0.9,
         max_num_seqs: int | None = None,
@@ -101,8 +107,12 @@ class VllmEngine:
         options: dict[str, Any] = {"enforce_eager": current_platform.is_cpu()}
         if current_platform.is_cpu():
             # A seeded request whose prefill is split over two passes crashes there.
+            from curiosft_cli.engine.nucleus import CpuNucleus
+
             options["enable_chunked_prefill"] = False
+            options["logits_processors"] = [CpuNucleus]
             options["max_num_batched_tokens"] = max(max_model_len, cpu_batched_tokens)
+            options["block_size"] = CPU_BLOCK_TOKENS
             options["kv_cache_memory_bytes"] = int(cpu_kv_cache_gib * GIB)
         else:
             options["enable_sleep_mode"] = True
@@ -117,7 +127,7 @@ class VllmEngine:
         self.max_model_len = max_model_len
         self._version = 0
         self._state: State = "ready"
-        self._frees_weights = not current_platform.is_cpu()
+        self._on_cpu = current_platform.is_cpu()
         self._cpu_step = cpu_step if current_platform.is_cpu() and options["enforce_eager"] else nullcontext
         self._requests = 0
         self._seeds = random.Random(seed)
@@ -125,6 +135,7 @@ class VllmEngine:
         self._live: LLMEngine | None = _start(
             model=str(model_dir),
             dtype=resolve_dtype(dtype),
+            logprobs_mode=f"{logprobs}_logprobs",
             max_model_len=max_model_len,
             hf_overrides=dict(hf_overrides or {}),
             revision=revision,
@@ -143,23 +154,18 @@ class VllmEngine:
         """
         check_prompts(prompts, seeds, self.max_model_len)
         chosen = fill_seeds(seeds, len(prompts), self._seeds)
-        return self._completions(prompts, [_sampling_params(sampling, seed) for seed in chosen])
+        return self._completions(prompts, [_sampling_params(sampling, seed, self._on_cpu) for seed in chosen])
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
-        """See `RolloutEngine.score`; up to `max_model_len` tokens.
-
-        The last token is not part of the prompt, since a prompt must leave room: it is the only one allowed as
-        the completion, and its raw log-probability does not know of that.
-        """
+        """See `RolloutEngine.score`: a prompt's log-probabilities are raw, whatever those of completions are."""
         if len(token_ids) < 2:
             return []
         from vllm import SamplingParams
 
-        prompt, last = list(token_ids[:-1]), token_ids[-1]
-        check_prompts([prompt], None, self.max_model_len)
-        params = SamplingParams(max_tokens=1, logprobs=0, prompt_logprobs=0, allowed_token_ids=[last], detokenize=False)
-        [(_, output)] = self._run([prompt], [params])
-        return [*_chosen(prompt[1:], (output.prompt_logprobs or [])[1:]), *_chosen([last], output.outputs[0].logprobs)]
+        check_prompts([token_ids], None, self.max_model_len)
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+        [(_, output)] = self._run([token_ids], [params])
+        return _chosen(token_ids[1:], (output.prompt_logprobs or [])[1:])
 
     def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
         """See `RolloutEngine.load_weights`. An error on the way leaves the engine unusable.
@@ -179,13 +185,13 @@ class VllmEngine:
 
     def sleep(self) -> None:
         """Free weights and cache on a GPU; the next `load_weights` brings the weights back."""
-        if self._frees_weights:
+        if not self._on_cpu:
             self._engine("ready").sleep(level=2)
             self._state = "asleep"
 
     def wake(self) -> None:
         """Take the memory again; the weights are undefined until `load_weights`."""
-        if self._frees_weights:
+        if not self._on_cpu:
             self._engine("asleep").wake_up()
             self._state = "without weights"
 
@@ -247,7 +253,6 @@ def _start(more: Mapping[str, Any], **options: Any) -> LLMEngine:
     settings: dict[str, Any] = {
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
-        "logprobs_mode": "raw_logprobs",
         "enable_prefix_caching": True,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
@@ -258,33 +263,24 @@ def _start(more: Mapping[str, Any], **options: Any) -> LLMEngine:
     try:
         with process_left_alone():
             return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
-    except ValueError as error:  # a model it does not know, a context or a cache that does not fit
-        raise CurioError(f"vLLM refuses these settings: {error}", _way_out(str(error))) from error
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error).lower():
+    except (ValueError, RuntimeError) as error:
+        if (line := explained(error)) is None:
             raise
-        raise CurioError(f"the engine does not fit in memory: {error}", _way_out(str(error))) from error
+        raise line from error
 
 
-def _way_out(said: str) -> str:
-    """What to change, by the term that vLLM names."""
-    if "cache" in said.lower():
-        return (
-            "The key-value cache is too small for one sequence: lower max_completion_length or data.max_prompt_length, "
-            "or raise kv_cache_gib (CPU) or gpu_memory_utilization (GPU)"
-        )
-    if "memory" in said.lower():
-        return "Lower kv_cache_gib (CPU) or gpu_memory_utilization (GPU), or free memory"
-    return "Change what it names"
-
-
-def _sampling_params(sampling: Sampling, seed: int) -> SamplingParams:
+def _sampling_params(sampling: Sampling, seed: int, on_cpu: bool) -> SamplingParams:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    nucleus: dict[str, Any] = {"top_p": sampling.top_p}
+    if on_cpu:
+        from curiosft_cli.engine.nucleus import TOP_P
+
+        nucleus = {"extra_args": {TOP_P: sampling.top_p}} if sampling.top_p < 1.0 else {}
     return SamplingParams(
         temperature=sampling.temperature,
-        top_p=sampling.top_p,
+        **nucleus,
         top_k=-1,
         max_tokens=sampling.max_tokens,
         seed=seed,

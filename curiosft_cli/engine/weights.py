@@ -16,24 +16,31 @@ HANDOVER_TOLERANCE = {"float32": 0.02, "bfloat16": 0.1}
 """Largest mean |engine - trainer| in nats that rounding explains, by the engine's dtype (our choice)."""
 
 
-def full_state(model: nn.Module, dtype: dtype | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor of the model's state dict whole, one at a time, in the order of its name.
+@dataclass(frozen=True)
+class FullState:
+    """Every tensor of a model's state dict whole, one at a time, in the order of its name, as often as it is walked.
 
     Sharded tensors are gathered, which is a collective: all ranks walk together, and each holds one full tensor
     at a time. A tied head comes as `lm_head.weight` too, since an engine may hold a copy of its own.
 
-    Args:
+    Attributes:
         model: without wrappers that rename parameters (data parallel, compiled).
-        dtype: cast floating-point tensors before they are gathered; None sends them as they are.
     """
-    from torch.distributed.tensor import DTensor
 
-    state = model.state_dict()
-    for name in sorted(state):
-        tensor = state[name].detach()
-        if dtype is not None and tensor.is_floating_point():
-            tensor = tensor.to(dtype)
-        yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    model: nn.Module
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        from torch.distributed.tensor import DTensor
+
+        state = self.model.state_dict()
+        for name in sorted(state):
+            tensor = state[name].detach()
+            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def shapes(self) -> list[tuple[str, dtype, tuple[int, ...]]]:
+        """Name, dtype and whole shape of each tensor; nothing is gathered."""
+        state = self.model.state_dict()
+        return [(name, state[name].dtype, tuple(state[name].shape)) for name in sorted(state)]
 
 
 @dataclass(frozen=True)

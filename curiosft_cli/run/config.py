@@ -237,6 +237,8 @@ def _check_relations(config: Config) -> None:
             f"rl.mini_batch_prompts = {rl.mini_batch_prompts}",
             "Choose a divisor, so that every update has the same number of prompts.",
         )
+    if rl.server_sync == "nccl" and not rl.servers:
+        raise CurioError("rl.server_sync = nccl, and rl.servers is empty", "Name the servers, or leave it at folder.")
 
 
 def _origin(key: str, overrides: Tree, given: Tree, fidelity: Tree, origin: str) -> str:

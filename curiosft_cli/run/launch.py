@@ -67,6 +67,8 @@ def run_stage(body: StageBody) -> None:
 
     die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    # A shell's background jobs inherit that it is ignored; the launcher hands it on all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stage = StageDir(Path(sys.argv[1]))
     config = from_json(stage.config_file)
     first = int(os.environ.get("RANK", "0")) == 0

@@ -4,7 +4,7 @@
         sample G responses to each of P prompts       (engine; graded while others still run; expert rows join here)
         reward: 1 if correct and well formatted       (grader processes)
         advantage within each group of G
-        old log-probabilities                         (only when more than one update needs them)
+        old log-probabilities                         (of the samples that later updates learn from)
         for each mini-batch of prompts: loss, clip, optimizer step
         hand the new weights to the engine            (checked against the trainer's log-probabilities)
         log; save
@@ -16,6 +16,7 @@ out; nothing is tokenised twice.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
+    from curiosft_cli.engine.nccl import require_nccl
     from curiosft_cli.stages.rl_data import read_prompts
     from curiosft_cli.stages.rl_preflight import enforce, preflight
     from curiosft_cli.stages.rl_sampling import Sampler
@@ -51,6 +53,8 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.train.start import check_supplied, start_accelerator
 
     rl = config.rl
+    if rl.server_sync == "nccl":
+        require_nccl()
     accelerator = start_accelerator(config, stage)
     console = Console(stage.log_file, enabled=accelerator.is_main_process)
     objective, grouping = RL_OBJECTIVES[rl.objective].bind(**rl.params), GROUPINGS[rl.objective]
@@ -120,8 +124,11 @@ def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int
     """The engine of this rank, in the precision of the trainer's products, or the servers that stand for it."""
     from curiosft_cli.engine.open import open_engine
     from curiosft_cli.engine.remote import RemoteEngine
+    from curiosft_cli.engine.weights import FullState
     from curiosft_cli.train.load import context_overrides
 
+    # At temperature 1 the trainer sees the same numbers over the whole vocabulary; at others only the sampler has them.
+    logprobs = "raw" if config.rl.temperature == 1.0 else "processed"
     if config.rl.servers:
         return RemoteEngine(
             config.rl.servers,
@@ -129,6 +136,8 @@ def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int
             weights=Path(config.rl.server_weights or stage.path / "server-weights"),
             writer=loop.accelerator.is_main_process,
             seed=config.run.seed,
+            logprobs=logprobs,
+            over_nccl=FullState(loop.model) if config.rl.server_sync == "nccl" else None,
         )
 
     return open_engine(
@@ -137,6 +146,7 @@ def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int
         max_model_len=context,
         dtype=loop.dtype_name,
         seed=config.run.seed,
+        logprobs=logprobs,
         cpu_kv_cache_gib=config.rl.kv_cache_gib,
         gpu_memory_utilization=config.rl.gpu_memory_utilization,
         hf_overrides=context_overrides(path, config.model),
@@ -150,23 +160,28 @@ def update_policy(
     """One update per mini-batch of prompts; returns what there is to log. Every sample may be of no use: then none."""
     from curiosft_cli.train.groups import mini_batches
     from curiosft_cli.train.optim import constant_lr
-    from curiosft_cli.train.policy import anchored, filter_prefixes, importance_cap, open_batches, record_mismatch
+    from curiosft_cli.train.policy import (
+        anchored,
+        filter_prefixes,
+        importance_cap,
+        nucleus,
+        open_batches,
+        record_sampler,
+    )
 
     rl, cap = config.rl, importance_cap(config.rl, loop.dtype_name)
     with loop.timed("old"):
-        batches, scored = open_batches(mini_batches(samples, rl.mini_batch_prompts), rl, loop)
-    if not scored:
-        objective = anchored(objective, cap)
+        batches = open_batches(mini_batches(samples, rl.mini_batch_prompts), rl, loop)
     for number, batch in enumerate(batches):
         if grouping.filters:
             filter_prefixes(batch, objective.params["prefix_keep_fraction"], rl, loop)
-        totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, objective, batch.extras)
+        bound = objective if batch.scored else anchored(objective, rl, cap)
+        totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, bound, batch.extras)
         for place, (pack, extra) in enumerate(zip(batch.packs, batch.extras, strict=True), start=1):
-            seen = loop.accumulate(
-                pack, objective, extra, totals, last=place == len(batch.packs), temperature=rl.temperature
-            )
-            if not scored and pack.counted:
-                record_mismatch(loop, extra, seen.logp, cap=cap)
+            last, top_p = place == len(batch.packs), None if batch.scored else nucleus(rl)
+            seen = loop.accumulate(pack, bound, extra, totals, last=last, temperature=rl.temperature, top_p=top_p)
+            if not batch.scored and pack.counted:
+                record_sampler(loop, extra, seen.logp, seen.kept_mass, rl, cap)
         update = step * (rl.prompts_per_step // rl.mini_batch_prompts) + number
         rate = constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps)
         loop.update(rate, rl.skip_grad_norm)
@@ -179,13 +194,14 @@ def hand_over(config: Config, engine: RolloutEngine, loop: Loop, probe: Row, ste
     Raises:
         CurioError: exit code 4 when the engine does not answer as the trainer does.
     """
-    from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, check_handover, full_state
+    from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, FullState, check_handover
 
-    engine.load_weights(step, full_state(loop.model))
+    engine.load_weights(step, FullState(loop.model))
     loop.accelerator.wait_for_everyone()
     if step % config.rl.handover_check_every and not loop.first_handover:
         return
     loop.first_handover = False
+    probe = replace(probe, response_ids=probe.response_ids[:-1] or probe.response_ids)  # engines want room for one more
     trainer = loop.student_module.scored(loop.single_pack(probe)).logp.tolist()
     scored = engine.score([*probe.prompt_ids, *probe.response_ids])[-len(probe.response_ids) :]
     tolerance = config.rl.handover_tolerance or HANDOVER_TOLERANCE[loop.dtype_name]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from curiosft_cli.engine.base import Sampling, generate
 from curiosft_cli.engine.vllm import VllmEngine
-from curiosft_cli.engine.weights import check_handover, full_state
+from curiosft_cli.engine.weights import FullState, check_handover
 
 CONTEXT = 256
 
@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    pairs = dict(full_state(model))
+    pairs = dict(FullState(model))
     assert list(pairs) == sorted(pairs)
     assert "lm_head.weight" in pairs
     assert pairs["lm_head.weight"].shape == (512, 64)
@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
         assert torch.equal(tensor, theirs), "the ranks hold different weights"
 
     scored = engine.score(batch[0].tolist())
-    engine.load_weights(1, full_state(model))
+    engine.load_weights(1, FullState(model))
     with torch.no_grad():
         logp = model(batch).logits[0, :-1].log_softmax(-1).gather(-1, batch[0, 1:, None]).flatten().tolist()
     handover = check_handover(engine.score(batch[0].tolist()), logp, tolerance=1e-3)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +14,16 @@ from tiny import build_tiny_model
 
 from curiosft_cli.engine.base import Completion, Sampling, generate
 from curiosft_cli.engine.transformers import TransformersEngine
-from curiosft_cli.engine.weights import check_handover, full_state
+from curiosft_cli.engine.weights import FullState, check_handover
 from curiosft_cli.run.errors import GUARD, CurioError
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.e2e
 
-from curiosft_cli.engine.vllm import VllmEngine  # noqa: E402
+from curiosft_cli.engine.vllm import CPU_BLOCK_TOKENS, VllmEngine  # noqa: E402
 
 CONTEXT = 512
-LONG = [17 + i % 400 for i in range(300)]  # more than two of the CPU cache's blocks of 128 tokens
+LONG = [17 + i % 400 for i in range(300)]  # many blocks of the CPU's cache
 PROMPTS = [[5, 6, 7], LONG, [9], [*LONG[:200], 3, 4]]
 SEEDS = [11, 12, 13, 14]
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=24, stop_token_ids=())
@@ -46,7 +47,7 @@ def tokens(completions: list[Completion]) -> list[tuple[int, ...]]:
 def state(folder: Path) -> list[tuple[str, torch.Tensor]]:
     from transformers import AutoModelForCausalLM
 
-    return list(full_state(AutoModelForCausalLM.from_pretrained(folder)))
+    return list(FullState(AutoModelForCausalLM.from_pretrained(folder)))
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -112,6 +113,15 @@ def test_completions_without_seeds_differ_and_leave_the_global_state(engine: Vll
     assert random.getstate() == before[1]
 
 
+def test_the_nucleus_draws_what_vllms_own_would(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = Sampling(temperature=1.5, top_p=0.6, max_tokens=100, stop_token_ids=())
+    ours = generate(engine, PROMPTS, sampling, SEEDS)
+    monkeypatch.setattr(engine, "_on_cpu", False)
+    assert generate(engine, PROMPTS, sampling, SEEDS) == ours
+    free = Sampling(temperature=1.5, top_p=1.0, max_tokens=100, stop_token_ids=())
+    assert tokens(generate(engine, PROMPTS, free, SEEDS)) != tokens(ours)
+
+
 def test_only_the_given_end_tokens_end_and_are_kept(engine: VllmEngine) -> None:
     free = generate(engine, PROMPTS, SAMPLED, SEEDS)
     assert {completion.finish_reason for completion in free} == {"length"}
@@ -134,7 +144,7 @@ def test_context_cuts_the_completion_and_can_be_scored(engine: VllmEngine) -> No
     prompt = (LONG * 2)[: CONTEXT - 3]
     [completion] = generate(engine, [prompt], SAMPLED, [1])
     assert (len(completion.token_ids), completion.finish_reason) == (3, "length")
-    assert engine.score([*prompt, *completion.token_ids])[-3:] == pytest.approx(completion.logprobs, abs=1e-4)
+    assert engine.score([*prompt, *completion.token_ids[:-1]])[-2:] == pytest.approx(completion.logprobs[:2], abs=1e-4)
 
 
 @pytest.mark.parametrize("prompt", [[], [7] * CONTEXT, [7] * (CONTEXT + 1)], ids=len)
@@ -142,6 +152,22 @@ def test_a_prompt_without_room_is_refused_by_the_call(engine: VllmEngine, prompt
     with pytest.raises(CurioError, match=f"prompt 1 has {len(prompt)} tokens"):
         engine.stream([[1], prompt], SAMPLED)
     assert len(generate(engine, [[1]], SAMPLED)) == 1
+
+
+def test_completions_of_one_prompt_compute_it_once(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens that went through the model: all of the prompt once, and less than a block of it for each other copy."""
+    executor = engine._engine("ready").model_executor
+    scheduled: list[int] = []
+    execute = executor.execute_model
+
+    def counted(output: Any, *arguments: Any, **named: Any) -> Any:
+        scheduled.append(output.total_num_scheduled_tokens)
+        return execute(output, *arguments, **named)
+
+    assert engine._engine("ready").reset_prefix_cache()
+    monkeypatch.setattr(executor, "execute_model", counted)
+    generate(engine, [LONG] * 8, Sampling(1.0, 1.0, 4, ()), list(range(8)))
+    assert len(LONG) <= sum(scheduled) < len(LONG) + 7 * CPU_BLOCK_TOKENS + 8 * 4
 
 
 def test_many_long_seeded_prompts_survive(engine: VllmEngine) -> None:
@@ -236,5 +262,7 @@ def test_a_failed_hand_over_ends_the_engine(engine: VllmEngine, folders: tuple[P
     with pytest.raises(RuntimeError, match="closed"):
         engine.score([1, 2])
 
-    with pytest.raises(CurioError, match="vLLM refuses these settings"):
+    with pytest.raises(CurioError, match=r"cache is too small for one sequence .*Raise kv_cache_gib"):
         open_vllm(folders[0], cpu_kv_cache_gib=1e-4)
+    with pytest.raises(CurioError, match=r"cache does not fit in memory .*100000\.0 GiB.*Lower kv_cache_gib"):
+        open_vllm(folders[0], cpu_kv_cache_gib=1e5)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ from curiosft_cli.train.optim import clip_and_step, make_optimizer
 from curiosft_cli.train.student import BESIDE_FORWARD, Student
 from curiosft_cli.train.teacher import Teacher
 
-kind, base, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+base, kinds = sys.argv[1], sys.argv[3:]
 torch.set_num_threads(1)
 accelerator = Accelerator(cpu=True)
 ranks, rank = accelerator.num_processes, accelerator.process_index
@@ -42,7 +43,7 @@ ROWS = [Row((5, 6, 7), tuple(range(8, 8 + n))) for n in (2, 23, 1, 7, 12)]
 TOKENS = sum(len(row.response_ids) for row in ROWS)
 OBJECTIVE = SFT_OBJECTIVES["curio"].bind()
 
-def opened(path, resume=None):
+def opened(kind, path, resume=None):
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     inner = Student(model, chunk=8, compute_dtype=torch.float32)
     student = inner
@@ -82,53 +83,57 @@ def save(state, target):
     save_checkpoint(target, accelerator=accelerator, model=state[1].model, tokenizer=load_tokenizer(base, Model()),
                     optimizer=state[2], tensors=state[3].state(3), counters={"step": 3})
 
-whole = opened(base)
-norms = train(whole, range(3))
-save(whole, out / "checkpoint-3")
-norms += train(whole, range(3, 6))
-save(whole, out / "checkpoint-6")
-again = opened(out / "checkpoint-3", resume=out / "checkpoint-3")
-train(again, range(3, 6))
-same = all(torch.equal(a.detach(), b.detach()) if kind != "sharded" else torch.equal(a.to_local(), b.to_local())
-           for a, b in zip(whole[1].parameters(), again[1].parameters(), strict=True))
-same = same and all(torch.equal(value, again[3].weights[name]) for name, value in whole[3].weights.items())
-(out / f"rank-{rank}.json").write_text(json.dumps({"norms": norms, "resumed": same}))
+for kind in kinds:
+    out = Path(sys.argv[2]) / kind
+    out.mkdir(exist_ok=True)
+    whole = opened(kind, base)
+    norms = train(whole, range(3))
+    save(whole, out / "checkpoint-3")
+    norms += train(whole, range(3, 6))
+    save(whole, out / "checkpoint-6")
+    again = opened(kind, out / "checkpoint-3", resume=out / "checkpoint-3")
+    train(again, range(3, 6))
+    pairs = [(a.to_local(), b.to_local()) if kind == "sharded" else (a.detach(), b.detach())
+             for a, b in zip(whole[1].parameters(), again[1].parameters(), strict=True)]
+    same = all(torch.equal(a, b) for a, b in pairs)
+    same = same and all(torch.equal(value, again[3].weights[name]) for name, value in whole[3].weights.items())
+    (out / f"rank-{rank}.json").write_text(json.dumps({"norms": norms, "resumed": same}))
 accelerator.end_training()
 """
 
 
-def launch(kind: str, ranks: int, model: Path, out: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
-    """Train 6 steps; return the final weights and what each rank wrote."""
-    out.mkdir()
+Seen = tuple[dict[str, torch.Tensor], list[dict[str, Any]]]
+
+
+def launch(kinds: list[str], ranks: int, model: Path, out: Path) -> dict[str, Seen]:
+    """Train 6 steps in each way; return the final weights and what each rank wrote."""
     script = out / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), kind, str(model), str(out)]
+    command = [sys.executable, str(script), str(model), str(out), *kinds]
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     if ranks > 1:
         port = ["--nproc_per_node", str(ranks), "--master_port", str(free_port())]
         command = [sys.executable, "-m", "torch.distributed.run", *port, *command[1:]]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    seen = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
-    return load_file(out / "checkpoint-6" / "model.safetensors"), seen
-
-
-@pytest.fixture(scope="module")
-def alone(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], list[dict]]:
-    return launch("plain", 1, tiny_model, tmp_path_factory.mktemp("ranks") / "alone")
+    return {
+        kind: (
+            load_file(out / kind / "checkpoint-6" / "model.safetensors"),
+            [json.loads((out / kind / f"rank-{rank}.json").read_text()) for rank in range(ranks)],
+        )
+        for kind in kinds
+    }
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("kind", ["ddp", "sharded"])
-def test_two_ranks_do_what_one_does(
-    kind: str, alone: tuple[dict[str, torch.Tensor], list[dict]], tiny_model: Path, tmp_path: Path
-) -> None:
-    weights, ranks = launch(kind, 2, tiny_model, tmp_path / kind)
-    expected, [one] = alone
-    assert ranks[0]["norms"] == ranks[1]["norms"]
-    assert ranks[0]["norms"] == pytest.approx(one["norms"], rel=1e-4)
-    assert weights.keys() == expected.keys()
-    for name, value in weights.items():
-        torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=1e-4)
-    assert one["resumed"] and all(rank["resumed"] for rank in ranks)
-    assert len(list((tmp_path / kind / "checkpoint-6" / "state").glob("rank-*.safetensors"))) == 2
+def test_two_ranks_do_what_one_does(tiny_model: Path, tmp_path: Path) -> None:
+    expected, [one] = launch(["plain"], 1, tiny_model, tmp_path)["plain"]
+    assert one["resumed"]
+    for kind, (weights, ranks) in launch(["ddp", "sharded"], 2, tiny_model, tmp_path).items():
+        assert ranks[0]["norms"] == ranks[1]["norms"]
+        assert ranks[0]["norms"] == pytest.approx(one["norms"], rel=1e-4)
+        assert weights.keys() == expected.keys()
+        for name, value in weights.items():
+            torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=1e-4)
+        assert all(rank["resumed"] for rank in ranks)
+        assert len(list((tmp_path / kind / "checkpoint-6" / "state").glob("rank-*.safetensors"))) == 2

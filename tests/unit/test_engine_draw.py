@@ -15,7 +15,7 @@ GRID = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
 def frequencies(logits: list[float], temperature: float, top_p: float) -> list[float]:
     """Share of an even grid of uniform numbers that draws each token."""
     rows = torch.tensor(logits).expand(len(GRID), -1)
-    return (draw(rows, GRID, temperature, top_p).bincount(minlength=len(logits)) / len(GRID)).tolist()
+    return (draw(rows, GRID, temperature, top_p)[0].bincount(minlength=len(logits)) / len(GRID)).tolist()
 
 
 def test_frequencies_are_the_tempered_probabilities() -> None:
@@ -31,6 +31,12 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p() -> None:
     assert frequencies(logits, temperature=1.0, top_p=0.4) == [0, 1, 0]
 
 
+def test_the_log_probability_is_that_of_the_tempered_nucleus() -> None:
+    """Weights 1, 4, 9 at temperature 2 are 1/6, 2/6, 3/6; a nucleus of 0.7 keeps the last two: 2/5 and 3/5."""
+    tokens, logp = draw(torch.tensor([1.0, 4.0, 9.0]).log().expand(len(GRID), -1), GRID, 2.0, 0.7)
+    assert logp.exp().tolist() == pytest.approx([{1: 2 / 5, 2: 3 / 5}[token] for token in tokens.tolist()])
+
+
 @given(
     logits=st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=12),
     top_p=st.floats(0.01, 1.0),
@@ -39,12 +45,12 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p() -> None:
 )
 def test_drawn_token_is_in_the_nucleus(logits: list[float], top_p: float, temperature: float, uniform: float) -> None:
     row = torch.tensor([logits])
-    token = int(draw(row, torch.tensor([uniform], dtype=torch.float64), temperature, top_p))
+    token = int(draw(row, torch.tensor([uniform], dtype=torch.float64), temperature, top_p)[0])
     probs = (row.double() / temperature).softmax(-1)[0]
     assert float(probs[probs > probs[token]].sum()) < top_p
 
 
 @given(logits=st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=12, unique=True))
 def test_temperature_zero_takes_the_most_likely_token(logits: list[float]) -> None:
-    token = int(draw(torch.tensor([logits]), torch.tensor([0.99], dtype=torch.float64), 0.0, 0.5))
+    token = int(draw(torch.tensor([logits]), torch.tensor([0.99], dtype=torch.float64), 0.0, 0.5)[0])
     assert logits[token] == max(logits)

@@ -9,14 +9,15 @@ import torch
 from tiny import build_tiny_model
 from transformers import AutoModelForCausalLM
 
-from curiosft_cli.engine.weights import check_handover, full_state
+from curiosft_cli.engine.weights import FullState, check_handover
 from curiosft_cli.run.errors import GUARD, CurioError
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_full_state_names_every_tensor_once_in_order_with_the_head(tied: bool, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(build_tiny_model(tmp_path, tied=tied))
-    pairs = list(full_state(model))
+    whole = FullState(model)
+    pairs = list(whole)
     names = [name for name, _ in pairs]
     assert names == sorted(set(names))
     assert {name for name, _ in model.named_parameters()} <= set(names)
@@ -24,14 +25,8 @@ def test_full_state_names_every_tensor_once_in_order_with_the_head(tied: bool, t
     assert torch.equal(state["lm_head.weight"], model.get_output_embeddings().weight)
     assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"]) is tied
     assert not any(tensor.requires_grad for tensor in state.values())
-
-
-def test_full_state_casts_floats_only_and_leaves_the_model_as_it_is() -> None:
-    model = torch.nn.BatchNorm1d(3)
-    state = dict(full_state(model, torch.bfloat16))
-    assert state["weight"].dtype == torch.bfloat16
-    assert state["num_batches_tracked"].dtype == torch.int64
-    assert model.weight.dtype == torch.float32
+    assert [name for name, _ in whole] == names, "it can be walked again"
+    assert whole.shapes() == [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in pairs]
 
 
 def test_handover_reports_mean_and_max() -> None:

@@ -53,7 +53,7 @@ def test_the_correction_is_unbiased_over_the_nucleus(seed: int, top_p: float) ->
     logits = hidden @ head.T
     probability = logits.softmax(-1)[0]
     uniform = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    tokens = draw(logits.expand(4000, -1), uniform, 1.0, top_p)
+    tokens, _ = draw(logits.expand(4000, -1), uniform, 1.0, top_p)
     ratio = importance(probability[tokens].log(), probability[tokens].log(), kept, 2.0)
     value = torch.arange(12.0)
     nucleus = torch.zeros(12).scatter(0, tokens.unique(), 1.0)
@@ -65,7 +65,7 @@ def test_the_correction_is_unbiased_over_the_nucleus(seed: int, top_p: float) ->
 
 def test_one_update_needs_no_old_pass_and_corrects_in_the_walk() -> None:
     """ratio 1, A = 3, trainer 0.4, engine 0.5: the loss is -3 * 0.8; the expert's token is not corrected."""
-    objective = anchored(RL_OBJECTIVES["luffy"].bind(shaping_gamma=None, entropy_coef=0.0), 2.0)
+    objective = anchored(RL_OBJECTIVES["luffy"].bind(shaping_gamma=None, entropy_coef=0.0), Rl(), 2.0)
     logp = torch.log(torch.tensor([0.4, 0.4])).requires_grad_()
     extra = {
         "advantage": torch.tensor([3.0, 3.0]),

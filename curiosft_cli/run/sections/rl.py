@@ -97,6 +97,9 @@ class Rl(Section):
     servers: Names = ()
     """Base URLs of vLLM servers that sample instead (docs/rl.md says how to start them); empty is an engine in every
     training process."""
+    server_sync: Literal["folder", "nccl"] = "folder"
+    """How the servers get the weights: through `server_weights`, or broadcast from GPU to GPU by vLLM's weight transfer
+    (our choice; the latter has not been run)."""
     server_weights: str | None = None
     """Folder that hands the weights to the servers, readable by all of them; none is one in the run folder."""
     kv_cache_gib: float = Field(1.0, gt=0)
