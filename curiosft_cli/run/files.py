@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -153,6 +153,21 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def write_compressed_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], level: int = 10) -> None:
+    """Write one `.jsonl.zst` file, complete or not at all."""
+    import zstandard
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+    with partial.open("wb") as sink:
+        with zstandard.ZstdCompressor(level=level).stream_writer(sink, closefd=False) as packed:
+            for row in rows:
+                packed.write((json_line(row) + "\n").encode())
+        sink.flush()
+        os.fsync(sink.fileno())
+    partial.replace(path)
 
 
 def compress_jsonl(path: Path, level: int = 10) -> Path:

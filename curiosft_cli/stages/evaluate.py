@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.engine.base import Sampling
+from curiosft_cli.engine.benchmark import draw, evaluation_sampling
 from curiosft_cli.engine.device import hardware
 from curiosft_cli.engine.open import open_engine
 from curiosft_cli.engine.openai import Endpoint, OpenAIEngine
@@ -38,13 +38,12 @@ from curiosft_cli.tasks.evaluation import (
 from curiosft_cli.tasks.fingerprint import model_identity, questions_digest
 from curiosft_cli.tasks.generations import Generations, sample_row
 from curiosft_cli.tasks.metrics import self_check
-from curiosft_cli.tasks.seeds import sample_seed
 from curiosft_cli.tasks.summary import PROMPT_TOO_LONG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from curiosft_cli.engine.base import Sampler
+    from curiosft_cli.engine.base import Sampler, Sampling
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,7 @@ def sample(
     if not any(missing.values()):
         return
     longest = max(len(job.prompts[question]) for job in jobs for question, _ in missing[job.asked.name])
-    sampling = Sampling(
-        config.eval.temperature,
-        config.eval.top_p,
-        config.eval.max_completion_length,
-        stop_token_ids(tokenizer, path),
-    )
+    sampling = evaluation_sampling(config.eval, stop_token_ids(tokenizer, path))
     engine = _open(config, path, tokenizer, longest + config.eval.max_completion_length)
     try:
         for job in jobs:
@@ -166,11 +160,9 @@ def _sample_job(
     from curiosft_cli.train.encode import decode_completion
 
     problems = job.asked.problems
-    prompts = [job.prompts[question] for question, _ in missing]
-    seeds = [sample_seed(config.run.seed, job.asked.name, problems[question].id, j) for question, j in missing]
+    drawn = draw(engine, job.asked, job.prompts, missing, sampling, config.run.seed)
     with JsonLines(job.file) as file:
-        for count, (index, completion) in enumerate(engine.stream(prompts, sampling, seeds), start=1):
-            question, j = missing[index]
+        for count, (question, j, completion) in enumerate(drawn, start=1):
             ids = completion.token_ids
             text = decode_completion(tokenizer, ids)
             file.append(sample_row(problems[question].id, j, text, len(ids), completion.finish_reason, ids))

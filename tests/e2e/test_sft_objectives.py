@@ -117,8 +117,9 @@ def test_bad_rows_are_listed_where_they_stood(tiny_model: Path, tmp_path: Path) 
     arguments = ("sft", f"model.path={tiny_model}", f"run.root={tmp_path}", f"data.train={data}", "launch.processes=0")
     done = sft(*arguments, check=False)
     assert done.returncode == 2
-    assert "rows.jsonl, row 8" in done.stderr and "data.on_bad_row=skip" in done.stderr
+    assert "rows.jsonl, row 7: found the columns answer, problem, expected the expert's response" in done.stderr
+    assert "data.on_bad_row=skip" in done.stderr
     sft(*arguments, "data.on_bad_row=skip")
     listed = json.loads((tmp_path / "sft" / "sft" / "skipped-train.json").read_text())
     assert [len(rows) for rows in listed.values()] == [1, 1, 1]
-    assert "row 8" in listed["cannot be read"][0]
+    assert "row 8" in listed["cannot be read"][0] and "row 7" in listed["lack a response"][0]
