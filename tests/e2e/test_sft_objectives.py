@@ -68,17 +68,25 @@ WHOLE_STEP = ("sft-entropy-top20", "sft.params.denominator=selected")
 STATEFUL = ("psft", "sft.params.psft_old_refresh=3", "sft.lora.rank=4")
 
 
+# Three questions of two samples over two ranks, at the last step.
+LOOK = (
+    *("sft.eval_benchmarks=arithmetic", "sft.eval_samples=2", "sft.eval_limit=3", "sft.engine=transformers"),
+    *("eval.max_completion_length=8", "eval.grader_workers=1"),
+)
+
+
 def test_two_processes_equal_one(tiny_model: Path, tmp_path: Path) -> None:
     for ranks in (1, 2):
         sft(
             *(*WHOLE_STEP, f"model.path={tiny_model}", f"run.root={tmp_path}", f"run.name=ranks-{ranks}"),
-            *(f"launch.processes={ranks}", "data.validation=arithmetic:test:5"),
+            *(f"launch.processes={ranks}", "data.validation=arithmetic:test:5", *LOOK),
         )
     one, two = (load_file(tmp_path / f"ranks-{ranks}/sft/checkpoint-3/model.safetensors") for ranks in (1, 2))
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=0)
     for first, second in zip(*(metrics(tmp_path / f"ranks-{ranks}/sft") for ranks in (1, 2)), strict=True):
-        for key in ("train/loss_nats", "train/entropy_top20_nats", "train/grad_norm", "eval/loss_nats"):
+        looked = ("eval/loss_nats", "eval/avg", "eval/arithmetic/tokens_mean", "eval/arithmetic/entropy_nats")
+        for key in ("train/loss_nats", "train/entropy_top20_nats", "train/grad_norm", *looked):
             assert (key in first) == (key in second)
             assert first.get(key, 0.0) == pytest.approx(second.get(key, 0.0), rel=1e-4)
 
