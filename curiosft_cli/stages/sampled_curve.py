@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 from curiosft_cli.engine.benchmark import draw, evaluation_sampling
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_compressed_jsonl
 from curiosft_cli.stages.handover import EngineSettings, hand_over, open_engine_beside
 from curiosft_cli.tasks.benchmarks import BENCHMARKS, load_benchmark
@@ -101,6 +102,9 @@ class SampledCurve:
         path: the model that the stage starts with; its generation settings name end tokens.
         stage: where the samples are kept.
         console: where the scores are said.
+
+    Raises:
+        CurioError: no prompt is short enough to be sent.
     """
 
     def __init__(
@@ -119,6 +123,12 @@ class SampledCurve:
         self._prompts = {job.name: [encode_prompt(loop.tokenizer, p, style) for p in job.problems] for job in asked}
         self._asked = asked
         self._sampling = evaluation_sampling(config.eval, stop_token_ids(loop.tokenizer, path))
+        if asked and not self._sendable():
+            raise CurioError(
+                f"eval.max_prompt_length = {config.eval.max_prompt_length} leaves no prompt of "
+                f"{', '.join(self._prompts)} to sample",
+                "Raise it, or set it to none.",
+            )
 
     def __bool__(self) -> bool:
         return bool(self._asked)
@@ -126,8 +136,7 @@ class SampledCurve:
     @property
     def context(self) -> int:
         """Tokens of the longest prompt that is sent and its completion; 0 without benchmarks."""
-        lengths = [len(prompt) for prompts in self._prompts.values() for prompt in prompts if self._fits(prompt)]
-        return max(lengths) + self._sampling.max_tokens if lengths else 0
+        return max(map(len, self._sendable())) + self._sampling.max_tokens if self else 0
 
     @contextmanager
     def engine(self, settings: EngineSettings) -> Generator[RolloutEngine | None]:
@@ -153,7 +162,8 @@ class SampledCurve:
             return {}
         started = time.monotonic()
         engine.wake()
-        hand_over(engine, self._loop, self._probe(), step)
+        probe = self._sendable()[0]
+        hand_over(engine, self._loop, Row(tuple(probe[:1]), tuple(probe[1:])), step)
         with GraderPool(self._config.eval.grader_workers) as pool:
             answers = {job.name: self._together(self._share(engine, pool, job)) for job in self._asked}
         engine.sleep()
@@ -173,9 +183,8 @@ class SampledCurve:
         longest = self._config.eval.max_prompt_length
         return longest is None or len(prompt) <= longest
 
-    def _probe(self) -> Row:
-        prompt = next(prompt for prompts in self._prompts.values() for prompt in prompts)
-        return Row(tuple(prompt[:1]), tuple(prompt[1:]))
+    def _sendable(self) -> list[list[int]]:
+        return [prompt for prompts in self._prompts.values() for prompt in prompts if self._fits(prompt)]
 
     def _share(self, engine: RolloutEngine, pool: GraderPool, job: Asked) -> list[Answer]:
         """This rank's samples, graded while others are still drawn."""
@@ -204,7 +213,7 @@ class SampledCurve:
                 answers.append(Answer(*key, Outcome(grade, text, len(token_ids), reason), token_ids))
 
         for key in mine:
-            if key not in sent:
+            if not self._fits(prompts[key[0]]):
                 submit(key, (), PROMPT_TOO_LONG)
         found = draw(engine, job, prompts, sent, self._sampling, self._config.run.seed)
         for count, (question, number, completion) in enumerate(found, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from boxes import build_box_model, write_questions
 from safetensors.torch import load_file
 
 from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.rundir import resolve_checkpoint
 from curiosft_cli.tools.pipeline import run_stages
@@ -52,6 +54,7 @@ preflight = "off"
 grader_workers = 1
 [eval]
 max_completion_length = 24
+max_prompt_length = {longest}
 grader_workers = 1
 data = {{ arithmetic = "{folder}/test.jsonl" }}
 [log]
@@ -59,6 +62,7 @@ every = 3
 [launch]
 processes = 0
 """
+LONGEST = 100
 LOOK = ("eval_benchmarks=arithmetic", "eval_samples=3", "eval_limit=4")
 
 
@@ -67,8 +71,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("curve")
     build_box_model(folder / "model")
     write_questions(folder / "train.jsonl", 8)
-    write_questions(folder / "test.jsonl", 6, seed=1)
-    (folder / "box.toml").write_text(RECIPE.format(folder=folder))
+    test = write_questions(folder / "test.jsonl", 3, seed=1)
+    long = {"id": "q3", "question": "which " + "7" * LONGEST, "answer": "1"}
+    test.write_text(
+        test.read_text() + json.dumps(long) + "\n" + json.dumps({**long, "id": "q4", "question": "not asked"}) + "\n"
+    )
+    (folder / "box.toml").write_text(RECIPE.format(folder=folder, longest=LONGEST))
     return folder / "box.toml"
 
 
@@ -86,6 +94,10 @@ def test_sft_logs_the_curve_keeps_the_best_and_trains_as_without(recipe: Path) -
     for step, row in rows.items():
         saved = list(read_jsonl(folder / "samples" / f"step-{step:06d}" / "arithmetic.jsonl.zst"))
         assert [(s["id"], s["sample"]) for s in saved] == [(f"q{q}", sample) for q in range(4) for sample in range(3)]
+        assert [s["finish_reason"] for s in saved[9:]] == ["prompt_too_long"] * 3 and not any(
+            s["text"] for s in saved[9:]
+        )
+        assert all(s["tokens"] for s in saved[:9])
         assert row["eval/arithmetic/tokens_mean"] == sum(s["tokens"] for s in saved) / 12
         assert 0 < row["eval/arithmetic/avg"] == row["eval/avg"] <= row["eval/arithmetic/pass@3"] <= 100
         assert row["eval/arithmetic/standard_error"] >= 0 and 0 < row["eval/arithmetic/entropy_nats"] < 6.3
@@ -106,3 +118,9 @@ def test_rl_logs_the_same_curve_with_the_engine_of_its_rollouts(recipe: Path) ->
     assert 0 < rows[2]["eval/arithmetic/avg"] <= 100 and not [key for key in plain[2] if key.startswith("eval/")]
     expected, got = (load_file(stage / "checkpoint-2" / "model.safetensors") for stage in (alone, folder))
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_no_prompt_that_may_be_sent_is_said_before_training(recipe: Path) -> None:
+    settings = ["run.name=long", "sft.eval_benchmarks=arithmetic", "eval.max_prompt_length=2"]
+    with pytest.raises(CurioError, match=r"eval\.max_prompt_length = 2 leaves no prompt of arithmetic"):
+        run_stages(load(str(recipe), settings), ("sft",))
