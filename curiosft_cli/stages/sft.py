@@ -93,9 +93,9 @@ def run(config: Config, stage: StageDir) -> None:
             with loop.timed("sync"):
                 inputs.update(step)
 
+            values = loop.report() | {"train/epoch": step / per_epoch}  # waits for a GPU to finish the step
             seconds, tokens = time.monotonic() - started, sum(len(row) for row in chosen)
-            values = loop.report() | {
-                "train/epoch": step / per_epoch,
+            values |= {
                 "data/pack_fill": tokens / (len(packs) * loop.ranks * sft.max_tokens_per_batch),
                 "data/truncated_rows": sum(row.truncated for row in chosen),
                 "time/step_s": seconds,
