@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.engine.base import Completion
-from curiosft_cli.run.files import PARTIAL_SUFFIX, read_jsonl
+from curiosft_cli.run.files import read_jsonl, write_compressed_jsonl
 from curiosft_cli.tasks.records import Grade, Problem
 
 
@@ -133,16 +131,6 @@ def saved_rollouts(path: Path, prompts: Mapping[int, Prompt], version: int) -> I
             yield from_row(row, prompt)
 
 
-def save_rollouts(path: Path, rollouts: Sequence[Rollout], level: int = 10) -> None:
+def save_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
     """Write one compressed file, complete or not at all."""
-    import zstandard
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
-    with partial.open("wb") as sink:
-        with zstandard.ZstdCompressor(level=level).stream_writer(sink, closefd=False) as packed:
-            for rollout in rollouts:
-                packed.write((json.dumps(as_row(rollout), ensure_ascii=False) + "\n").encode())
-        sink.flush()
-        os.fsync(sink.fileno())
-    partial.replace(path)
+    write_compressed_jsonl(path, map(as_row, rollouts))

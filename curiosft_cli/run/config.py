@@ -240,6 +240,16 @@ def _check_relations(config: Config) -> None:
     if rl.server_sync == "nccl" and not rl.servers:
         raise CurioError("rl.server_sync = nccl, and rl.servers is empty", "Name the servers, or leave it at folder.")
 
+    for name, steps, looked_at in (
+        ("sft", config.sft.eval_steps, (*config.data.validation, *config.sft.eval_benchmarks)),
+        ("rl", rl.eval_steps, rl.eval_benchmarks),
+    ):
+        if steps is not None and not looked_at:
+            also = "data.validation or " if name == "sft" else ""
+            raise CurioError(
+                f"{name}.eval_steps = {steps} has nothing to look at", f"Set {also}{name}.eval_benchmarks too."
+            )
+
 
 def _origin(key: str, overrides: Tree, given: Tree, fidelity: Tree, origin: str) -> str:
     for tree, name in ((overrides, "command line"), (given, origin), (fidelity, "fidelity")):

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -167,6 +167,16 @@ def present(path: Path) -> Path:
     """`x.jsonl`, or `x.jsonl.zst` where only that exists. Where both do, a process was killed in between."""
     packed = packed_path(path)
     return packed if packed.exists() and not path.exists() else path
+
+
+def write_compressed_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], level: int = 10) -> None:
+    """Write one `.jsonl.zst` file, complete or not at all."""
+    import zstandard
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _in_one_step(path) as sink, zstandard.ZstdCompressor(level=level).stream_writer(sink, closefd=False) as packed:
+        for row in rows:
+            packed.write((json_line(row) + "\n").encode())
 
 
 def compress_jsonl(path: Path, level: int = 10) -> Path:

@@ -15,6 +15,7 @@ from curiosft_cli.run.files import is_complete, write_json, write_text
 from curiosft_cli.run.sections import Config
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+TRAINER_STATE = "trainer_state.json"
 TRAINING_STAGES = ("sft", "rl")
 # What each stage's results depend on; a change anywhere else does not concern them.
 STAGE_KEYS = {
@@ -26,7 +27,8 @@ STAGE_KEYS = {
 # Of these, what may change between two halves of a run: it decides what is looked at and kept, not what comes out.
 HARMLESS = (
     *("sft.save_steps", "sft.keep_last", "sft.keep_every", "sft.eval_steps", "sft.guards", "sft.max_skipped_steps"),
-    *("rl.save_steps", "rl.keep_last", "rl.keep_every", "rl.guards", "rl.max_skipped_steps", "rl.grader_workers"),
+    *("rl.save_steps", "rl.keep_last", "rl.keep_every", "rl.eval_steps", "rl.guards", "rl.max_skipped_steps"),
+    *("sft.gpu_memory_utilization", "sft.kv_cache_gib", "rl.grader_workers"),
     *("rl.gpu_memory_utilization", "rl.kv_cache_gib", "eval.gpu_memory_utilization", "eval.kv_cache_gib"),
     *("rl.preflight", "rl.preflight_prompts", "rl.resume_rollouts"),
     *("rl.servers", "rl.server_sync", "rl.server_weights"),
@@ -105,21 +107,32 @@ class StageDir:
         lines = self.path.rglob("*.jsonl*") if self.path.is_dir() else ()
         return bool(self.checkpoints()) or any(file.stat().st_size for file in lines)
 
+    def best(self) -> int | None:
+        """Step of the checkpoint whose evaluation scored highest, the first of equals; none if none was evaluated."""
+        states = {step: self.checkpoint(step) / TRAINER_STATE for step in self.checkpoints()}
+        kept = {step: json.loads(file.read_text(encoding="utf-8")) for step, file in states.items() if file.exists()}
+        scores = {step: state["score"] for step, state in kept.items() if state.get("score") is not None}
+        return max(scores, key=scores.__getitem__, default=None)
+
     def prune(self, keep_last: int, keep_every: int | None = None) -> None:
         """Drop the resume state of all but the newest checkpoint, then the oldest checkpoints.
 
-        What is saved at a multiple of `keep_every` steps stays.
+        What is saved at a multiple of `keep_every` steps stays, and so does the best one.
         """
-        steps = self.checkpoints()
+        steps, best = self.checkpoints(), self.best()
         for step in steps[:-1]:
             shutil.rmtree(self.checkpoint(step) / "state", ignore_errors=True)
         for step in steps[: max(0, len(steps) - keep_last)]:
-            if not keep_every or step % keep_every:
+            if step != best and (not keep_every or step % keep_every):
                 shutil.rmtree(self.checkpoint(step))
 
     def skipped_rows(self, key: str) -> Path:
         """The rows of `data.KEY` that could not be used, by reason."""
         return self.path / f"skipped-{key}.json"
+
+    def samples(self, step: int, benchmark: str) -> Path:
+        """What the model after this step answered to one benchmark."""
+        return self.path / "samples" / f"step-{step:06d}" / f"{benchmark}.jsonl.zst"
 
     def rollouts(self, step: int, rank: int | None = None) -> Path:
         """All rollouts of one RL step; those of one rank while they are being drawn."""
@@ -177,8 +190,9 @@ def empty(folder: Path, keep: str | None) -> None:
 def resolve_checkpoint(reference: str, config: Config) -> str:
     """Turn a checkpoint reference into a folder or hub id that transformers and vLLM open.
 
-    `base` is `model.path`; `sft` and `rl` are this run's last complete checkpoint, `sft@300` a certain one,
-    `OTHER:sft` another run's; anything else is a folder or a hub id as it stands.
+    `base` is `model.path`; `sft` and `rl` are this run's last complete checkpoint, `sft@300` a certain one, `sft@best`
+    the one whose evaluation scored highest, `OTHER:sft` another run's; anything else is a folder or a hub id as it
+    stands.
 
     Raises:
         CurioError: the run, the stage or the step has no complete checkpoint.
@@ -201,6 +215,15 @@ def resolve_checkpoint(reference: str, config: Config) -> str:
         )
     if not at:
         return str(directory.checkpoint(steps[-1]))
+    if wanted == "best":
+        best = directory.best()
+        if best is None:
+            raise CurioError(
+                f"checkpoint '{reference}': none of {directory.path} was evaluated while it trained",
+                f"Train with {stage}.eval_steps and {stage}.eval_benchmarks, or name a step: "
+                f"{', '.join(map(str, steps))}.",
+            )
+        return str(directory.checkpoint(best))
     if not wanted.isdigit() or int(wanted) not in steps:
         raise CurioError(f"checkpoint '{reference}' does not exist", f"Complete steps: {', '.join(map(str, steps))}.")
     return str(directory.checkpoint(int(wanted)))

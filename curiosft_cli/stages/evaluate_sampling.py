@@ -5,12 +5,12 @@ Every completion is saved as it finishes, so a killed evaluation loses only what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.engine.base import Sampling
+from curiosft_cli.engine.benchmark import draw, evaluation_sampling, seeds_of
 from curiosft_cli.engine.chat_sampler import ChatSampler
 from curiosft_cli.engine.open import open_engine
 from curiosft_cli.engine.openai import Endpoint, OpenAIEngine
@@ -22,13 +22,12 @@ from curiosft_cli.tasks.evaluation import Asked, prefill
 from curiosft_cli.tasks.fingerprint import model_identity
 from curiosft_cli.tasks.generations import SAMPLES, Generations, Sample, sample_row
 from curiosft_cli.tasks.prompts import messages
-from curiosft_cli.tasks.seeds import sample_seed
 from curiosft_cli.tasks.summary import PROMPT_TOO_LONG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from curiosft_cli.engine.base import Sampler
+    from curiosft_cli.engine.base import Sampler, Sampling
 
 Missing = list[tuple[int, int]]
 Saved = Iterator[tuple[int, Sample]]
@@ -112,7 +111,7 @@ def _sample_here(
     from curiosft_cli.train.encode import stop_token_ids
 
     longest = max(len(job.prompts[question]) for job in jobs for question, _ in missing[job.asked.name])
-    sampling = _sampling(config, stop_token_ids(tokenizer, path))
+    sampling = evaluation_sampling(config.eval, stop_token_ids(tokenizer, path))
     engine = _open(config, path, tokenizer, longest + config.eval.max_completion_length)
     try:
         for job in jobs:
@@ -143,8 +142,7 @@ def _from_tokens(
 ) -> Saved:
     from curiosft_cli.train.encode import decode_completion
 
-    prompts = [job.prompts[question] for question, _ in missing]
-    for index, completion in engine.stream(prompts, sampling, _seeds(config, job, missing)):
+    for index, completion in draw(engine, job.asked, job.prompts, missing, sampling, config.run.seed):
         ids = completion.token_ids
         yield index, Sample(decode_completion(tokenizer, ids), len(ids), completion.finish_reason, ids)
 
@@ -154,18 +152,8 @@ def _from_chat(config: Config, path: str, job: Job, missing: Missing) -> Saved:
     talks = [messages(job.asked.problems[question], system=system, prefix=prefix) for question, _ in missing]
     saved = job.asked.samples * len(job.asked.problems) - len(missing)
     sampler = ChatSampler(_endpoint(config, path), answered=saved)
-    yield from sampler.stream(talks, _sampling(config), _seeds(config, job, missing))
-
-
-def _seeds(config: Config, job: Job, missing: Missing) -> list[int]:
-    problems = job.asked.problems
-    return [sample_seed(config.run.seed, job.asked.name, problems[question].id, j) for question, j in missing]
-
-
-def _sampling(config: Config, stop_token_ids: Sequence[int] = ()) -> Sampling:
-    settings = config.eval
-    length, stops = settings.max_completion_length, tuple(stop_token_ids)
-    return Sampling(settings.temperature, settings.top_p, length, stops, with_logprobs=False)
+    seeds = seeds_of(job.asked, missing, config.run.seed)
+    yield from sampler.stream(talks, evaluation_sampling(config.eval), seeds)
 
 
 def _without_long_prompts(config: Config, job: Job, missing: Missing, console: Console) -> Missing:

@@ -7,7 +7,7 @@
         old log-probabilities                         (of the samples that later updates learn from)
         for each mini-batch of prompts: loss, clip, optimizer step
         hand the new weights to the engine            (checked against the trainer's log-probabilities)
-        log; save
+        look at benchmarks; log; save
 
 Absent from the textbook loop: no reward model, no value function, no KL term. Token ids go in and token ids come
 out; nothing is tokenised twice.
@@ -16,7 +16,6 @@ out; nothing is tokenised twice.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +26,13 @@ from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.run.sections import Config
+from curiosft_cli.stages.handover import hand_over, open_engine_beside
 from curiosft_cli.tasks.grader_pool import GraderPool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from curiosft_cli.engine.base import RolloutEngine
-    from curiosft_cli.train.encode import Row
     from curiosft_cli.train.groups import Grouping, Sample
     from curiosft_cli.train.guards import Guards
     from curiosft_cli.train.loop import Loop
@@ -45,6 +44,7 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.stages.rl_data import read_prompts
     from curiosft_cli.stages.rl_preflight import enforce, preflight
     from curiosft_cli.stages.rl_sampling import Sampler
+    from curiosft_cli.stages.sampled_curve import SampledCurve, asked_between_steps, is_due
     from curiosft_cli.train.encode import Row, stop_token_ids
     from curiosft_cli.train.groups import GROUPINGS
     from curiosft_cli.train.load import check_context
@@ -59,7 +59,7 @@ def run(config: Config, stage: StageDir) -> None:
     console = Console(stage.log_file, enabled=accelerator.is_main_process)
     objective, grouping = RL_OBJECTIVES[rl.objective].bind(**rl.params), GROUPINGS[rl.objective]
     check_supplied(objective, rl.objective, SUPPLIED)
-    init = resolve_checkpoint(rl.init, config)
+    asked, init = asked_between_steps(config, rl), resolve_checkpoint(rl.init, config)
     loop = Loop.open(config, rl, stage, init, accelerator)
     step = loop.resume()
     guards = open_guards(config)
@@ -68,7 +68,9 @@ def run(config: Config, stage: StageDir) -> None:
     prompts = read_prompts(
         config, stage, loop.tokenizer, console, expert=grouping.expert, write=accelerator.is_main_process
     )
-    context = check_context(path, config.model, max(len(p.ids) for p in prompts) + rl.max_completion_length)
+    curve = SampledCurve(config, rl, asked, loop, path, stage, console)
+    longest = max(len(p.ids) for p in prompts) + rl.max_completion_length
+    context = check_context(path, config.model, max(longest, curve.context))
     sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop_token_ids(loop.tokenizer, path))
     metrics = Metrics(stage.metrics_file, step, accelerator) if accelerator.is_main_process else None
     engine = open_rollout_engine(config, stage, path, context, loop)
@@ -76,7 +78,9 @@ def run(config: Config, stage: StageDir) -> None:
     try:
         with GraderPool(rl.grader_workers) as pool:
             # The engine's weights bear the number of the step they come from, also in a resumed run.
-            hand_over(config, engine, loop, Row(tuple(prompts[0].ids[:1]), tuple(prompts[0].ids[1:])), step)
+            every, tolerance = rl.handover_check_every, rl.handover_tolerance
+            probe = Row(tuple(prompts[0].ids[:1]), tuple(prompts[0].ids[1:]))
+            hand_over(engine, loop, probe, step, every=every, tolerance=tolerance)
             if step == 0 and rl.preflight != "off":
                 enforce(preflight(config, loop.tokenizer, prompts, engine, sampling), rl.preflight, console)
             sampler = Sampler(config, stage, loop, engine, sampling, pool, grouping, objective.params, prompts)
@@ -89,31 +93,34 @@ def run(config: Config, stage: StageDir) -> None:
                 values = update_policy(config, objective, grouping, samples, loop, step)
                 step += 1
                 trained = time.monotonic()
+                seen = curve.look(engine, step) if is_due(step, rl.eval_steps, rl.steps) else {}
+                looked = time.monotonic()
 
                 engine.wake()
                 probe = next(
                     (s.row for s in samples if s.row.response_ids), Row((prompts[0].ids[0],), (prompts[0].ids[1],))
                 )
-                hand_over(config, engine, loop, probe, step)
+                hand_over(engine, loop, probe, step, every=every, tolerance=tolerance)
                 handed = time.monotonic()
 
-                values |= describe(rollouts)
+                values |= describe(rollouts) | seen
                 values |= {
                     "completions/groups_used": len({sample.group for sample in samples}),
                     "time/sample_s": sampled - started,
                     "time/train_s": trained - sampled,
-                    "time/handover_s": handed - trained,
-                    "time/step_s": time.monotonic() - started,
+                    "time/handover_s": handed - looked,
+                    "time/step_s": time.monotonic() - started - (looked - trained),
                 }
-                if metrics and (step % config.log.every == 0 or step == rl.steps):
+                if metrics and (seen or step % config.log.every == 0 or step == rl.steps):
                     metrics.log(step, values)
                 console.progress(
                     step, rl.steps, f"rl: reward {values['reward/mean']:.3f}, {values['time/step_s']:.0f} s a step"
                 )
                 for breach in (breaches := guards.check(step, values)):
                     console.say(f"rl: warning: {breach}")
-                if step % rl.save_steps == 0 or step == rl.steps or (breaches and rl.guards.action == "stop"):
-                    loop.save(step, guards=guards.state())
+                score, stopping = seen.get("eval/avg"), breaches and rl.guards.action == "stop"
+                if step % rl.save_steps == 0 or step == rl.steps or loop.is_best(score) or stopping:
+                    loop.save(step, score=score, guards=guards.state())
                 guards.stop(breaches)
     finally:
         engine.close()
@@ -122,10 +129,8 @@ def run(config: Config, stage: StageDir) -> None:
 
 def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int, loop: Loop) -> RolloutEngine:
     """The engine of this rank, in the precision of the trainer's products, or the servers that stand for it."""
-    from curiosft_cli.engine.open import open_engine
     from curiosft_cli.engine.remote import RemoteEngine
     from curiosft_cli.engine.weights import FullState
-    from curiosft_cli.train.load import context_overrides
 
     # At temperature 1 the trainer sees the same numbers over the whole vocabulary; at others only the sampler has them.
     logprobs = "raw" if config.rl.temperature == 1.0 else "processed"
@@ -140,18 +145,7 @@ def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int
             over_nccl=FullState(loop.model) if config.rl.server_sync == "nccl" else None,
         )
 
-    return open_engine(
-        config.rl.engine,
-        path,
-        max_model_len=context,
-        dtype=loop.dtype_name,
-        seed=config.run.seed,
-        logprobs=logprobs,
-        cpu_kv_cache_gib=config.rl.kv_cache_gib,
-        gpu_memory_utilization=config.rl.gpu_memory_utilization,
-        hf_overrides=context_overrides(path, config.model),
-        trust_remote_code=config.model.trust_remote_code,
-    )
+    return open_engine_beside(config, config.rl, path, context, loop, logprobs)
 
 
 def update_policy(
@@ -186,26 +180,6 @@ def update_policy(
         rate = constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps)
         loop.update(rate, rl.skip_grad_norm)
     return loop.report()
-
-
-def hand_over(config: Config, engine: RolloutEngine, loop: Loop, probe: Row, step: int) -> None:
-    """Give the engine the new weights; after the first and every k-th time, compare log-probabilities of `probe`.
-
-    Raises:
-        CurioError: exit code 4 when the engine does not answer as the trainer does.
-    """
-    from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, FullState, check_handover
-
-    engine.load_weights(step, FullState(loop.model))
-    loop.accelerator.wait_for_everyone()
-    if step % config.rl.handover_check_every and not loop.first_handover:
-        return
-    loop.first_handover = False
-    probe = replace(probe, response_ids=probe.response_ids[:-1] or probe.response_ids)  # engines want room for one more
-    trainer = loop.student_module.scored(loop.single_pack(probe)).logp.tolist()
-    scored = engine.score([*probe.prompt_ids, *probe.response_ids])[-len(probe.response_ids) :]
-    tolerance = config.rl.handover_tolerance or HANDOVER_TOLERANCE[loop.dtype_name]
-    check_handover(scored, trainer, tolerance)
 
 
 def open_guards(config: Config) -> Guards:

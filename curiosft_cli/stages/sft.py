@@ -7,7 +7,7 @@
             student: loss and gradients              (Eq. 1, 5, 6, through the chunked head)
         clip, learning rate, optimizer step
         synchronise the teacher every n steps        (Algorithm 1, lines 16-18)
-        log; look at held-out rows; save
+        look at held-out rows and benchmarks; log; save
 
 Absent from the textbook loop: no padding (rows are packed), no logits tensor (the head walks in chunks), no
 average of averages (sums are divided once by the global token count).
@@ -25,7 +25,7 @@ from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.run.sections import Config
-from curiosft_cli.tasks.sources import read_pairs
+from curiosft_cli.tasks.sources import read_numbered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
+    from curiosft_cli.stages.sampled_curve import SampledCurve, asked_between_steps, is_due
     from curiosft_cli.train.batches import steps_per_epoch
     from curiosft_cli.train.heldout import held_out
     from curiosft_cli.train.inputs import SUPPLIED, open_inputs
@@ -50,7 +51,8 @@ def run(config: Config, stage: StageDir) -> None:
     console = Console(stage.log_file, enabled=accelerator.is_main_process)
     objective = SFT_OBJECTIVES[sft.objective].bind(**sft.params)
     check_supplied(objective, sft.objective, SUPPLIED)
-    loop = Loop.open(config, sft, stage, resolve_checkpoint(sft.init, config), accelerator, sft.lora)
+    asked, init = asked_between_steps(config, sft), resolve_checkpoint(sft.init, config)
+    loop = Loop.open(config, sft, stage, init, accelerator, sft.lora)
     feed = open_data(config, "train", stage, loop, console)
     validation = open_data(config, "validation", stage, loop, console) if config.data.validation else None
     per_epoch = steps_per_epoch(len(feed), sft.batch_size)
@@ -63,50 +65,56 @@ def run(config: Config, stage: StageDir) -> None:
     step = loop.resume(inputs)
     guards = open_guards(config)
     guards.load(loop.counters.get("guards", {}))
+    curve = SampledCurve(config, sft, asked, loop, str(loop.source or init), stage, console)
     metrics = Metrics(stage.metrics_file, step, accelerator) if accelerator.is_main_process else None
     console.say(f"sft: {sft.objective}, {len(feed)} rows, steps {step} to {total}, {loop.describe()}")
 
-    while step < total:
-        started = time.monotonic()
-        with loop.timed("data"):
-            chosen, packs = feed.rows(step), packs_of(step)
-        with loop.timed("inputs"):
-            extras = inputs.supply(step, packs)
-        totals = loop.totals(chosen, packs, sft.max_response_length, objective, extras)
-        for place, (pack, extra) in enumerate(zip(packs, extras, strict=True), start=1):
-            reference = inputs.reference(pack)
-            loop.accumulate(pack, objective, extra, totals, last=place == len(packs), reference=reference)
-        rate = cosine_lr(
-            step,
-            peak=sft.learning_rate,
-            warmup_steps=sft.warmup_steps,
-            total_steps=total,
-            min_ratio=sft.min_lr_ratio,
-        )
-        loop.update(rate)
-        step += 1
-        with loop.timed("sync"):
-            inputs.update(step)
+    with curve.engine(sft) as engine:
+        while step < total:
+            started = time.monotonic()
+            with loop.timed("data"):
+                chosen, packs = feed.rows(step), packs_of(step)
+            with loop.timed("inputs"):
+                extras = inputs.supply(step, packs)
+            totals = loop.totals(chosen, packs, sft.max_response_length, objective, extras)
+            for place, (pack, extra) in enumerate(zip(packs, extras, strict=True), start=1):
+                with loop.timed("inputs"):
+                    reference = inputs.reference(pack)
+                loop.accumulate(pack, objective, extra, totals, last=place == len(packs), reference=reference)
+            rate = cosine_lr(
+                step,
+                peak=sft.learning_rate,
+                warmup_steps=sft.warmup_steps,
+                total_steps=total,
+                min_ratio=sft.min_lr_ratio,
+            )
+            loop.update(rate)
+            step += 1
+            with loop.timed("sync"):
+                inputs.update(step)
 
-        values = loop.report() | {"train/epoch": step / per_epoch}
-        if validation and sft.eval_steps and (step % sft.eval_steps == 0 or step == total):
-            values |= held_out(loop, validation, sft.max_tokens_per_batch)
-        seconds, tokens = time.monotonic() - started, sum(len(row) for row in chosen)
-        values |= {
-            "data/pack_fill": tokens / (len(packs) * loop.ranks * sft.max_tokens_per_batch),
-            "data/truncated_rows": sum(row.truncated for row in chosen),
-            "time/step_s": seconds,
-            "tokens/s": tokens / seconds,
-        }
-        if metrics and (step % config.log.every == 0 or step == total):
-            metrics.log(step, values)
-        loss = values.get("train/loss_nats", float("nan"))
-        console.progress(step, total, f"sft: loss {loss:.3f} nats, {tokens / seconds:.0f} tokens/s")
-        for breach in (breaches := guards.check(step, values)):
-            console.say(f"sft: warning: {breach}")
-        if step % sft.save_steps == 0 or step == total or (breaches and sft.guards.action == "stop"):
-            loop.save(step, inputs, guards=guards.state())
-        guards.stop(breaches)
+            values = loop.report() | {"train/epoch": step / per_epoch}  # waits for a GPU to finish the step
+            seconds, tokens = time.monotonic() - started, sum(len(row) for row in chosen)
+            values |= {
+                "data/pack_fill": tokens / (len(packs) * loop.ranks * sft.max_tokens_per_batch),
+                "data/truncated_rows": sum(row.truncated for row in chosen),
+                "time/step_s": seconds,
+                "tokens/s": tokens / seconds,
+            }
+            seen: dict[str, float] = {}
+            if is_due(step, sft.eval_steps, total):
+                seen = held_out(loop, validation, sft.max_tokens_per_batch) if validation else {}
+                seen |= curve.look(engine, step)
+            if metrics and (seen or step % config.log.every == 0 or step == total):
+                metrics.log(step, values | seen)
+            loss = values.get("train/loss_nats", float("nan"))
+            console.progress(step, total, f"sft: loss {loss:.3f} nats, {tokens / seconds:.0f} tokens/s")
+            for breach in (breaches := guards.check(step, values)):
+                console.say(f"sft: warning: {breach}")
+            score, stopping = seen.get("eval/avg"), breaches and sft.guards.action == "stop"
+            if step % sft.save_steps == 0 or step == total or loop.is_best(score) or stopping:
+                loop.save(step, inputs, score, guards=guards.state())
+            guards.stop(breaches)
     feed.close()
     console.close()
     if metrics:
@@ -119,18 +127,21 @@ def open_data(
     """Read the rows of `data.KEY`; say, and list in a file, what was left out.
 
     Raises:
-        CurioError: no row is left to train on.
+        CurioError: a row is bad and `data.on_bad_row` is "stop", or no row is left to train on.
     """
     from curiosft_cli.train.encode import PromptFormat
-    from curiosft_cli.train.feed import open_feed
+    from curiosft_cli.train.feed import open_feed, with_response
 
     sources: Sequence[str] = getattr(config.data, key)
-    listed = stage.skipped_rows(key)
+    listed, style = stage.skipped_rows(key), PromptFormat.from_config(config.model)
     unread: list[str] = []
-    feed, left = open_feed(
+    silent: list[str] = []
+    numbered = read_numbered(config.data, unread, run_dir=stage.path.parent, sources=sources)
+    placed = ((f"{sources[source]}, row {number}", row, problem) for source, number, row, problem in numbered)
+    feed, too_long = open_feed(
         loop.tokenizer,
-        (problem for _, problem in read_pairs(config.data, unread, run_dir=stage.path.parent, sources=sources)),
-        PromptFormat.from_config(config.model),
+        with_response(placed, style, silent if config.data.on_bad_row == "skip" else None),
+        style,
         stage.path,
         max_prompt=config.data.max_prompt_length,
         max_response=config.sft.max_response_length,
@@ -140,8 +151,8 @@ def open_data(
     )
     reasons = {
         "cannot be read": unread,
-        "have too long a prompt": left.prompt_too_long,
-        "lack a response": left.no_response,
+        "have too long a prompt": too_long,
+        "lack a response": silent,
     }
     for reason, rows in reasons.items():
         if rows:

@@ -56,7 +56,11 @@ CHECKS: dict[str, Check] = {
         "golds that cannot be parsed", "Write the answer as LaTeX or a number, without words around it.", repair="drop"
     ),
     "cut_gold": Check("golds whose braces or environments are not closed", "Write the whole answer.", repair="drop"),
-    "no_response": Check("rows without an expert response", "sft leaves them out; rl can use them.", problem=False),
+    "no_response": Check(
+        "rows without an expert response",
+        "sft stops at them, or leaves them out with data.on_bad_row=skip; rl can use them.",
+        problem=False,
+    ),
     "think": Check(
         "responses without exactly one thought that ends in </think>",
         "Write <think>, the thought, </think>, the solution.",

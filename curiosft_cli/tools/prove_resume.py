@@ -61,6 +61,11 @@ def prove_resume(
         console.say(f"prove-resume: {'the rest' if run is runs[1] else f'{2 * steps} steps without a break'}")
         if code := subprocess.run(command).returncode:
             raise CurioError(f"the run in {run} ended with exit code {code}", "See its lines above.", code)
+        if stage.checkpoints()[-1:] != [2 * steps]:
+            raise CurioError(
+                f"the run in {run} ended before step {2 * steps}: the data has too few rows for so many steps",
+                "Lower sft.batch_size, or raise sft.epochs.",
+            )
         hashes.append(_hash(stage.checkpoint(2 * steps)))
     proof = Proof(*hashes)
     if not proof.equal:

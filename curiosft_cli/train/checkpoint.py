@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import folder_in_one_step, partial_path, write_json
+from curiosft_cli.run.rundir import TRAINER_STATE
 from curiosft_cli.train.encode import with_known_stops
 from curiosft_cli.train.lora import merged_weights
 from curiosft_cli.train.shards import full_weights, local_shard
@@ -40,6 +41,7 @@ def save_checkpoint(
     optimizer: Optimizer,
     tensors: Mapping[str, Tensor],
     counters: Mapping[str, Any],
+    score: float | None = None,
 ) -> None:
     """Write `target` in one step. Every rank calls this; each writes its own part of the state.
 
@@ -48,6 +50,7 @@ def save_checkpoint(
         model: the unwrapped student.
         tensors: what else this rank needs to continue, by name (the teacher's weights).
         counters: numbers that the stage needs to continue (JSON values).
+        score: of the evaluation of these weights, if there was one.
 
     Raises:
         CurioError: exit code 4, before anything is written, when the disk has too little room.
@@ -65,7 +68,7 @@ def save_checkpoint(
         _save_tensors(state / _rank_file(accelerator), _rank_state(optimizer, tensors))
         if accelerator.is_main_process:
             _save_model(folder, model, tokenizer, weights)
-            write_json(folder / "trainer_state.json", {"global_step": counters["step"]})
+            write_json(folder / TRAINER_STATE, {"global_step": counters["step"], "score": score})
             write_json(state / "state.json", {"world_size": accelerator.num_processes, **counters})
         accelerator.wait_for_everyone()
     accelerator.wait_for_everyone()

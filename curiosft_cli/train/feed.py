@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.tasks.sources import RESPONSE_COLUMNS
 from curiosft_cli.tasks.spool import Spool
 from curiosft_cli.train.batches import step_rows
 from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_row, response_text
@@ -16,19 +17,14 @@ from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_row, r
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from curiosft_cli.tasks.datafiles import Row as FileRow
     from curiosft_cli.tasks.records import Problem
     from curiosft_cli.train.encode import Row
 
 SEAM_TOKENS = 8
 """Tokens that a question may gain where it meets the template, in the bound that spares tokenising it."""
 
-
-@dataclass
-class LeftOut:
-    """Rows that can't be trained on: ids of prompts that are too long, and of rows without a response."""
-
-    prompt_too_long: list[str] = field(default_factory=list)
-    no_response: list[str] = field(default_factory=list)
+OR_COLUMNS = f"{', '.join(RESPONSE_COLUMNS)} or messages"
 
 
 class RowFeed:
@@ -78,18 +74,44 @@ class RowFeed:
         return [self._encode(self._problems[index]) for index in order]
 
 
-def usable(
-    tokenizer: PreTrainedTokenizerBase, problems: Iterable[Problem], style: PromptFormat, max_prompt: int, left: LeftOut
+def with_response(
+    found: Iterable[tuple[str, FileRow, Problem]], style: PromptFormat, lacking: list[str] | None
 ) -> Iterator[Problem]:
-    """The problems that have a response and whose prompt fits; the others go to `left`.
+    """The problems that have a response; without one there is nothing to supervise, and the row is a bad one.
+
+    Args:
+        found: (where the row stands, the row as it was found, its problem).
+        style: what the prompt supplies is no response.
+        lacking: takes a line for each bad row; none stops at the first.
+
+    Raises:
+        CurioError: a row has no response and `lacking` is none.
+    """
+    for place, row, problem in found:
+        if response_text(problem.response, style):
+            yield problem
+            continue
+        there = next((column for column in (*RESPONSE_COLUMNS, "messages") if row.get(column) is not None), None)
+        what = f"column {there}: found no text" if there else f"found the columns {', '.join(sorted(row))}"
+        said = f"{place}: {what}, expected the expert's response{'' if there else f' in {OR_COLUMNS}'}"
+        if lacking is None:
+            raise CurioError(said, "Mend the row, or set data.on_bad_row=skip to leave such rows out.")
+        lacking.append(said)
+
+
+def usable(
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Iterable[Problem],
+    style: PromptFormat,
+    max_prompt: int,
+    too_long: list[str],
+) -> Iterator[Problem]:
+    """The problems whose prompt fits; the ids of the others go to `too_long`.
 
     A question that cannot be too long, since no token is shorter than a byte, is not tokenised for this.
     """
     frames: dict[str, int] = {}
     for problem in problems:
-        if not response_text(problem.response, style):
-            left.no_response.append(problem.id)
-            continue
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in (problem.question, *problem.choices))
         if problem.kind not in frames:
             frames[problem.kind] = len(encode_prompt(tokenizer, replace(problem, question=""), style)) + SEAM_TOKENS
@@ -98,7 +120,7 @@ def usable(
         if certain or len(encode_prompt(tokenizer, problem, style)) <= max_prompt:
             yield problem
         else:
-            left.prompt_too_long.append(problem.id)
+            too_long.append(problem.id)
 
 
 def within(
@@ -133,8 +155,8 @@ def open_feed(
     batch_size: int,
     seed: int,
     context: int | None = None,
-) -> tuple[RowFeed, LeftOut]:
-    """Spool the usable problems into `folder` and start the worker.
+) -> tuple[RowFeed, list[str]]:
+    """Spool the usable problems into `folder` and start the worker; also returns the ids of too long prompts.
 
     Args:
         context: of the model, tokens; none does not look.
@@ -142,13 +164,13 @@ def open_feed(
     Raises:
         CurioError: a row is longer than the context.
     """
-    left = LeftOut()
+    too_long: list[str] = []
 
     def encode(problem: Problem) -> Row:
         return encode_row(tokenizer, problem, style, max_response)
 
-    chosen = usable(tokenizer, problems, style, max_prompt, left)
+    chosen = usable(tokenizer, problems, style, max_prompt, too_long)
     if context is not None and context < max_prompt + max_response:
         chosen = within(chosen, encode, context, max_prompt)
     spool = Spool(chosen, folder)
-    return RowFeed(spool, encode, batch_size, seed), left
+    return RowFeed(spool, encode, batch_size, seed), too_long

@@ -63,7 +63,10 @@ class Guards:
     _recent: dict[str, list[float]] = field(default_factory=dict)
 
     def check(self, step: int, values: Mapping[str, float]) -> list[str]:
-        """Look at one step's metrics; return what there is to warn of, each once per uninterrupted breach."""
+        """Look at one step's metrics; return what there is to warn of, each once per uninterrupted breach.
+
+        Where a breach stops the run it is returned for as long as it lasts: a run that is started again stops again.
+        """
         if self.action == "off":
             return []
         found: list[str] = []
@@ -74,7 +77,8 @@ class Guards:
             value, recent = values[rule.metric], self._recent.setdefault(key, [])
             why = rule.broken(value, median(recent) if len(recent) >= self.window else None)
             self._in_a_row[key] = self._in_a_row.get(key, 0) + 1 if why else 0
-            if self._in_a_row[key] == self.patience:
+            lasting = self.action == "stop" and self._in_a_row[key] > self.patience
+            if lasting or self._in_a_row[key] == self.patience:
                 found.append(f"{rule.meaning}: {rule.metric} = {value:.4g} {why} ({self.patience} steps, to {step})")
             if not why:
                 recent.append(value)

@@ -63,10 +63,12 @@ class Loop:
         model: the unwrapped student's transformer.
         student: the module that accelerate wrapped.
         stats: per-token values of the current step.
-        skipped: steps in a row whose gradient was not finite.
+        skipped: steps whose gradient was dropped, since the start.
+        skipped_in_a_row: of these, the ones since the last step that was taken.
         first_handover: no engine has taken this process's weights yet.
         counters: what the checkpoint kept that this run resumed from.
         last: gradient norm and learning rate of the last update.
+        best: highest score of an evaluation so far; its checkpoint is kept.
     """
 
     settings: LoopSettings
@@ -79,9 +81,11 @@ class Loop:
     source: Path | None
     stats: StepStats = field(default_factory=StepStats)
     skipped: int = 0
+    skipped_in_a_row: int = 0
     first_handover: bool = True
     counters: Mapping[str, Any] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
 
     @classmethod
     def open(
@@ -131,7 +135,8 @@ class Loop:
         self.counters, tensors = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
         if inputs:
             inputs.load(tensors)
-        self.skipped = self.counters["skipped"]
+        self.skipped, self.skipped_in_a_row = self.counters["skipped"], self.counters["skipped_in_a_row"]
+        self.best = self.counters.get("best")
         return self.counters["step"]
 
     def packs(self, rows: Sequence[Row], max_tokens: int) -> list[Pack]:
@@ -202,11 +207,12 @@ class Loop:
             norm, stepped = clip_and_step(
                 self.accelerator, self.student, self.optimizer, learning_rate, self.settings.max_grad_norm, skip_above
             )
-        self.skipped = 0 if stepped else self.skipped + 1
-        if self.skipped >= self.settings.max_skipped_steps:
+        self.skipped += not stepped
+        self.skipped_in_a_row = 0 if stepped else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= self.settings.max_skipped_steps:
             raise CurioError(
                 f"the gradient was not finite{f', or above {skip_above:g},' if skip_above else ''} "
-                f"in {self.skipped} steps in a row",
+                f"in {self.skipped_in_a_row} steps in a row",
                 "Lower the learning rate, or look at the data of these steps; the last checkpoint is intact.",
                 GUARD,
             )
@@ -231,9 +237,25 @@ class Loop:
         finally:
             self.stats.add_seconds(part, time.perf_counter() - started)
 
-    def save(self, step: int, inputs: Inputs | None = None, **counters: Any) -> Path:
-        """Write the checkpoint after `step` and drop old ones."""
+    @contextmanager
+    def evaluating(self) -> Generator[None]:
+        """The student without dropout."""
+        self.student_module.eval()
+        try:
+            yield
+        finally:
+            self.student_module.train()
+
+    def is_best(self, score: float | None) -> bool:
+        """Whether an evaluation scored higher than every one before it."""
+        return score is not None and (self.best is None or score > self.best)
+
+    def save(self, step: int, inputs: Inputs | None = None, score: float | None = None, **counters: Any) -> Path:
+        """Write the checkpoint after `step`, with the score of its evaluation if there was one; drop old ones."""
         target = self.stage.checkpoint(step)
+        if self.is_best(score):
+            self.best = score
+        own = {"step": step, "best": self.best, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
         save_checkpoint(
             target,
             accelerator=self.accelerator,
@@ -241,7 +263,8 @@ class Loop:
             tokenizer=self.tokenizer,
             optimizer=self.optimizer,
             tensors=inputs.state(step) if inputs else {},
-            counters={"step": step, "skipped": self.skipped, **counters},
+            counters={**own, **counters},
+            score=score,
         )
         if self.accelerator.is_main_process:
             self.stage.prune(self.settings.keep_last, self.settings.keep_every)

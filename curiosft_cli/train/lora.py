@@ -6,8 +6,8 @@ model from where training started and the adapters from the checkpoint's state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.train.shards import local_shard
@@ -62,7 +62,7 @@ def merged_weights(model: nn.Module, whole: Mapping[str, Tensor]) -> dict[str, T
         model: with adapters or without.
         whole: its complete state dict; empty in, empty out.
     """
-    layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    layers = _adapted_layers(model)
     if not layers or not whole:
         return dict(whole)
     merged = {name.replace(BASE_LAYER, ""): tensor for name, tensor in whole.items() if ".lora_" not in name}
@@ -71,6 +71,11 @@ def merged_weights(model: nn.Module, whole: Mapping[str, Tensor]) -> dict[str, T
         base = merged[f"{name}.weight"]
         merged[f"{name}.weight"] = base + (layer.scaling[ADAPTER] * (up @ down)).to(base)
     return merged
+
+
+def plain_state(model: nn.Module, pairs: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+    """The pairs of a whole state dict one by one; of a model with adapters all at once, merged."""
+    return merged_weights(model, dict(pairs)).items() if _adapted_layers(model) else pairs
 
 
 class Adapters:
@@ -100,6 +105,10 @@ class Adapters:
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, weight) for name, weight in self._model.named_parameters() if weight.requires_grad]
+
+
+def _adapted_layers(model: nn.Module) -> dict[str, Any]:
+    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

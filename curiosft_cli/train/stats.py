@@ -67,7 +67,8 @@ class StepStats:
                 self.add("token_weight_negative", values < 0)
 
     def add_teacher(self, rows: TeacherRows) -> None:
-        """Add the temperatures of one pack, and the shares that ended at a bound."""
+        """Add the temperatures of one pack, the shares that ended at a bound, and the seconds of the search."""
+        self.add_seconds("search", rows.search_s)
         self.add("tau", rows.tau, extremes=True)
         self.add_whole("tau", rows.tau)
         self.add_whole("delta_nats", rows.target - rows.entropy)

@@ -1,4 +1,4 @@
-"""The real command line on a tiny real model: all four stages, resume after kill -9, two processes equal one."""
+"""The real command line on a tiny real model: all four stages, resume after kill -9, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curiosft_cli.run.files import partial_path
+from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import BAD_INPUT, CurioError
+from curiosft_cli.tools.pipeline import run_stages
 
 pytestmark = pytest.mark.e2e
 
@@ -142,17 +144,14 @@ def whole(recipe: Path) -> Path:
     return recipe.parent / "runs" / "whole" / "sft"
 
 
-@pytest.mark.parametrize("moment", ["after a checkpoint", "while a checkpoint is written"])
-def test_kill_9_during_sft_and_resume_equals_uninterrupted_bit_for_bit(recipe: Path, whole: Path, moment: str) -> None:
+def test_kill_9_of_everything_and_the_same_command_equal_an_unbroken_run(recipe: Path, whole: Path) -> None:
     root = recipe.parent / "runs"
-    data, name = 'data.train=["arithmetic:train:24"]', "killed-" + moment.split()[0]
+    data, name = 'data.train=["arithmetic:train:24"]', "killed"
     command = [sys.executable, "-m", "curiosft_cli.cli", "sft", str(recipe), data, f"run.name={name}"]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     stage = root / name / "sft"
-    done = stage / "checkpoint-2" / "COMPLETE"
-    sign = done if moment == "after a checkpoint" else partial_path(stage / "checkpoint-4")
     deadline = time.monotonic() + 200
-    while not sign.exists():
+    while not (stage / "checkpoint-2" / "COMPLETE").exists():
         assert time.monotonic() < deadline and child.poll() is None, "no checkpoint to resume from"
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
@@ -204,43 +203,40 @@ def command_line(pid: str) -> str:
         return ""
 
 
-def test_two_processes_equal_one(recipe: Path) -> None:
-    root = recipe.parent / "runs"
-    common = ['data.train=["arithmetic:train:24"]', "sft.max_tokens_per_batch=512", "sft.max_steps=3"]
-    curiosft("sft", recipe, *common, "run.name=one", "launch.processes=1")
-    curiosft("sft", recipe, *common, "run.name=two", "launch.processes=2")
-    one, two = weights(root / "one/sft/checkpoint-3"), weights(root / "two/sft/checkpoint-3")
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=0)
-    for first, second in zip(metrics(root / "one" / "sft"), metrics(root / "two" / "sft"), strict=True):
-        assert first["train/loss_nats"] == pytest.approx(second["train/loss_nats"], abs=1e-5)
-        assert first["train/grad_norm"] == pytest.approx(second["train/grad_norm"], rel=1e-4)
-
-
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "said"),
     [
-        (["sft", "curio", "model.path=./nowhere"], 2, "there is no model folder ./nowhere"),
-        (["sft", "curio", "sft.objective=curios"], 2, "did you mean 'curio'"),
-        (["rl", "{recipe}", "run.name=empty"], 2, "no complete checkpoint"),
-        (["sft", "{recipe}", "run.name=bad", 'data.train=["missing.jsonl"]'], 2, "missing.jsonl"),
-        (["eval", "{recipe}", "run.name=bad2", 'eval.benchmarks=["arithmetik"]'], 2, "did you mean 'arithmetic'"),
-        (["sft", "{recipe}", "run.name=bad3", 'data.train=["rephrase"]'], 2, "no cleaned questions"),
+        (["sft", "curio", "model.path=./nowhere"], "there is no model folder ./nowhere"),
+        (["sft", "curio", "sft.objective=curios"], "did you mean 'curio'"),
     ],
+    ids=["found by the stage's process", "found before it starts"],
 )
-def test_bad_input_is_one_line_and_exit_code_2(recipe: Path, arguments: list[str], code: int, said: str) -> None:
-    done = curiosft(
-        *[argument.format(recipe=recipe) if "{recipe}" in argument else argument for argument in arguments], check=False
-    )
-    assert done.returncode == code
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = curiosft(*arguments, f"run.root={tmp_path}", check=False)
+    assert done.returncode == BAD_INPUT
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_changed_settings_are_refused_with_the_keys(recipe: Path) -> None:
-    curiosft("sft", recipe, 'data.train=["arithmetic:train:24"]', "run.name=keys", "sft.max_steps=1")
-    done = curiosft(
-        "sft", recipe, 'data.train=["arithmetic:train:24"]', "run.name=keys", "sft.max_steps=2", check=False
-    )
-    assert done.returncode == 2
-    assert "sft.max_steps: 1 -> 2" in done.stderr
+@pytest.mark.parametrize(
+    ("stage", "overrides", "said"),
+    [
+        ("rl", [], "no complete checkpoint"),
+        ("sft", ['data.train=["missing.jsonl"]'], "missing.jsonl"),
+        ("sft", ['data.train=["rephrase"]'], "no cleaned questions"),
+        ("sft", ["sft.eval_benchmarks=arithmetik"], "did you mean 'arithmetic'"),
+        ("eval", ['eval.benchmarks=["arithmetik"]'], "did you mean 'arithmetic'"),
+    ],
+)
+def test_what_a_stage_cannot_use_is_named(recipe: Path, stage: str, overrides: list[str], said: str) -> None:
+    resolved = load(str(recipe), [*overrides, "run.name=bad", "launch.processes=0"])
+    with pytest.raises(CurioError, match=said) as refused:
+        run_stages(resolved, (stage,))
+    assert refused.value.exit_code == BAD_INPUT
+
+
+def test_changed_settings_are_refused_with_the_keys(recipe: Path, whole: Path) -> None:
+    arguments = ("sft", recipe, 'data.train=["arithmetic:train:24"]', "run.name=whole", "sft.max_steps=7")
+    done = curiosft(*arguments, check=False)
+    assert done.returncode == BAD_INPUT
+    assert "sft.max_steps: 6 -> 7" in done.stderr

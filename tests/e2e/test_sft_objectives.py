@@ -1,9 +1,10 @@
-"""Every supervised recipe through the real command line on a tiny real model; resuming and two ranks where they carry state."""
+"""Every supervised recipe on a tiny real model; through the command line, resuming and two ranks where they carry state."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from curiosft_cli.run.config import load, recipe_names
+from curiosft_cli.run.errors import GUARD, MISSING, CurioError
+from curiosft_cli.tools.pipeline import run_stages
+from curiosft_cli.train.loop import Loop
 
 SUPERVISED = [name for name in recipe_names() if tuple(load(name).config.run.stages) == ("sft", "eval")]
 SMALL = (
@@ -39,28 +43,53 @@ pytestmark = pytest.mark.e2e
 
 
 def sft(recipe: str, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Through the command line, in processes of its own."""
     command = [sys.executable, "-m", "curiosft_cli.cli", "sft", recipe, *SMALL, *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
 
 
+def train(recipe: str, model: Path, root: Path, *more: str) -> Path:
+    """In this process; returns the stage's folder."""
+    overrides = (*SMALL, f"model.path={model}", f"run.root={root}", "launch.processes=0", *more)
+    resolved = load(recipe, overrides)
+    run_stages(resolved, ("sft",))
+    return root / resolved.config.run.name / "sft"
+
+
 def metrics(stage: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
 
 
+EVERY_STEP = {
+    *("train/loss_nats", "train/mean_token_accuracy", "train/mean_token_probability", "train/grad_norm"),
+    *("train/entropy_nats", "train/entropy_top20_nats", "train/entropy_bottom80_nats", "train/learning_rate"),
+    *("train/skipped_steps", "data/pack_fill", "data/truncated_rows", "memory/peak_gib", "tokens/s", "time/step_s"),
+    *("time/data_s", "time/inputs_s", "time/student_s", "time/optimizer_s", "time/sync_s"),
+}
+OF_THE_TEACHER = {
+    *("train/tau_q10", "train/tau_q50", "train/tau_q90", "train/delta_nats_q10", "train/delta_nats_q90"),
+    *("train/tau_at_min", "train/tau_at_max", "train/tau_guarded", "train/teacher_entropy_top_nats", "time/search_s"),
+    *("train/gap_nats", "train/token_weight", "train/token_weight_min", "train/token_weight_max"),
+    "train/token_weight_negative",
+}
+
+
 @pytest.mark.parametrize("recipe", SUPERVISED)
 def test_every_recipe_trains_and_reports(recipe: str, tiny_model: Path, tmp_path: Path) -> None:
-    sft(recipe, f"model.path={tiny_model}", f"run.root={tmp_path}", "launch.processes=0")
-    rows = metrics(tmp_path / recipe / "sft")
+    stage = train(recipe, tiny_model, tmp_path)
+    rows = metrics(stage)
     assert [row["step"] for row in rows] == [1, 2, 3]
     for row in rows:
         assert all(value is None or math.isfinite(value) for value in row.values())
         assert row["train/entropy_top20_nats"] > row["train/entropy_nats"] > row["train/entropy_bottom80_nats"] > 0
         assert 0 <= row["train/mean_token_accuracy"] <= 1
-        assert {"time/student_s", "time/inputs_s", "time/optimizer_s", "time/data_s", "memory/peak_gib"} <= set(row)
+        wanted = EVERY_STEP | (OF_THE_TEACHER if recipe.startswith("curio") else set())
+        assert wanted <= set(row)
     assert 0 < rows[-1]["eval/loss_nats"] < 6.2  # ln 512 = 6.24, a guess among all tokens
-    assert (tmp_path / recipe / "sft" / "checkpoint-3" / "COMPLETE").exists()
+    assert 0 < rows[-1]["eval/entropy_nats"] < 6.24
+    assert (stage / "checkpoint-3" / "COMPLETE").exists()
 
 
 # What looks at the whole step; what keeps something between steps, both kinds at once.
@@ -68,17 +97,31 @@ WHOLE_STEP = ("sft-entropy-top20", "sft.params.denominator=selected")
 STATEFUL = ("psft", "sft.params.psft_old_refresh=3", "sft.lora.rank=4")
 
 
+# Three questions of two samples over two ranks, at the last step.
+LOOK = (
+    *("sft.eval_benchmarks=arithmetic", "sft.eval_samples=2", "sft.eval_limit=3", "sft.engine=transformers"),
+    *("eval.max_completion_length=8", "eval.grader_workers=1"),
+)
+
+
 def test_two_processes_equal_one(tiny_model: Path, tmp_path: Path) -> None:
     for ranks in (1, 2):
         sft(
             *(*WHOLE_STEP, f"model.path={tiny_model}", f"run.root={tmp_path}", f"run.name=ranks-{ranks}"),
-            *(f"launch.processes={ranks}", "data.validation=arithmetic:test:5"),
+            # The third step is the last of an epoch and takes what is left, three rows.
+            *(
+                f"launch.processes={ranks}",
+                "data.train=arithmetic:train:15",
+                "data.validation=arithmetic:test:5",
+                *LOOK,
+            ),
         )
     one, two = (load_file(tmp_path / f"ranks-{ranks}/sft/checkpoint-3/model.safetensors") for ranks in (1, 2))
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=0)
     for first, second in zip(*(metrics(tmp_path / f"ranks-{ranks}/sft") for ranks in (1, 2)), strict=True):
-        for key in ("train/loss_nats", "train/entropy_top20_nats", "train/grad_norm", "eval/loss_nats"):
+        looked = ("eval/loss_nats", "eval/avg", "eval/arithmetic/tokens_mean", "eval/arithmetic/entropy_nats")
+        for key in ("train/loss_nats", "train/entropy_top20_nats", "train/grad_norm", *looked):
             assert (key in first) == (key in second)
             assert first.get(key, 0.0) == pytest.approx(second.get(key, 0.0), rel=1e-4)
 
@@ -101,12 +144,12 @@ def test_a_guard_that_stops_leaves_a_checkpoint_and_exit_code_4(tiny_model: Path
 
 
 def test_metrics_reach_a_tracker(tiny_model: Path, tmp_path: Path) -> None:
-    arguments = ("sft", f"model.path={tiny_model}", f"run.root={tmp_path}", "launch.processes=0")
-    sft(*arguments, "log.trackers=tensorboard")
-    written = b"".join(file.read_bytes() for file in (tmp_path / "sft" / "sft").rglob("events.out*"))
+    stage = train("sft", tiny_model, tmp_path, "log.trackers=tensorboard")
+    written = b"".join(file.read_bytes() for file in stage.rglob("events.out*"))
     assert b"train/loss_nats" in written
-    refused = sft(*arguments, "run.name=other", "log.trackers=wandb", check=False)
-    assert refused.returncode == 3 and "wandb" in refused.stderr and "Traceback" not in refused.stderr
+    with pytest.raises(CurioError, match="wandb") as refused:
+        train("sft", tiny_model, tmp_path, "run.name=other", "log.trackers=wandb")
+    assert refused.value.exit_code == MISSING
 
 
 def test_bad_rows_are_listed_where_they_stood(tiny_model: Path, tmp_path: Path) -> None:
@@ -114,11 +157,50 @@ def test_bad_rows_are_listed_where_they_stood(tiny_model: Path, tmp_path: Path) 
     good = {"problem": "What is 1+1?", "solution": "2 \\boxed{2}", "answer": "2"}
     rows = [good] * 6 + [{"problem": "What?", "answer": "1"}, {"solution": "lost"}, {**good, "problem": "x" * 3000}]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arguments = ("sft", f"model.path={tiny_model}", f"run.root={tmp_path}", f"data.train={data}", "launch.processes=0")
-    done = sft(*arguments, check=False)
-    assert done.returncode == 2
-    assert "rows.jsonl, row 8" in done.stderr and "data.on_bad_row=skip" in done.stderr
-    sft(*arguments, "data.on_bad_row=skip")
-    listed = json.loads((tmp_path / "sft" / "sft" / "skipped-train.json").read_text())
+    found = r"rows\.jsonl, row 7: found the columns answer, problem, expected the expert's response.*on_bad_row=skip"
+    with pytest.raises(CurioError, match=found):
+        train("sft", tiny_model, tmp_path, f"data.train={data}")
+    stage = train("sft", tiny_model, tmp_path, f"data.train={data}", "data.on_bad_row=skip")
+    listed = json.loads((stage / "skipped-train.json").read_text())
     assert [len(rows) for rows in listed.values()] == [1, 1, 1]
-    assert "row 8" in listed["cannot be read"][0]
+    assert "row 8" in listed["cannot be read"][0] and "row 7" in listed["lack a response"][0]
+
+
+def test_no_room_for_a_checkpoint_stops_before_the_first_step_and_before_a_save(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage, looks = shutil.disk_usage(tmp_path), iter(range(9))
+    full_from = 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0 if next(looks) >= full_from else 2**40))
+    with pytest.raises(CurioError, match="a checkpoint needs") as refused:
+        train("sft", tiny_model, tmp_path, "sft.save_steps=1")
+    assert refused.value.exit_code == GUARD
+    assert not (tmp_path / "sft" / "sft" / "metrics.jsonl").exists()
+    looks, full_from = iter(range(9)), 2
+    with pytest.raises(CurioError, match="continues from the last checkpoint") as refused:
+        train("sft", tiny_model, tmp_path, "sft.save_steps=1")
+    assert refused.value.exit_code == GUARD
+    assert [entry.name for entry in (tmp_path / "sft" / "sft").glob("*checkpoint*")] == ["checkpoint-1"]
+
+
+def test_gradients_that_are_not_finite_are_counted_and_stop_in_a_row(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = iter([True, False, True, True])
+    real = Loop.accumulate
+
+    def accumulate(loop: Loop, *arguments: Any, last: bool, **more: Any) -> Any:
+        seen = real(loop, *arguments, last=last, **more)
+        if last and next(spoiled):
+            weight = next(loop.student.parameters())
+            weight.grad = torch.full_like(weight, math.nan)
+        return seen
+
+    monkeypatch.setattr(Loop, "accumulate", accumulate)
+    with pytest.raises(CurioError, match="in 2 steps in a row") as stopped:
+        train("sft", tiny_model, tmp_path, "sft.max_steps=6", "sft.save_steps=2", "sft.max_skipped_steps=2")
+    assert stopped.value.exit_code == GUARD
+    rows = metrics(tmp_path / "sft" / "sft")
+    assert [row["train/skipped_steps"] for row in rows] == [1, 1, 2]
+    assert [row["train/grad_norm"] is None for row in rows] == [True, False, True]
+    assert (tmp_path / "sft" / "sft" / "checkpoint-2" / "COMPLETE").exists()

@@ -66,6 +66,8 @@ def test_the_objectives_own_defaults_are_written_down() -> None:
         ("sft.params.alpha=high", "sft.params.alpha = 'high'"),
         ("sft.teacher.tau_min=2.0", "tau_max"),
         ("rl.mini_batch_prompts=7", "not a multiple"),
+        ("sft.eval_steps=5", "Set data.validation or sft.eval_benchmarks too"),
+        ("rl.eval_steps=5", "Set rl.eval_benchmarks too"),
         ("learning_rate", "section.key=value"),
     ],
 )

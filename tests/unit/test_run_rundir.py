@@ -8,8 +8,8 @@ import pytest
 
 from curiosft_cli.run.config import from_json, load
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import folder_in_one_step
-from curiosft_cli.run.rundir import RunDir, StageDir, begin, resolve_checkpoint
+from curiosft_cli.run.files import folder_in_one_step, write_json
+from curiosft_cli.run.rundir import TRAINER_STATE, RunDir, StageDir, begin, resolve_checkpoint
 from curiosft_cli.run.sections import Config
 
 
@@ -18,10 +18,11 @@ def config(tmp_path: Path) -> Config:
     return load("curio", [f"run.root={tmp_path}", "model.path=base-model"]).config
 
 
-def make_checkpoint(stage: StageDir, step: int) -> None:
+def make_checkpoint(stage: StageDir, step: int, score: float | None = None) -> None:
     with folder_in_one_step(stage.checkpoint(step)) as folder:
         (folder / "state").mkdir()
         (folder / "model.safetensors").touch()
+        write_json(folder / TRAINER_STATE, {"global_step": step, "score": score})
 
 
 def test_references(config: Config, tmp_path: Path) -> None:
@@ -56,6 +57,21 @@ def test_pruning_keeps_the_newest_and_drops_old_resume_state(tmp_path: Path) -> 
     assert stage.checkpoints() == [2, 3]
     assert not (stage.checkpoint(2) / "state").exists()
     assert (stage.checkpoint(3) / "state").exists()
+
+
+def test_the_best_checkpoint_is_found_and_stays(config: Config, tmp_path: Path) -> None:
+    stage = RunDir(tmp_path / "curio").stage("sft")
+    make_checkpoint(stage, 1)
+    with pytest.raises(CurioError, match=r"none of .* was evaluated.*sft\.eval_benchmarks, or name a step: 1"):
+        resolve_checkpoint("sft@best", config)
+    for step, score in ((2, 20.0), (4, 35.0), (6, 35.0), (8, 0.0), (9, None)):
+        make_checkpoint(stage, step, score)
+    stage.prune(keep_last=2)
+    assert stage.checkpoints() == [4, 8, 9]  # the first of equals
+    assert resolve_checkpoint("sft@best", config) == str(stage.checkpoint(4))
+    assert not (stage.checkpoint(4) / "state").exists()
+    stage.prune(keep_last=1, keep_every=8)
+    assert stage.checkpoints() == [4, 8, 9]
 
 
 def test_a_run_that_failed_at_the_start_takes_mended_settings(tmp_path: Path) -> None:

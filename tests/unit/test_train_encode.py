@@ -20,7 +20,7 @@ from curiosft_cli.train.encode import (
     end_token_id,
     stop_token_ids,
 )
-from curiosft_cli.train.feed import LeftOut, usable
+from curiosft_cli.train.feed import usable, with_response
 from curiosft_cli.train.load import load_tokenizer
 
 PROBLEM = Problem("1", "What is 1+1?", "2", response="1+1=2\n</think>\n\\boxed{2}")
@@ -93,10 +93,11 @@ def test_prompt_and_response_are_the_templates_own_conversation(tokenizer: Any) 
 
 
 @pytest.mark.parametrize("response", ["", "  \n", "<think>", "<think>\n "])
-def test_a_response_of_nothing_but_the_opening_tag_is_no_response(tokenizer: Any, response: str) -> None:
-    left = LeftOut()
-    assert list(usable(tokenizer, [Problem("3", "Why?", "1", response=response)], TABLE_7, 4096, left)) == []
-    assert left.no_response == ["3"]
+def test_a_response_of_nothing_but_the_opening_tag_is_no_response(response: str) -> None:
+    lacking: list[str] = []
+    found = [("row 1", {"response": response}, Problem("3", "Why?", "1", response=response))]
+    assert list(with_response(found, TABLE_7, lacking)) == []
+    assert lacking == ["row 1: column response: found no text, expected the expert's response"]
 
 
 def test_no_second_beginning_of_sequence(tiny_model: Path) -> None:
@@ -132,11 +133,10 @@ def test_a_cut_response_has_no_end_token_and_is_counted(tokenizer: Any) -> None:
     assert not row.truncated
 
 
-def test_no_row_is_dropped_in_silence(tokenizer: Any) -> None:
-    silent = Problem("2", "Why?", "1")
-    left = LeftOut()
-    assert list(usable(tokenizer, [PROBLEM, silent], TABLE_7, 10, left)) == []
-    assert left == LeftOut(prompt_too_long=["1"], no_response=["2"])
+def test_no_prompt_is_dropped_in_silence(tokenizer: Any) -> None:
+    too_long: list[str] = []
+    assert list(usable(tokenizer, [PROBLEM], TABLE_7, 10, too_long)) == []
+    assert too_long == ["1"]
 
 
 def test_stop_tokens_and_decoding(tokenizer: Any, tiny_model: Path) -> None:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Model
 from curiosft_cli.tasks.records import Problem
+from curiosft_cli.tasks.sources import to_problem
 from curiosft_cli.tasks.spool import Spool
 from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_row
-from curiosft_cli.train.feed import LeftOut, RowFeed, open_feed, usable
+from curiosft_cli.train.feed import RowFeed, open_feed, usable, with_response
 from curiosft_cli.train.load import load_tokenizer
 
 STYLE = PromptFormat("", "", "<think>\n")
@@ -30,10 +31,10 @@ def problems(count: int) -> list[Problem]:
 
 
 def opened(tokenizer: Any, folder: Path, count: int, batch_size: int = 4) -> RowFeed:
-    feed, left = open_feed(
+    feed, too_long = open_feed(
         tokenizer, problems(count), STYLE, folder, max_prompt=200, max_response=50, batch_size=batch_size, seed=3
     )
-    assert left == LeftOut()
+    assert too_long == []
     return feed
 
 
@@ -82,9 +83,34 @@ def test_a_spool_gives_back_what_it_was_given(tmp_path: Path, texts: list[tuple[
 def test_the_bound_never_lets_too_long_a_prompt_through(tokenizer: Any, question: str, limit: int) -> None:
     row = Problem("1", question, "1", response="x")
     fits = len(encode_prompt(tokenizer, row, STYLE)) <= limit
-    left = LeftOut()
-    assert list(usable(tokenizer, [row], STYLE, limit, left)) == ([row] if fits else [])
-    assert left.prompt_too_long == ([] if fits else ["1"])
+    too_long: list[str] = []
+    assert list(usable(tokenizer, [row], STYLE, limit, too_long)) == ([row] if fits else [])
+    assert too_long == ([] if fits else ["1"])
+
+
+SILENT = [
+    (
+        {"problem": "q", "answer": "1"},
+        "found the columns answer, problem, expected the expert's response in response, ",
+    ),
+    ({"problem": "q", "solution": " "}, "column solution: found no text, expected the expert's response"),
+    ({"prompt": "q", "completion": "<think>\n"}, "column completion: found no text"),
+    ({"prompt": [{"role": "user", "content": "q"}], "target": [{"value": "a"}]}, "column target: found no text"),
+    ({"messages": [{"role": "user", "content": "q"}]}, "column messages: found no text"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), SILENT)
+def test_a_row_without_a_response_is_a_bad_row(row: dict[str, Any], said: str) -> None:
+    problem = to_problem(row, "1")
+    good = Problem("2", "q", "1", response="a")
+    found = [("data.jsonl, row 1", row, problem), ("data.jsonl, row 2", {}, good)]
+    with pytest.raises(CurioError) as refused:
+        list(with_response(found, STYLE, None))
+    assert str(refused.value).startswith(f"data.jsonl, row 1: {said}") and "data.on_bad_row=skip" in str(refused.value)
+    lacking: list[str] = []
+    assert list(with_response(found, STYLE, lacking)) == [good]
+    assert len(lacking) == 1 and lacking[0].startswith(f"data.jsonl, row 1: {said}")
 
 
 def test_a_row_longer_than_the_context_says_what_to_set(tokenizer: Any, tmp_path: Path) -> None:

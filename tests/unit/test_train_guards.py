@@ -61,3 +61,11 @@ def test_a_resumed_run_goes_on_counting() -> None:
     second = guards(patience=3)
     second.load(first.state())
     assert len(second.check(3, {"h": 0.05, "loss": 1.0})) == 1
+
+
+def test_a_run_that_was_stopped_stops_again() -> None:
+    first, rows = guards("stop"), [{"h": 0.05}] * 2
+    said(first, rows)
+    second = guards("stop")
+    second.load(first.state())
+    assert len(second.check(3, {"h": 0.05})) == 1

@@ -10,10 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Model
 from curiosft_cli.train import load
+from curiosft_cli.train.batches import make_pack
+from curiosft_cli.train.encode import Row
 from curiosft_cli.train.load import body_and_head, check_context, compute_dtype, load_model, load_tokenizer
+from curiosft_cli.train.student import Student
 
 
 def opened(path: Path, **settings: object) -> Any:
@@ -112,3 +116,37 @@ def test_the_dtype_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.cuda, "is_bf16_supported", lambda including_emulation=True, n=native: n or including_emulation
         )
         assert compute_dtype("auto", "cuda") == expected
+
+
+def gradients(path: Path, *, compiled: bool = False, checkpointing: bool = False) -> dict[str, torch.Tensor]:
+    """Of two packs with different rows."""
+    model = load_model(str(path), Model(), dtype=torch.float32, device="cpu", compiled=compiled).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    student = Student(model, chunk=8, compute_dtype=torch.float32, compiled=compiled)
+    rows = [Row((5, 6, 7), tuple(range(8, 20))), Row((9,), (10, 11, 12, 13))]
+    for members in ([0, 1], [1]):
+        pack = make_pack(rows, members, "cpu")
+        weights = torch.full((len(pack.labels),), 1 / len(pack.labels))
+        student(pack, SFT_OBJECTIVES["sft"].bind(), {}, weights)[0].backward()
+    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def test_recomputing_activations_changes_no_gradient(tiny_model: Path) -> None:
+    plain, recomputed = gradients(tiny_model), gradients(tiny_model, checkpointing=True)
+    assert plain.keys() == recomputed.keys() and all(torch.equal(plain[name], recomputed[name]) for name in plain)
+
+
+def test_a_compiled_transformer_has_the_same_gradients(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph is made as ever and run uncompiled: a compiler would take a minute, and need not be there."""
+    compile_module, made = torch.nn.Module.compile, []
+
+    def traced(module: torch.nn.Module, **options: Any) -> None:
+        made.append(options)
+        compile_module(module, **options, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    plain, compiled = gradients(tiny_model), gradients(tiny_model, compiled=True)
+    assert made == [{"dynamic": True}]
+    for name, gradient in plain.items():
+        torch.testing.assert_close(compiled[name], gradient, atol=1e-5, rtol=1e-4)

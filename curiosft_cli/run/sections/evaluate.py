@@ -13,7 +13,7 @@ class Eval(Section):
     name: str = Field("eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Folder of the results inside the run; one set of sampling settings has one name."""
     checkpoints: Names = ("sft",)
-    """References: `base`, `sft`, `sft@300`, `rl`, `OTHER-RUN:sft`, a folder or a hub id."""
+    """References: `base`, `sft`, `sft@300`, `sft@best`, `rl`, `OTHER-RUN:sft`, a folder or a hub id."""
     benchmarks: Names = (
         "aime24",
         "aime25",

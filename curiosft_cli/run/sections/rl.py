@@ -36,7 +36,7 @@ class Rl(Section):
     params: dict[str, Any] = Field(default_factory=dict)
     """The objective's own parameters, e.g. `clip_high`."""
     init: str = "sft"
-    """Checkpoint to start from: `sft` (this run's), `base`, a folder, a hub id, or `NAME:sft`."""
+    """Checkpoint to start from: `sft` (this run's), `sft@best`, `base`, a folder, a hub id, or `NAME:sft`."""
     reduction: Literal["constant", "token_mean", "seq_mean_token_mean"] = "constant"
     """How token losses become one number (docs/equations.md)."""
     advantage_std: bool | None = None
@@ -132,6 +132,14 @@ class Rl(Section):
     """Checkpoints kept (our choice)."""
     keep_every: int | None = Field(None, ge=1)
     """As `sft.keep_every`."""
+    eval_steps: int | None = Field(None, ge=1)
+    """Steps between looks at `eval_benchmarks`; the last step always looks, none looks there only (our choice)."""
+    eval_benchmarks: Names = ()
+    """As `sft.eval_benchmarks`, sampled by the engine of the rollouts; the best checkpoint is `rl@best`."""
+    eval_samples: int | None = Field(None, ge=1)
+    """As `sft.eval_samples`."""
+    eval_limit: int | None = Field(None, ge=1)
+    """As `sft.eval_limit`."""
     max_skipped_steps: int = Field(5, ge=1)
     """As `sft.max_skipped_steps`."""
     guards: RlGuards = RlGuards()

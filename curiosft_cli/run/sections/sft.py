@@ -85,7 +85,7 @@ class Sft(Section):
     lora: Lora = Lora()
     """Low-rank adapters."""
     init: str = "base"
-    """Checkpoint to start from: `base`, a folder, a hub id, or another run's `NAME:sft`."""
+    """Checkpoint to start from: `base`, a folder, a hub id, or another run's `NAME:sft` or `NAME:sft@best`."""
     reduction: Literal["token_mean", "seq_mean_token_mean", "micro_token_mean"] = "token_mean"
     """How token losses become one number (D7 of docs/deviations.md)."""
     epochs: int = Field(3, ge=1)
@@ -127,7 +127,21 @@ class Sft(Section):
     keep_every: int | None = Field(None, ge=1)
     """Checkpoints at multiples of this many steps are kept as well; none keeps only the last ones (our choice)."""
     eval_steps: int | None = Field(None, ge=1)
-    """Steps between looks at `data.validation` (loss, entropy, accuracy); none does not look (our choice)."""
+    """Steps between looks at `data.validation` (loss, entropy) and at `eval_benchmarks`; the last step always looks,
+    none looks there only (our choice)."""
+    eval_benchmarks: Names = ()
+    """Benchmarks that are sampled at these steps, as `[eval]` samples and grades them; the best checkpoint is kept
+    (`sft@best`)."""
+    eval_samples: int | None = Field(None, ge=1)
+    """Samples per question of these benchmarks; none is the benchmark's own."""
+    eval_limit: int | None = Field(None, ge=1)
+    """First questions of each of these benchmarks only; none is all."""
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """Who samples them: vLLM where it is installed, else transformers, in every training process."""
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """Key-value cache of the engine on CPU, GiB (our choice; a GPU engine sizes its own)."""
+    gpu_memory_utilization: float = Field(0.3, gt=0, le=1)
+    """Share of GPU memory that the engine takes while it samples, beside the trainer's state (our choice)."""
     max_skipped_steps: int = Field(5, ge=1)
     """Steps in a row with a non-finite gradient before the run stops with exit code 4 (our choice)."""
     guards: SftGuards = SftGuards()

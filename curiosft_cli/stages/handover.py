@@ -1,0 +1,76 @@
+"""The engine beside a trainer: opened with the precision of its products, given its weights, compared with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from curiosft_cli.engine.base import LogprobKind, RolloutEngine
+    from curiosft_cli.engine.open import EngineKind
+    from curiosft_cli.run.sections import Config
+    from curiosft_cli.train.encode import Row
+    from curiosft_cli.train.loop import Loop
+
+
+class EngineSettings(Protocol):
+    """What the `sft` and `rl` sections say of their engine."""
+
+    @property
+    def engine(self) -> EngineKind: ...
+    @property
+    def kv_cache_gib(self) -> float: ...
+    @property
+    def gpu_memory_utilization(self) -> float: ...
+
+
+def open_engine_beside(
+    config: Config, settings: EngineSettings, path: str, context: int, loop: Loop, logprobs: LogprobKind = "raw"
+) -> RolloutEngine:
+    """The engine of this rank, with the model of `path` and room for `context` tokens."""
+    from curiosft_cli.engine.open import open_engine
+    from curiosft_cli.train.load import context_overrides
+
+    return open_engine(
+        settings.engine,
+        path,
+        max_model_len=context,
+        dtype=loop.dtype_name,
+        seed=config.run.seed,
+        logprobs=logprobs,
+        cpu_kv_cache_gib=settings.kv_cache_gib,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        hf_overrides=context_overrides(path, config.model),
+        trust_remote_code=config.model.trust_remote_code,
+    )
+
+
+def hand_over(
+    engine: RolloutEngine, loop: Loop, probe: Row, step: int, *, every: int = 1, tolerance: float | None = None
+) -> None:
+    """Give the engine the new weights; the first time and at multiples of `every`, compare log-probabilities.
+
+    Args:
+        engine: of this rank.
+        loop: whose weights are given; adapters arrive merged.
+        probe: what both sides score.
+        step: version of the weights.
+        every: steps between comparisons.
+        tolerance: mean difference in nats; none is what rounding explains.
+
+    Raises:
+        CurioError: exit code 4 when the engine does not answer as the trainer does.
+    """
+    from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, FullState, check_handover
+    from curiosft_cli.train.lora import plain_state
+
+    engine.load_weights(step, plain_state(loop.model, FullState(loop.model)))
+    loop.accelerator.wait_for_everyone()
+    if step % every and not loop.first_handover:
+        return
+    loop.first_handover = False
+    probe = replace(probe, response_ids=probe.response_ids[:-1] or probe.response_ids)  # engines want room for one more
+    with loop.evaluating():
+        trainer = loop.student_module.scored(loop.single_pack(probe)).logp.tolist()
+    scored = engine.score([*probe.prompt_ids, *probe.response_ids])[-len(probe.response_ids) :]
+    check_handover(scored, trainer, tolerance or HANDOVER_TOLERANCE[loop.dtype_name])

@@ -1,0 +1,126 @@
+"""Benchmarks between training steps: the numbers, the best checkpoint, and a training that does not notice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from boxes import build_box_model, write_questions
+from safetensors.torch import load_file
+
+from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import read_jsonl
+from curiosft_cli.run.rundir import resolve_checkpoint
+from curiosft_cli.tools.pipeline import run_stages
+
+pytestmark = pytest.mark.e2e
+
+RECIPE = """
+[run]
+root = "{folder}/runs"
+[model]
+path = "{folder}/model"
+system_prompt = ""
+question_prefix = ""
+[data]
+train = ["{folder}/train.jsonl"]
+[sft]
+precision = "float32"
+batch_size = 4
+max_steps = 3
+max_tokens_per_batch = 256
+learning_rate = 1e-3
+warmup_steps = 0
+keep_last = 1
+head_chunk = 64
+engine = "transformers"
+teacher = {{ topk = 64 }}
+lora = {{ rank = 2, dropout = 0.2 }}
+[rl]
+init = "base"
+precision = "float32"
+engine = "transformers"
+steps = 2
+prompts_per_step = 2
+mini_batch_prompts = 2
+num_generations = 2
+max_completion_length = 24
+max_tokens_per_batch = 256
+preflight = "off"
+grader_workers = 1
+[eval]
+max_completion_length = 24
+max_prompt_length = {longest}
+grader_workers = 1
+data = {{ arithmetic = "{folder}/test.jsonl" }}
+[log]
+every = 3
+[launch]
+processes = 0
+"""
+LONGEST = 100
+LOOK = ("eval_benchmarks=arithmetic", "eval_samples=3", "eval_limit=4")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("curve")
+    build_box_model(folder / "model")
+    write_questions(folder / "train.jsonl", 8)
+    test = write_questions(folder / "test.jsonl", 3, seed=1)
+    long = {"id": "q3", "question": "which " + "7" * LONGEST, "answer": "1"}
+    test.write_text(
+        test.read_text() + json.dumps(long) + "\n" + json.dumps({**long, "id": "q4", "question": "not asked"}) + "\n"
+    )
+    (folder / "box.toml").write_text(RECIPE.format(folder=folder, longest=LONGEST))
+    return folder / "box.toml"
+
+
+def trained(recipe: Path, stage: str, name: str, *settings: str) -> tuple[Path, dict[int, dict[str, Any]]]:
+    """Train in this process; return the stage's folder and its metrics by step."""
+    resolved = load(str(recipe), [f"run.name={name}", *(f"{stage}.{setting}" for setting in settings)])
+    run_stages(resolved, (stage,))
+    folder = recipe.parent / "runs" / name / stage
+    return folder, {row["step"]: row for row in read_jsonl(folder / "metrics.jsonl")}
+
+
+def test_sft_logs_the_curve_keeps_the_best_and_trains_as_without(recipe: Path) -> None:
+    folder, rows = trained(recipe, "sft", "watched", *LOOK, "eval_steps=2")
+    assert list(rows) == [2, 3]  # what was looked at is logged whatever log.every says; and the last step
+    for step, row in rows.items():
+        saved = list(read_jsonl(folder / "samples" / f"step-{step:06d}" / "arithmetic.jsonl.zst"))
+        assert [(s["id"], s["sample"]) for s in saved] == [(f"q{q}", sample) for q in range(4) for sample in range(3)]
+        assert [s["finish_reason"] for s in saved[9:]] == ["prompt_too_long"] * 3 and not any(
+            s["text"] for s in saved[9:]
+        )
+        assert all(s["tokens"] for s in saved[:9])
+        assert row["eval/arithmetic/tokens_mean"] == sum(s["tokens"] for s in saved) / 12
+        assert 0 < row["eval/arithmetic/avg"] == row["eval/avg"] <= row["eval/arithmetic/pass@3"] <= 100
+        assert row["eval/arithmetic/standard_error"] >= 0 and 0 < row["eval/arithmetic/entropy_nats"] < 6.3
+    scores = {step: row["eval/avg"] for step, row in rows.items()}
+    best = folder / f"checkpoint-{max(scores, key=scores.__getitem__)}"
+    assert resolve_checkpoint("watched:sft@best", load(str(recipe)).config) == str(best)
+    assert {entry.name for entry in folder.glob("checkpoint-*")} == {best.name, "checkpoint-3"}
+
+    alone, _ = trained(recipe, "sft", "alone")
+    for file in ("model.safetensors", "state/rank-00000.safetensors"):
+        expected, got = (load_file(stage / "checkpoint-3" / file) for stage in (alone, folder))
+        assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_rl_logs_the_same_curve_with_the_engine_of_its_rollouts(recipe: Path) -> None:
+    folder, rows = trained(recipe, "rl", "watched", *LOOK)
+    alone, plain = trained(recipe, "rl", "alone")
+    assert 0 < rows[2]["eval/arithmetic/avg"] <= 100 and not [key for key in plain[2] if key.startswith("eval/")]
+    expected, got = (load_file(stage / "checkpoint-2" / "model.safetensors") for stage in (alone, folder))
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_no_prompt_that_may_be_sent_is_said_before_training(recipe: Path) -> None:
+    settings = ["run.name=long", "sft.eval_benchmarks=arithmetic", "eval.max_prompt_length=2"]
+    with pytest.raises(CurioError, match=r"eval\.max_prompt_length = 2 leaves no prompt of arithmetic"):
+        run_stages(load(str(recipe), settings), ("sft",))
