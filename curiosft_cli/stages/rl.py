@@ -160,23 +160,29 @@ def update_policy(
     """One update per mini-batch of prompts; returns what there is to log. Every sample may be of no use: then none."""
     from curiosft_cli.train.groups import mini_batches
     from curiosft_cli.train.optim import constant_lr
-    from curiosft_cli.train.policy import anchored, filter_prefixes, importance_cap, open_batches, record_mismatch
+    from curiosft_cli.train.policy import (
+        anchored,
+        filter_prefixes,
+        importance_cap,
+        nucleus,
+        open_batches,
+        record_sampler,
+    )
 
     rl, cap = config.rl, importance_cap(config.rl, loop.dtype_name)
     with loop.timed("old"):
         batches, scored = open_batches(mini_batches(samples, rl.mini_batch_prompts), rl, loop)
     if not scored:
-        objective = anchored(objective, cap)
+        objective = anchored(objective, rl, cap)
     for number, batch in enumerate(batches):
         if grouping.filters:
             filter_prefixes(batch, objective.params["prefix_keep_fraction"], rl, loop)
         totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, objective, batch.extras)
         for place, (pack, extra) in enumerate(zip(batch.packs, batch.extras, strict=True), start=1):
-            seen = loop.accumulate(
-                pack, objective, extra, totals, last=place == len(batch.packs), temperature=rl.temperature
-            )
+            last, top_p = place == len(batch.packs), None if scored else nucleus(rl)
+            seen = loop.accumulate(pack, objective, extra, totals, last=last, temperature=rl.temperature, top_p=top_p)
             if not scored and pack.counted:
-                record_mismatch(loop, extra, seen.logp, cap=cap)
+                record_sampler(loop, extra, seen.logp, seen.kept_mass, rl, cap)
         update = step * (rl.prompts_per_step // rl.mini_batch_prompts) + number
         rate = constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps)
         loop.update(rate, rl.skip_grad_norm)

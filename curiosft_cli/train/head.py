@@ -35,6 +35,7 @@ from curiosft_cli.train.head_scores import (
     TeacherRows,
     head_logp,
     joined_rows,
+    nucleus_mass_,
     teacher_logp,
     tempered_rows_,
 )
@@ -65,6 +66,7 @@ class HeadRows:
         entropy: [N] float32 in nats, or none if it was not asked for.
         stats: [N] each, what the objective reports; empty when N is 0.
         teacher: the self-teacher's rows, or none.
+        kept_mass: [N] float32, probability of the nucleus, or none if it was not asked for.
     """
 
     logp: Tensor
@@ -73,6 +75,7 @@ class HeadRows:
     entropy: Tensor | None
     stats: Mapping[str, Tensor]
     teacher: TeacherRows | None = None
+    kept_mass: Tensor | None = None
 
 
 def fused_head(
@@ -89,6 +92,7 @@ def fused_head(
     entropy: bool = False,
     self_teacher: TemperatureSettings | None = None,
     reference: tuple[Tensor, Tensor] | None = None,
+    top_p: float | None = None,
 ) -> tuple[Tensor, HeadRows]:
     """The weighted sum of an objective over N supervised tokens, with gradients made during the forward walk.
 
@@ -105,6 +109,7 @@ def fused_head(
         entropy: also report the student's entropy.
         self_teacher: take `teacher_logp` from the student's own logits, without a gradient.
         reference: hidden states [N, H] and head weight [V, H] of the frozen base model.
+        top_p: also give the objective `kept_mass`, the probability of the nucleus (RL), as `head_logp` does.
 
     Returns:
         the scalar loss, which carries the gradient, and the detached rows.
@@ -120,6 +125,7 @@ def fused_head(
             HeadProduct(*reference, chunk, compute_dtype, slot="reference") if reference else None,
             torch.zeros_like(hidden) if wanted and hidden.requires_grad else None,
             WeightGradient(head_weight) if wanted and head_weight.requires_grad else None,
+            top_p,
         )
         for rows in walk.head.chunks():
             walk.step(rows, labels[rows], {name: values[rows] for name, values in extra.items()})
@@ -140,9 +146,11 @@ class _Walk:
     reference: HeadProduct | None
     grad_hidden: Tensor | None
     grad_weight: WeightGradient | None
+    top_p: float | None
     loss: Tensor = field(init=False)
     seen: list[dict[str, Any]] = field(default_factory=list)
     teachers: list[TeacherRows] = field(default_factory=list)
+    masses: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.loss = torch.zeros((), device=self.head.hidden.device)
@@ -153,6 +161,10 @@ class _Walk:
             copy = self.head.buffer("probabilities", rows).copy_(logits)
             self.teachers.append(tempered_rows_(copy, labels, self.self_teacher, self.head.dtype))
             extra["teacher_logp"] = self.teachers[-1].logp
+        if self.top_p is not None:
+            copy = torch.softmax(logits, -1, out=self.head.buffer("probabilities", rows))
+            self.masses.append(nucleus_mass_(copy, self.top_p))
+            extra["kept_mass"] = self.masses[-1]
         if self.objective.needs & {"logits", "ref_logits"}:
             self._of_logits(logits, rows, labels, extra)
         elif "entropy" in self.objective.needs:
@@ -261,6 +273,7 @@ class _Walk:
             entropy=joined("entropy") if self.entropy else None,
             stats={name: cat_rows([part["stats"][name] for part in self.seen], device) for name in names},
             teacher=joined_rows(self.teachers, device) if self.self_teacher else None,
+            kept_mass=cat_rows(self.masses, device) if self.top_p is not None else None,
         )
 
 

@@ -69,7 +69,7 @@ def head_logp(
             if entropy:
                 entropies.append(entropy_(logits, probabilities, *scale))
             if top_p is not None:
-                masses.append(_nucleus_mass_(probabilities, top_p))
+                masses.append(nucleus_mass_(probabilities, top_p))
         return ScoredRows(
             cat_rows(logps, hidden.device),
             cat_rows(entropies, hidden.device) if entropy else None,
@@ -132,7 +132,7 @@ def joined_rows(parts: list[TeacherRows], device: torch.device) -> TeacherRows:
     )
 
 
-def _nucleus_mass_(probabilities: Tensor, top_p: float, enough: int = 512, block: int = 16) -> Tensor:
+def nucleus_mass_(probabilities: Tensor, top_p: float, enough: int = 512, block: int = 16) -> Tensor:
     """Probability [c] of the smallest set of tokens that reaches `top_p`; reorders the rows.
 
     Looks at the `enough` largest first, and at more only where these do not reach `top_p`.
@@ -144,5 +144,5 @@ def _nucleus_mass_(probabilities: Tensor, top_p: float, enough: int = 512, block
     if enough < probabilities.shape[1]:
         short = (top.sum(-1) < top_p).nonzero().squeeze(-1)
         for rows in short.split(block):
-            mass[rows] = _nucleus_mass_(probabilities[rows], top_p, 8 * enough)
+            mass[rows] = nucleus_mass_(probabilities[rows], top_p, 8 * enough)
     return mass

@@ -181,11 +181,12 @@ class Loop:
         last: bool,
         temperature: float = 1.0,
         reference: tuple[Tensor, Tensor] | None = None,
+        top_p: float | None = None,
     ) -> HeadRows:
         """Add one pack's gradients and statistics; the ranks exchange gradients with the `last` one."""
         with self.timed("student"), nullcontext() if last else self.accelerator.no_sync(self.student):
             weights = tuple(self.weights_of(pack, divisor, totals) for divisor in objective.terms)
-            loss, rows = self.student(pack, objective, extra, weights, True, temperature, reference)
+            loss, rows = self.student(pack, objective, extra, weights, True, temperature, reference, top_p)
             self.accelerator.backward(loss)
         if pack.counted:
             self.stats.add_rows(rows)

@@ -1,13 +1,14 @@
 """What the RL objectives read beside the student's own pass, token by token, for the packs of each update.
 
 Advantages and expert marks come from the samples. Old log-probabilities cost a pass without gradient, so they are
-taken only where they differ from the current ones: before the second update of a step. The same pass gives the mass
-of the sampler's nucleus, which the correction of the engine's log-probabilities must know of.
+taken only where they differ from the current ones: before the second update of a step. The mass of the sampler's
+nucleus, which the correction of the engine's log-probabilities must know of, comes from that pass, or from the walk of
+the only update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def open_batches(batches: Sequence[list[Sample]], rl: Rl, loop: Loop) -> tuple[l
         the batches, and whether their `extras` hold the old policy's log-probabilities.
     """
     cap = importance_cap(rl, loop.dtype_name)
-    scored = len(batches) > 1 or (rl.top_p < 1.0 and (cap is not None or rl.temperature != 1.0))
+    scored = len(batches) > 1
     opened = [Batch(samples, _packs([sample.row for sample in samples], rl, loop)) for samples in batches]
     for batch in opened:
         for pack in batch.packs:
@@ -113,17 +114,23 @@ def importance(
     return (ratio if kept_mass is None else ratio * kept_mass).clamp(max=cap)
 
 
-def anchored(objective: BoundObjective, cap: float | None) -> BoundObjective:
+def corrected(extra: Mapping[str, Tensor], logp: Tensor, kept_mass: Tensor | None, rl: Rl, cap: float) -> Tensor:
+    """The advantages [N], those of sampled tokens times their `importance`."""
+    ratio = importance(logp, _engine_logp(extra, kept_mass, rl), kept_mass, cap)
+    return extra["advantage"] * ratio.masked_fill(extra["expert"], 1.0)
+
+
+def anchored(objective: BoundObjective, rl: Rl, cap: float | None) -> BoundObjective:
     """With one update a step the old log-probabilities are the current ones: no pass is spent on them.
 
-    With a `cap` the advantages of sampled tokens are corrected in the same walk (`extra["engine_logp"]`).
+    With a `cap` the advantages are corrected in the same walk, which supplies `extra["kept_mass"]` where there is a
+    nucleus.
     """
 
     def fn(rows: Any) -> Any:
         extra = {**rows.extra, "old_logp": rows.logp.detach()}
         if cap is not None:
-            ratio = importance(rows.logp, extra["engine_logp"], None, cap)
-            extra["advantage"] = extra["advantage"] * ratio.masked_fill(extra["expert"], 1.0)
+            extra["advantage"] = corrected(extra, rows.logp, extra.get("kept_mass"), rl, cap)
         return objective.fn(replace(rows, extra=extra))
 
     return replace(objective, fn=fn)
@@ -152,27 +159,48 @@ def filter_prefixes(batch: Batch, keep_fraction: float, rl: Rl, loop: Loop) -> N
             extra["advantage"] = advantage
 
 
-def record_mismatch(
-    loop: Loop, extra: dict[str, Tensor], logp: Tensor, *, cap: float | None = None, far_nats: float = 0.1
+def record_sampler(
+    loop: Loop,
+    extra: Mapping[str, Tensor],
+    logp: Tensor,
+    kept_mass: Tensor | None,
+    rl: Rl,
+    cap: float | None,
+    far_nats: float = 0.1,
 ) -> None:
-    """Record how far engine and trainer disagree on the sampled tokens before the step's first update, nats.
+    """Record how the sampler differs from the trainer on the sampled tokens before the step's first update.
 
     Args:
-        logp: [N] of the trainer at the sampling temperature.
-        cap: record the correction that `anchored` made with it as well.
+        logp: [N] of the trainer at the sampling temperature, nats.
+        kept_mass: [N] of the nucleus, or none.
+        cap: of the correction, or none where there is no correction.
         far_nats: tokens further apart than this are counted.
     """
-    gap = (logp - extra["engine_logp"]).abs()[~extra["expert"]]
+    own, engine = ~extra["expert"], _engine_logp(extra, kept_mass, rl)
+    gap = (logp - engine).abs()[own]
     loop.stats.add("mismatch_nats", gap, extremes=True)
     loop.stats.add("mismatch_share", gap > far_nats)
+    if kept_mass is not None:
+        loop.stats.add("kept_mass", kept_mass[own], extremes=True)
     if cap is not None:
-        record_importance(loop, importance(logp, extra["engine_logp"], None, cap)[~extra["expert"]], cap)
+        ratio = importance(logp, engine, kept_mass, cap)[own]
+        loop.stats.add("importance", ratio, extremes=True)
+        loop.stats.add("importance_capped", ratio >= cap)
 
 
-def record_importance(loop: Loop, ratio: Tensor, cap: float) -> None:
-    """Record the correction of the sampled tokens, and the share that was capped."""
-    loop.stats.add("importance", ratio, extremes=True)
-    loop.stats.add("importance_capped", ratio >= cap)
+def nucleus(rl: Rl) -> float | None:
+    """The mass that rollouts are drawn from, or none for all of it."""
+    return rl.top_p if rl.top_p < 1.0 else None
+
+
+def _engine_logp(extra: Mapping[str, Tensor], kept_mass: Tensor | None, rl: Rl) -> Tensor:
+    """The engine's log-probabilities [N] at the sampling temperature over the whole vocabulary.
+
+    At temperature 1 it reports these; at others those of its nucleus, renormalised.
+    """
+    if kept_mass is None or rl.temperature == 1.0:
+        return extra["engine_logp"]
+    return extra["engine_logp"] + kept_mass.log()
 
 
 def _packs(rows: Sequence[Row], rl: Rl, loop: Loop) -> list[Pack]:
@@ -184,18 +212,9 @@ def _packs(rows: Sequence[Row], rl: Rl, loop: Loop) -> list[Pack]:
 
 def _score(pack: Pack, extra: dict[str, Tensor], rl: Rl, loop: Loop, cap: float | None) -> None:
     """Add the old policy's log-probabilities and correct the advantages of sampled tokens."""
-    top_p = rl.top_p if rl.top_p < 1.0 else None
-    old = loop.student_module.scored(pack, rl.temperature, top_p=top_p)
+    old = loop.student_module.scored(pack, rl.temperature, top_p=nucleus(rl))
     extra["old_logp"] = old.logp
-    if not pack.counted:
-        return
-    if old.kept_mass is not None and rl.temperature != 1.0:
-        extra["engine_logp"] = extra["engine_logp"] + old.kept_mass.log()
-    record_mismatch(loop, extra, old.logp)
-    own = ~extra["expert"]
-    if old.kept_mass is not None:
-        loop.stats.add("kept_mass", old.kept_mass[own], extremes=True)
-    if cap is not None:
-        ratio = importance(old.logp, extra["engine_logp"], old.kept_mass, cap)
-        record_importance(loop, ratio[own], cap)
-        extra["advantage"] = extra["advantage"] * ratio.masked_fill(extra["expert"], 1.0)
+    if pack.counted:
+        record_sampler(loop, extra, old.logp, old.kept_mass, rl, cap)
+        if cap is not None:
+            extra["advantage"] = corrected(extra, old.logp, old.kept_mass, rl, cap)

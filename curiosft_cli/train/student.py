@@ -58,10 +58,12 @@ class Student(nn.Module):
         entropy: bool = False,
         temperature: float = 1.0,
         reference: tuple[Tensor, Tensor] | None = None,
+        top_p: float | None = None,
     ) -> tuple[Tensor, HeadRows]:
         """The pack's share of the step's loss (its reduction is in `weights` [N]) and what was seen per token.
 
         `reference`: hidden states [N, H] and head weight [V, H] of a frozen model, for objectives of its logits.
+        `top_p`: see `fused_head`.
         """
         hidden, head_weight = self._hidden(pack)
         return fused_head(
@@ -77,6 +79,7 @@ class Student(nn.Module):
             entropy=entropy,
             self_teacher=self.self_teacher,
             reference=reference,
+            top_p=top_p,
         )
 
     @torch.no_grad()

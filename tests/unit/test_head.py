@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, BoundObjective, TokenRows
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
-from curiosft_cli.objectives.tokens import entropy, label_logp, tempered_logp
+from curiosft_cli.objectives.tokens import TokenLoss, entropy, label_logp, tempered_logp
 from curiosft_cli.train.head import fused_head, head_logp, release_buffers, teacher_logp
 
 TOKENS, HIDDEN, VOCABULARY = 11, 8, 50
@@ -257,6 +257,25 @@ def test_nucleus_mass(vocabulary: int, top_p: float) -> None:
         ordered = probabilities.double().sort(descending=True).values
         kept = int((ordered.cumsum(0) < top_p - 1e-6).sum()) + 1
         assert float(mass) == pytest.approx(float(ordered[:kept].sum()), abs=1e-3 if vocabulary > 50 else 1e-5)
+
+
+@pytest.mark.parametrize("need", [(), ("entropy",), ("logits",)])
+def test_the_walk_gives_the_objective_the_nucleus_mass(need: tuple[str, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(6, 4, generator=generator), torch.randn(50, 4, generator=generator)
+    labels = torch.arange(6)
+    objective = BoundObjective(
+        lambda rows: TokenLoss(rows.logp * rows.extra["kept_mass"]), frozenset(need), ("reduction",), {}
+    )
+    settings: dict[str, Any] = {"chunk": 4, "top_p": 0.7, "temperature": 0.8}
+    _, rows = fused_head(
+        hidden.requires_grad_(), weight, labels, objective, extra={}, weights=torch.ones(6), entropy=True, **settings
+    )
+    scored = head_logp(hidden, weight, labels, entropy=True, **settings)
+    assert rows.kept_mass is not None and scored.kept_mass is not None
+    torch.testing.assert_close(rows.kept_mass, scored.kept_mass)
+    torch.testing.assert_close(rows.loss, scored.logp * scored.kept_mass)
+    torch.testing.assert_close(rows.entropy, scored.entropy)
 
 
 def test_impossible_label_keeps_the_loss_finite() -> None:

@@ -65,7 +65,7 @@ def test_the_correction_is_unbiased_over_the_nucleus(seed: int, top_p: float) ->
 
 def test_one_update_needs_no_old_pass_and_corrects_in_the_walk() -> None:
     """ratio 1, A = 3, trainer 0.4, engine 0.5: the loss is -3 * 0.8; the expert's token is not corrected."""
-    objective = anchored(RL_OBJECTIVES["luffy"].bind(shaping_gamma=None, entropy_coef=0.0), 2.0)
+    objective = anchored(RL_OBJECTIVES["luffy"].bind(shaping_gamma=None, entropy_coef=0.0), Rl(), 2.0)
     logp = torch.log(torch.tensor([0.4, 0.4])).requires_grad_()
     extra = {
         "advantage": torch.tensor([3.0, 3.0]),
