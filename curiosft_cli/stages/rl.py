@@ -4,7 +4,7 @@
         sample G responses to each of P prompts       (engine; graded while others still run; expert rows join here)
         reward: 1 if correct and well formatted       (grader processes)
         advantage within each group of G
-        old log-probabilities                         (only when more than one update needs them)
+        old log-probabilities                         (of the samples that later updates learn from)
         for each mini-batch of prompts: loss, clip, optimizer step
         hand the new weights to the engine            (checked against the trainer's log-probabilities)
         log; save
@@ -171,17 +171,16 @@ def update_policy(
 
     rl, cap = config.rl, importance_cap(config.rl, loop.dtype_name)
     with loop.timed("old"):
-        batches, scored = open_batches(mini_batches(samples, rl.mini_batch_prompts), rl, loop)
-    if not scored:
-        objective = anchored(objective, rl, cap)
+        batches = open_batches(mini_batches(samples, rl.mini_batch_prompts), rl, loop)
     for number, batch in enumerate(batches):
         if grouping.filters:
             filter_prefixes(batch, objective.params["prefix_keep_fraction"], rl, loop)
-        totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, objective, batch.extras)
+        bound = objective if batch.scored else anchored(objective, rl, cap)
+        totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, bound, batch.extras)
         for place, (pack, extra) in enumerate(zip(batch.packs, batch.extras, strict=True), start=1):
-            last, top_p = place == len(batch.packs), None if scored else nucleus(rl)
-            seen = loop.accumulate(pack, objective, extra, totals, last=last, temperature=rl.temperature, top_p=top_p)
-            if not scored and pack.counted:
+            last, top_p = place == len(batch.packs), None if batch.scored else nucleus(rl)
+            seen = loop.accumulate(pack, bound, extra, totals, last=last, temperature=rl.temperature, top_p=top_p)
+            if not batch.scored and pack.counted:
                 record_sampler(loop, extra, seen.logp, seen.kept_mass, rl, cap)
         update = step * (rl.prompts_per_step // rl.mini_batch_prompts) + number
         rate = constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps)

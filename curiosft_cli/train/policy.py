@@ -1,9 +1,9 @@
 """What the RL objectives read beside the student's own pass, token by token, for the packs of each update.
 
 Advantages and expert marks come from the samples. Old log-probabilities cost a pass without gradient, so they are
-taken only where they differ from the current ones: before the second update of a step. The mass of the sampler's
-nucleus, which the correction of the engine's log-probabilities must know of, comes from that pass, or from the walk of
-the only update.
+taken only where they differ from the current ones: for the samples of a step's second update and later ones. The mass
+of the sampler's nucleus, which the correction of the engine's log-probabilities must know of, comes from that pass, or
+from the walk of the first update.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class Batch:
     Attributes:
         samples: of all ranks.
         packs: this rank's.
+        scored: whether `extras` hold the old policy's log-probabilities; the first update's are the current ones.
         extras: one mapping per pack, [N] each.
     """
 
     samples: list[Sample]
     packs: list[Pack]
+    scored: bool
     extras: list[dict[str, Tensor]] = field(default_factory=list)
 
     @property
@@ -50,22 +52,20 @@ class Batch:
         return [sample.row for sample in self.samples]
 
 
-def open_batches(batches: Sequence[list[Sample]], rl: Rl, loop: Loop) -> tuple[list[Batch], bool]:
-    """Pack each update's samples, and look at the policy as it is before the first one where that is needed.
-
-    Returns:
-        the batches, and whether their `extras` hold the old policy's log-probabilities.
-    """
+def open_batches(batches: Sequence[list[Sample]], rl: Rl, loop: Loop) -> list[Batch]:
+    """Pack each update's samples, and look at the policy as it is before the first one for those of the others."""
     cap = importance_cap(rl, loop.dtype_name)
-    scored = len(batches) > 1
-    opened = [Batch(samples, _packs([sample.row for sample in samples], rl, loop)) for samples in batches]
+    opened = [
+        Batch(samples, _packs([sample.row for sample in samples], rl, loop), scored=number > 0)
+        for number, samples in enumerate(batches)
+    ]
     for batch in opened:
         for pack in batch.packs:
             extra = by_token(batch.samples, pack)
-            if scored:
+            if batch.scored:
                 _score(pack, extra, rl, loop, cap)
             batch.extras.append(extra)
-    return opened, scored
+    return opened
 
 
 def by_token(samples: Sequence[Sample], pack: Pack) -> dict[str, Tensor]:
@@ -121,7 +121,7 @@ def corrected(extra: Mapping[str, Tensor], logp: Tensor, kept_mass: Tensor | Non
 
 
 def anchored(objective: BoundObjective, rl: Rl, cap: float | None) -> BoundObjective:
-    """With one update a step the old log-probabilities are the current ones: no pass is spent on them.
+    """In a step's first update the old log-probabilities are the current ones: no pass is spent on them.
 
     With a `cap` the advantages are corrected in the same walk, which supplies `extra["kept_mass"]` where there is a
     nucleus.
