@@ -104,19 +104,11 @@ class VllmEngine:
         import torch
         from vllm.platforms import current_platform
 
-        options: dict[str, Any] = {"enforce_eager": current_platform.is_cpu()}
+        options: dict[str, Any]
         if current_platform.is_cpu():
-            # A seeded request whose prefill is split over two passes crashes there.
-            from curiosft_cli.engine.nucleus import CpuNucleus
-
-            options["enable_chunked_prefill"] = False
-            options["logits_processors"] = [CpuNucleus]
-            options["max_num_batched_tokens"] = max(max_model_len, cpu_batched_tokens)
-            options["block_size"] = CPU_BLOCK_TOKENS
-            options["kv_cache_memory_bytes"] = int(cpu_kv_cache_gib * GIB)
+            options = _cpu_options(max(max_model_len, cpu_batched_tokens), cpu_kv_cache_gib)
         else:
-            options["enable_sleep_mode"] = True
-            options["gpu_memory_utilization"] = gpu_memory_utilization
+            options = {"enable_sleep_mode": True, "gpu_memory_utilization": gpu_memory_utilization}
         if enforce_eager is not None:
             options["enforce_eager"] = enforce_eager
         if max_num_seqs is not None:
@@ -128,7 +120,7 @@ class VllmEngine:
         self._version = 0
         self._state: State = "ready"
         self._on_cpu = current_platform.is_cpu()
-        self._cpu_step = cpu_step if current_platform.is_cpu() and options["enforce_eager"] else nullcontext
+        self._cpu_step = cpu_step if options.get("enforce_eager") and self._on_cpu else nullcontext
         self._requests = 0
         self._seeds = random.Random(seed)
         self._trainer_communicates = torch.distributed.is_initialized()
@@ -243,6 +235,20 @@ class VllmEngine:
         finally:
             if running:
                 engine.abort_request(list(running))
+
+
+def _cpu_options(batched_tokens: int, kv_cache_gib: float) -> dict[str, Any]:
+    """Settings that a CPU needs: a seeded request whose prefill is split over two passes crashes there."""
+    from curiosft_cli.engine.nucleus import CpuNucleus
+
+    return {
+        "enforce_eager": True,
+        "enable_chunked_prefill": False,
+        "logits_processors": [CpuNucleus],
+        "max_num_batched_tokens": batched_tokens,
+        "block_size": CPU_BLOCK_TOKENS,
+        "kv_cache_memory_bytes": int(kv_cache_gib * GIB),
+    }
 
 
 def _start(more: Mapping[str, Any], **options: Any) -> LLMEngine:
