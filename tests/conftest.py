@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def forgotten_hub() -> Iterator[None]:
+    """No test sees a data set that another one put in the hub's place."""
+    yield
+    from curiosft_cli.tasks.hub import hub_table
+
+    hub_table.cache_clear()
 
 
 @pytest.fixture(scope="session")

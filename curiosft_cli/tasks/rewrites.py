@@ -283,7 +283,7 @@ def changed_names(post: Post, text: str) -> str | None:
     for name in (word for word in all_words(text, keep_case=True) if word in both):
         if name not in order:
             return f"name moved: {name}"
-    order = iter(letters(post.allowed))
+    order = iter([*letters(" ".join(post.labels)), *letters(post.allowed)])
     return next((f"letter moved: {letter}" for letter in letters(text) if letter not in order), None)
 
 
