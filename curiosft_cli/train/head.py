@@ -23,7 +23,6 @@ from curiosft_cli.train.head_chunks import (
     HeadProduct,
     LabelLogp,
     WeightGradient,
-    cat_rows,
     detached,
     entropy_,
     release_buffers,
@@ -148,9 +147,9 @@ class _Walk:
     grad_weight: WeightGradient | None
     top_p: float | None
     loss: Tensor = field(init=False)
-    seen: list[dict[str, Any]] = field(default_factory=list)
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    stats: dict[str, Tensor] = field(default_factory=dict)
     teachers: list[TeacherRows] = field(default_factory=list)
-    masses: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.loss = torch.zeros((), device=self.head.hidden.device)
@@ -163,8 +162,8 @@ class _Walk:
             extra["teacher_logp"] = self.teachers[-1].logp
         if self.top_p is not None:
             copy = torch.softmax(logits, -1, out=self.head.buffer("probabilities", rows))
-            self.masses.append(nucleus_mass_(copy, self.top_p))
-            extra["kept_mass"] = self.masses[-1]
+            extra["kept_mass"] = nucleus_mass_(copy, self.top_p)
+            self._keep(self.seen, rows, {"kept_mass": extra["kept_mass"]})
         if self.objective.needs & {"logits", "ref_logits"}:
             self._of_logits(logits, rows, labels, extra)
         elif "entropy" in self.objective.needs:
@@ -185,7 +184,7 @@ class _Walk:
         if self.entropy and by_hidden is not None and free:
             # H = -log p_y - E_p[z - z_y], and E_p[z] = h . (p W) is what the hidden gradient has computed.
             spread = -logp - (by_hidden * self.head.hidden[rows]).sum(-1) / self.head.temperature
-        self._see(logp, out, logp >= peak, spread)
+        self._see(rows, logp, out, logp >= peak, spread)
 
     def _of_entropy(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         probabilities = self.head.buffer("probabilities", rows)
@@ -198,7 +197,7 @@ class _Walk:
         logits.mul_(-by_entropy[:, None]).sub_((by_logp + by_entropy * (spread + peak))[:, None])
         probabilities.mul_(logits).scatter_add_(1, labels[:, None], by_logp[:, None])
         self._fold(probabilities, rows, None)
-        self._see(logp, out, logp >= peak, spread if self.entropy else None)
+        self._see(rows, logp, out, logp >= peak, spread if self.entropy else None)
 
     def _of_logits(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         base = self.reference.logits(rows) if self.reference else None
@@ -229,7 +228,7 @@ class _Walk:
 
         out, (by_logits,) = self._differentiate(rows, [logits], token_rows)
         logits.copy_(by_logits)
-        self._see(logp, out, logp >= peak, spread)
+        self._see(rows, logp, out, logp >= peak, spread)
 
     def _differentiate(self, rows: slice, values: list[Tensor], make: Any) -> tuple[TokenLoss, tuple[Tensor, ...]]:
         """The objective on `make(*values)` and the gradient of its weighted sum with respect to each of `values`."""
@@ -256,24 +255,29 @@ class _Walk:
             self.grad_hidden[rows] = by_hidden if factor is None else by_hidden * factor[:, None]
         return by_hidden
 
-    def _see(self, logp: Tensor, out: TokenLoss, correct: Tensor, spread: Tensor | None) -> None:
+    def _see(self, rows: slice, logp: Tensor, out: TokenLoss, correct: Tensor, spread: Tensor | None) -> None:
         loss = torch.stack([term.detach() for term in out.terms]).sum(0)
-        stats = {name: values.detach() for name, values in out.stats.items()}
-        self.seen.append({"logp": logp, "loss": loss, "correct": correct, "entropy": spread, "stats": stats})
+        values = {"logp": logp, "loss": loss, "correct": correct} | ({} if spread is None else {"entropy": spread})
+        self._keep(self.seen, rows, values)
+        self._keep(self.stats, rows, out.stats)
+
+    def _keep(self, kept: dict[str, Tensor], rows: slice, values: Mapping[str, Tensor]) -> None:
+        # Whole from the start: small tensors born between large ones would keep the heap's holes from being used again.
+        for name, value in values.items():
+            if name not in kept:
+                kept[name] = value.new_empty(len(self.head.hidden))
+            kept[name][rows] = value.detach()
 
     def collected(self, device: torch.device) -> HeadRows:
-        def joined(name: str) -> Tensor:
-            return cat_rows([part[name] for part in self.seen], device)
-
-        names = self.seen[0]["stats"] if self.seen else ()
+        none = torch.zeros(0, device=device)
         return HeadRows(
-            logp=joined("logp"),
-            loss=joined("loss"),
-            correct=joined("correct").bool(),
-            entropy=joined("entropy") if self.entropy else None,
-            stats={name: cat_rows([part["stats"][name] for part in self.seen], device) for name in names},
+            logp=self.seen.get("logp", none),
+            loss=self.seen.get("loss", none),
+            correct=self.seen.get("correct", none).bool(),
+            entropy=self.seen.get("entropy", none) if self.entropy else None,
+            stats=self.stats,
             teacher=joined_rows(self.teachers, device) if self.self_teacher else None,
-            kept_mass=cat_rows(self.masses, device) if self.top_p is not None else None,
+            kept_mass=self.seen.get("kept_mass", none) if self.top_p is not None else None,
         )
 
 

@@ -71,7 +71,9 @@ def test_a_server_samples_and_takes_weights(served: tuple[Path, str], tmp_path: 
     with pytest.raises(CurioError, match="reports raw log-probabilities, this run needs processed ones"):
         RemoteEngine([url], max_model_len=256, weights=tmp_path / "weights", logprobs="processed")
     engine = RemoteEngine([url], max_model_len=256, weights=tmp_path / "weights")
-    assert engine._ask(url, "/get_world_size") == {"world_size": 1}, "what a transfer over nccl asks for"
+    assert engine._ask(url.removesuffix("/v1"), "/get_world_size") == {"world_size": 1}, (
+        "what a transfer over nccl asks for"
+    )
     engine.load_weights(0, FullState(model))
     first = generate(engine, PROMPTS, sampling, list(range(6)))
     again = generate(engine, PROMPTS, sampling, list(range(6)))
