@@ -324,17 +324,22 @@ BROKEN_PARTS = [
 ]  # fmt: skip
 
 
+def refused_in_one_line(whole: Path, folder: Path, spoil: Any, says: str) -> None:
+    """`prepare` of a spoiled copy of `whole` says one line and leaves nothing behind."""
+    shutil.copytree(whole, folder / "model")
+    spoil(folder / "model")
+    with pytest.raises(CurioError, match=says) as caught:
+        prepare_model(str(folder / "model"), folder / "out", Config(), QUIET)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in folder.iterdir()] == ["model"]
+
+
 @pytest.mark.parametrize(("spoil", "says"), BROKEN_PARTS)
 def test_a_broken_part_is_one_line_in_prepare_and_one_problem_in_check(
     folders: dict[tuple[str, bool, bool], tuple[Path, Path]], tmp_path: Path, spoil: Any, says: str
 ) -> None:
-    shutil.copytree(folders["qwen2", True, False][0], tmp_path / "model")
-    spoil(tmp_path / "model")
-    with pytest.raises(CurioError, match=says) as caught:
-        prepare_model(str(tmp_path / "model"), tmp_path / "out", Config(), QUIET)
-    assert caught.value.exit_code == 2
-    assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    refused_in_one_line(folders["qwen2", True, False][0], tmp_path, spoil, says)
     found = [remark for remark in check_model(str(tmp_path / "model"), Config()) if re.search(says, remark.says)]
     assert [remark.level for remark in found] == ["problem"]
 
@@ -350,13 +355,7 @@ def test_a_broken_part_is_one_line_in_prepare_and_one_problem_in_check(
 def test_what_cannot_be_prepared_is_one_line_and_leaves_nothing(
     folders: dict[tuple[str, bool, bool], tuple[Path, Path]], tmp_path: Path, spoil: Any, says: str
 ) -> None:
-    shutil.copytree(folders["qwen2", True, False][0], tmp_path / "model")
-    spoil(tmp_path / "model")
-    with pytest.raises(CurioError, match=says) as caught:
-        prepare_model(str(tmp_path / "model"), tmp_path / "out", Config(), QUIET)
-    assert caught.value.exit_code == 2
-    assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    refused_in_one_line(folders["qwen2", True, False][0], tmp_path, spoil, says)
 
 
 def test_a_missing_shard_is_named(folders: dict[tuple[str, bool, bool], tuple[Path, Path]], tmp_path: Path) -> None:
