@@ -80,7 +80,8 @@ def asked_between_steps(config: Config, settings: CurveSettings) -> list[Asked]:
     """
     asked: list[Asked] = []
     for name in dict.fromkeys(settings.eval_benchmarks):
-        problems = load_benchmark(name, data=config.eval.data.get(name), limit=settings.eval_limit)
+        file, keep_system = config.eval.data.get(name), config.eval.keep_system
+        problems = load_benchmark(name, data=file, limit=settings.eval_limit, keep_system=keep_system)
         samples = settings.eval_samples or BENCHMARKS[name].samples
         asked.append(Asked(name, problems, samples, (samples,)))
     return asked
@@ -253,14 +254,7 @@ def _save(stage: StageDir, step: int, job: Asked, answers: Sequence[Answer]) -> 
     """Keep what was said, in the layout of an evaluation's samples."""
     write_compressed_jsonl(
         stage.samples(step, job.name),
-        (
-            sample_row(
-                job.problems[answer.question].id,
-                answer.number,
-                _sample(answer),
-            )
-            for answer in answers
-        ),
+        (sample_row(job.problems[answer.question].id, answer.number, _sample(answer)) for answer in answers),
     )
 
 
