@@ -61,13 +61,35 @@ def packed_attention(
         lengths, *(whole.split(ends, dim=2) for whole in (query, key, value)), strict=True
     ):
         (q, *qs), (k, *ks), (v, *vs) = (whole.split([first, *others], dim=2) for whole in states)
-        parts.append(sdpa_attention_forward(module, q, k, v, None, **options)[0])
+        parts.append(_causal(module, q, k, v, **options))
         for own_q, own_k, own_v in zip(qs, ks, vs, strict=True):
-            seen, mine = first + own_q.shape[2], own_q.shape[2]
-            mask = torch.ones(mine, seen, dtype=torch.bool, device=q.device).tril(first)[None, None]
-            both_k, both_v = torch.cat([k, own_k], dim=2), torch.cat([v, own_v], dim=2)
-            parts.append(sdpa_attention_forward(module, own_q, both_k, both_v, mask, **options)[0])
+            parts.append(_causal(module, own_q, torch.cat([k, own_k], dim=2), torch.cat([v, own_v], dim=2), **options))
     return torch.cat(parts, dim=1), None
+
+
+def _causal(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    **options: Any,
+) -> Tensor:
+    """Attention [1, T, heads, d] of the last T of L positions to themselves and all before."""
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    from curiosft_cli.train.cpu_attention import causal_attention, suits
+
+    if suits(key, value, dropout):
+        return causal_attention(query, key, value, scaling)
+    mine, seen = query.shape[2], key.shape[2]
+    mask = None
+    if mine < seen:
+        mask = torch.ones(mine, seen, dtype=torch.bool, device=query.device).tril(seen - mine)[None, None]
+    return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, dropout=dropout, **options)[0]
 
 
 def can_pack(config: Any) -> bool:

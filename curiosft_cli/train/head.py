@@ -1,16 +1,18 @@
 """The chunked language-model head: the only place where hidden states become logits.
 
-Supervised positions are walked in chunks through preallocated [chunk, V] buffers. For an objective of the
-log-probability (and the entropy), autograd differentiates it with respect to those [chunk] vectors alone, and the
-result weighs the gradient of cross-entropy: three products with the head per token (logits, hidden gradient,
-weight gradient), nothing recomputed, never a [tokens, vocabulary] tensor. An objective of the logits is
-differentiated with respect to the chunk's logits in the same walk.
+Supervised positions are walked in chunks through one preallocated [chunk, V] buffer in the precision of the products;
+a few rows at a time are worked on in float32. For an objective of the log-probability (and the entropy), autograd
+differentiates it with respect to those vectors alone, and the result weighs the gradient of cross-entropy: three
+products with the head per token (logits, hidden gradient, weight gradient), nothing recomputed, never a
+[tokens, vocabulary] tensor. An objective of the logits is differentiated with respect to a few rows of them in the
+same walk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -26,7 +28,6 @@ from curiosft_cli.train.head_chunks import (
     detached,
     entropy_,
     release_buffers,
-    row_dot,
     softmax_and_logp,
 )
 from curiosft_cli.train.head_scores import (
@@ -36,7 +37,7 @@ from curiosft_cli.train.head_scores import (
     joined_rows,
     nucleus_mass_,
     teacher_logp,
-    tempered_rows_,
+    tempered_rows,
 )
 
 __all__ = [
@@ -48,10 +49,6 @@ __all__ = [
     "release_buffers",
     "teacher_logp",
 ]
-
-
-GRAPH_LOGITS = 2**22
-"""Logits in one autograd graph of a `logits` objective: its dozen temporaries stay small, and allocators reuse them."""
 
 
 @dataclass(frozen=True)
@@ -157,78 +154,70 @@ class _Walk:
     def step(self, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         logits = self.head.logits(rows)
         if self.self_teacher is not None:
-            copy = self.head.buffer("probabilities", rows).copy_(logits)
-            self.teachers.append(tempered_rows_(copy, labels, self.self_teacher, self.head.dtype))
+            self.teachers.append(tempered_rows(self.head, logits, labels, self.self_teacher))
             extra["teacher_logp"] = self.teachers[-1].logp
-        if self.top_p is not None:
-            copy = torch.softmax(logits, -1, out=self.head.buffer("probabilities", rows))
-            extra["kept_mass"] = nucleus_mass_(copy, self.top_p)
-            self._keep(self.seen, rows, {"kept_mass": extra["kept_mass"]})
-        if self.objective.needs & {"logits", "ref_logits"}:
-            self._of_logits(logits, rows, labels, extra)
-        elif "entropy" in self.objective.needs:
-            self._of_entropy(logits, rows, labels, extra)
+        if self.objective.needs & {"entropy", "logits", "ref_logits"}:
+            factor = self._by_tile(logits, rows, labels, extra)
         else:
-            self._of_logp(logits, rows, labels, extra)
+            factor = self._of_logp(logits, rows, labels, extra)
+        self._fold(logits, rows, factor)
 
-    def _of_logp(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
-        free = self.head.dtype == torch.float32 and self.grad_hidden is not None
-        in_place = free or not self.entropy
-        probabilities = logits if in_place else self.head.buffer("probabilities", rows)
-        logp, highest, peak = softmax_and_logp(logits, labels, out=probabilities)
-        spread = None if in_place else highest - peak - row_dot(probabilities, logits)
+    def _of_logp(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """Replace the logits by p - onehot; returns what [c] makes that the gradient with respect to them."""
+        logp, peak, spread, mass = logits.new_empty(4, len(labels), dtype=torch.float32)
+        for own, tile in self.head.tiles(logits):
+            probabilities = self.head.beside(tile)
+            logp[own], highest, peak[own] = softmax_and_logp(tile, labels[own], out=probabilities)
+            logits[own] = probabilities
+            if self.entropy:
+                spread[own] = entropy_(tile, probabilities, highest, peak[own])
+            if self.top_p is not None:
+                mass[own] = nucleus_mass_(probabilities, self.top_p)
+        if self.top_p is not None:
+            extra["kept_mass"] = mass
         out, (by_logp,) = self._differentiate(rows, [logp], lambda leaf: TokenRows(leaf, labels, extra))
-        probabilities[torch.arange(len(labels), device=labels.device), labels] -= 1.0
+        logits[torch.arange(len(labels), device=labels.device), labels] = torch.expm1(logp).to(logits.dtype)
+        self._see(rows, logp, out, logp >= peak, spread, extra)
         # d loss / d z = -by_logp (p - onehot): the factor is cheaper on [c, H] than on [c, V].
-        by_hidden = self._fold(probabilities, rows, -by_logp)
-        if self.entropy and by_hidden is not None and free:
-            # H = -log p_y - E_p[z - z_y], and E_p[z] = h . (p W) is what the hidden gradient has computed.
-            spread = -logp - (by_hidden * self.head.hidden[rows]).sum(-1) / self.head.temperature
-        self._see(rows, logp, out, logp >= peak, spread)
+        return -by_logp
 
-    def _of_entropy(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
-        probabilities = self.head.buffer("probabilities", rows)
-        logp, highest, peak = softmax_and_logp(logits, labels, out=probabilities)
-        spread = entropy_(logits, probabilities, highest, peak)
+    def _by_tile(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
+        """Replace the logits by the gradient with respect to them."""
+        base = self.reference.tiles(self.reference.logits(rows)) if self.reference else repeat((None, None))
+        differentiate = self._of_logits if self.objective.needs & {"logits", "ref_logits"} else self._of_entropy
+        for (own, tile), (_, base_tile) in zip(self.head.tiles(logits), base, strict=False):
+            here = slice(rows.start + own.start, rows.start + own.stop)
+            few = {name: values[own] for name, values in extra.items()}
+            if self.top_p is not None:
+                few["kept_mass"] = nucleus_mass_(torch.softmax(tile, -1), self.top_p)
+            logits[own] = differentiate(tile, here, labels[own], few, base_tile)
+
+    def _of_entropy(self, tile: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], _: object) -> Tensor:
+        probabilities = self.head.beside(tile)
+        logp, highest, peak = softmax_and_logp(tile, labels, out=probabilities)
+        spread = -peak - torch.linalg.vecdot(tile.sub_(highest[:, None]), probabilities)
         out, (by_logp, by_entropy) = self._differentiate(
             rows, [logp, spread], lambda leaf, entropy: TokenRows(leaf, labels, extra, entropy)
         )
+        self._see(rows, logp, out, logp >= peak, spread, extra)
         # d logp / d z_j = [j = y] - p_j, dH / d z_j = -p_j (log p_j + H).
-        logits.mul_(-by_entropy[:, None]).sub_((by_logp + by_entropy * (spread + peak))[:, None])
-        probabilities.mul_(logits).scatter_add_(1, labels[:, None], by_logp[:, None])
-        self._fold(probabilities, rows, None)
-        self._see(rows, logp, out, logp >= peak, spread if self.entropy else None)
+        tile.mul_(-by_entropy[:, None]).sub_((by_logp + by_entropy * (spread + peak))[:, None])
+        return tile.mul_(probabilities).scatter_add_(1, labels[:, None], by_logp[:, None])
 
-    def _of_logits(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
-        base = self.reference.logits(rows) if self.reference else None
-        size = max(1, GRAPH_LOGITS // logits.shape[1])
-        for start in range(0, len(labels), size):
-            own = slice(start, min(start + size, len(labels)))
-            here = slice(rows.start + own.start, rows.start + own.stop)
-            self._of_few_logits(
-                logits[own],
-                here,
-                labels[own],
-                {name: values[own] for name, values in extra.items()},
-                None if base is None else base[own],
-            )
-        self._fold(logits, rows, None)
-
-    def _of_few_logits(
-        self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], base: Tensor | None
-    ) -> None:
-        """Replace a few rows of logits by the gradient with respect to them."""
-        probabilities = self.head.buffer("probabilities", rows)
-        logp, highest, peak = softmax_and_logp(logits, labels, out=probabilities)
-        spread = highest - peak - row_dot(probabilities, logits) if self.entropy else None
+    def _of_logits(
+        self, tile: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], base: Tensor | None
+    ) -> Tensor:
+        probabilities = self.head.beside(tile)
+        logp, highest, peak = softmax_and_logp(tile, labels, out=probabilities)
+        spread = highest - peak - torch.linalg.vecdot(tile, probabilities)
 
         def token_rows(z: Tensor) -> TokenRows:
             own = entropy_of(z) if "entropy" in self.objective.needs else None
             return TokenRows(LabelLogp.apply(z, logp, probabilities, labels), labels, extra, own, z, base)
 
-        out, (by_logits,) = self._differentiate(rows, [logits], token_rows)
-        logits.copy_(by_logits)
-        self._see(rows, logp, out, logp >= peak, spread)
+        out, (by_logits,) = self._differentiate(rows, [tile], token_rows)
+        self._see(rows, logp, out, logp >= peak, spread, extra)
+        return by_logits
 
     def _differentiate(self, rows: slice, values: list[Tensor], make: Any) -> tuple[TokenLoss, tuple[Tensor, ...]]:
         """The objective on `make(*values)` and the gradient of its weighted sum with respect to each of `values`."""
@@ -241,23 +230,26 @@ class _Walk:
         self.loss += loss.detach()
         return out, grads
 
-    def _fold(self, by_logits: Tensor, rows: slice, factor: Tensor | None) -> Tensor | None:
-        """Add `factor` * `by_logits` to both gradients; returns `by_logits` times the head [c, H], unscaled."""
+    def _fold(self, by_logits: Tensor, rows: slice, factor: Tensor | None) -> None:
+        """Add `factor` [c] (none is 1) times `by_logits` [c, V] to both gradients."""
         if self.head.temperature != 1.0:
-            factor = (1.0 if factor is None else factor) / by_logits.new_full((len(by_logits),), self.head.temperature)
-        states, by_hidden = self.head.hidden[rows], None
-        if self.head.dtype != torch.float32:
-            by_logits = self.head.buffer("low", rows, self.head.dtype).copy_(by_logits)
+            factor = (1.0 if factor is None else factor) / self.loss.new_full((len(by_logits),), self.head.temperature)
+        states = self.head.hidden[rows]
         if self.grad_weight is not None:
             self.grad_weight.add(by_logits, states if factor is None else (states * factor[:, None]).to(states.dtype))
         if self.grad_hidden is not None:
             by_hidden = torch.mm(by_logits, self.head.weight)
             self.grad_hidden[rows] = by_hidden if factor is None else by_hidden * factor[:, None]
-        return by_hidden
 
-    def _see(self, rows: slice, logp: Tensor, out: TokenLoss, correct: Tensor, spread: Tensor | None) -> None:
+    def _see(
+        self, rows: slice, logp: Tensor, out: TokenLoss, correct: Tensor, spread: Tensor, extra: Mapping[str, Tensor]
+    ) -> None:
         loss = torch.stack([term.detach() for term in out.terms]).sum(0)
-        values = {"logp": logp, "loss": loss, "correct": correct} | ({} if spread is None else {"entropy": spread})
+        values = {"logp": logp, "loss": loss, "correct": correct}
+        if self.entropy:
+            values["entropy"] = spread
+        if self.top_p is not None:
+            values["kept_mass"] = extra["kept_mass"]
         self._keep(self.seen, rows, values)
         self._keep(self.stats, rows, out.stats)
 

@@ -1,7 +1,7 @@
-"""The product of hidden states with the head in chunks, its buffers, and the passes over a [c, V] chunk.
+"""The product of hidden states with the head in chunks, its buffers, and the passes over a few rows of a chunk.
 
-Axes: N supervised positions, c positions of a chunk, H hidden size, V vocabulary. A trailing underscore marks what
-overwrites its argument.
+Axes: N supervised positions, c positions of a chunk, r positions of a tile, H hidden size, V vocabulary. A trailing
+underscore marks what overwrites its arguments.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+CPU_TILE_LOGITS = 2**20
+"""Logits in one tile on CPU: few enough for the passes over them to find them, and their softmax, in its cache."""
+
+TILE_LOGITS = 2**24
+"""Logits in one tile elsewhere: enough to occupy a GPU, while the dozen temporaries of an autograd graph stay small."""
 
 
 @dataclass
 class HeadProduct:
-    """The product of N hidden states with the head, chunk by chunk."""
+    """The product of N hidden states with the head, chunk by chunk, and a chunk's float32 logits, tile by tile."""
 
     hidden: Tensor
     weight: Tensor
@@ -36,19 +41,29 @@ class HeadProduct:
         for start in range(0, len(self.hidden), self.chunk):
             yield slice(start, min(start + self.chunk, len(self.hidden)))
 
-    def buffer(self, slot: str, rows: slice, dtype: torch.dtype = torch.float32) -> Tensor:
-        whole = _buffer(slot, self.chunk, len(self.weight), dtype, self.weight.device)
-        return whole[: rows.stop - rows.start]
-
     def logits(self, rows: slice) -> Tensor:
-        """[c, V] float32, in a buffer that the next chunk overwrites."""
-        out = self.buffer(self.slot, rows)
-        if self.dtype == torch.float32:
-            torch.mm(self.hidden[rows], self.weight.t(), out=out)
-        else:
-            low = self.buffer("low", rows, self.dtype)
-            out.copy_(torch.mm(self.hidden[rows], self.weight.t(), out=low))
-        return out if self.temperature == 1.0 else out.div_(self.temperature)
+        """[c, V] in the dtype of the products, temperature not applied, in a buffer that the next chunk overwrites."""
+        out = self._rows(self.slot, rows.stop - rows.start, self.chunk, self.dtype)
+        return torch.mm(self.hidden[rows], self.weight.t(), out=out)
+
+    def tiles(self, logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Where a tile is in `logits`, and its own float32 logits [r, V] at the temperature, to work in."""
+        for start in range(0, len(logits), self._tile):
+            own = slice(start, min(start + self._tile, len(logits)))
+            tile = self._rows(f"{self.slot} tile", own.stop - start, self._tile).copy_(logits[own])
+            yield own, tile if self.temperature == 1.0 else tile.div_(self.temperature)
+
+    def beside(self, tile: Tensor) -> Tensor:
+        """Room for another [r, V] float32 while `tile` is in use."""
+        return self._rows("probabilities", len(tile), self._tile)
+
+    @property
+    def _tile(self) -> int:
+        logits = CPU_TILE_LOGITS if self.weight.device.type == "cpu" else TILE_LOGITS
+        return min(self.chunk, max(1, logits // len(self.weight)))
+
+    def _rows(self, slot: str, rows: int, most: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return _buffer(slot, most, len(self.weight), dtype, self.weight.device)[:rows]
 
 
 class WeightGradient:
@@ -93,7 +108,7 @@ def detached(device: torch.device) -> Generator[None]:
         yield
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _buffer(slot: str, rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Kept between calls: on CPU, fresh pages of tens of MiB cost more than the pass over them. A few at most,
     # because a call has one vocabulary and one chunk size; `slot` tells apart those alive at once.
@@ -106,10 +121,7 @@ def release_buffers() -> None:
 
 
 def softmax_and_logp(logits: Tensor, labels: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log pi(y), the largest logit, and the log of the largest probability, all [c].
-
-    The probabilities [c, V] go to `out`, which may be `logits` itself.
-    """
+    """log pi(y), the largest logit, and the log of the largest probability, all [r]; the probabilities go to `out`."""
     chosen, highest = logits.gather(1, labels[:, None]).squeeze(1), logits.amax(-1)
     torch.softmax(logits, -1, out=out)
     # One fused kernel; log p_v = z_v - highest + peak for every v, and no number as large as a logit is rounded.
@@ -118,8 +130,8 @@ def softmax_and_logp(logits: Tensor, labels: Tensor, out: Tensor) -> tuple[Tenso
 
 
 def entropy_(logits: Tensor, probabilities: Tensor, highest: Tensor, peak: Tensor) -> Tensor:
-    """Entropy [c] in nats from what `softmax_and_logp` gave; overwrites `logits` [c, V]."""
-    return -peak - row_dot(probabilities, logits.sub_(highest[:, None]))
+    """Entropy [r] in nats from what `softmax_and_logp` gave; overwrites `logits`."""
+    return -peak - logits.sub_(highest[:, None]).mul_(probabilities).sum(-1)
 
 
 class LabelLogp(torch.autograd.Function):
@@ -137,25 +149,17 @@ class LabelLogp(torch.autograd.Function):
         return by_logits.scatter_add_(1, labels[:, None], upstream[0][:, None]), None, None, None
 
 
-def row_dot(left: Tensor, right: Tensor) -> Tensor:
-    """sum_v left * right [c] of two [c, V], without a third [c, V]."""
-    if left.device.type == "cpu":
-        return torch.from_numpy(np.einsum("cv,cv->c", left.numpy(), right.numpy()))
-    return torch.linalg.vecdot(left, right)
-
-
-def select_top_(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The `size` largest of each row [c, K] unordered, and a view of `values` that holds the largest of each row.
+def select_top_(values: Tensor, size: int) -> Tensor:
+    """The `size` largest of each row [r, K], unordered.
 
     On CPU the rows of `values` are reordered: selecting in place is several times faster than `topk`.
     """
     if size >= values.shape[1]:
-        return values, values
+        return values
     if values.device.type == "cpu":
         values.numpy().partition(values.shape[1] - size, axis=-1)
-        top = values[:, values.shape[1] - size :]
-        return top, top
-    return values.topk(size, dim=-1, sorted=False).values, values
+        return values[:, values.shape[1] - size :]
+    return values.topk(size, dim=-1, sorted=False).values
 
 
 def cat_rows(parts: list[Tensor], device: torch.device) -> Tensor:

@@ -62,14 +62,14 @@ def head_logp(
         head = HeadProduct(hidden, head_weight, chunk, compute_dtype, temperature)
         logps, entropies, masses = [], [], []
         for rows in head.chunks():
-            logits = head.logits(rows)
-            probabilities = head.buffer("probabilities", rows) if entropy else logits
-            logp, *scale = softmax_and_logp(logits, labels[rows], out=probabilities)
-            logps.append(logp)
-            if entropy:
-                entropies.append(entropy_(logits, probabilities, *scale))
-            if top_p is not None:
-                masses.append(nucleus_mass_(probabilities, top_p))
+            for own, tile in head.tiles(head.logits(rows)):
+                probabilities = head.beside(tile)
+                logp, *scale = softmax_and_logp(tile, labels[rows][own], out=probabilities)
+                logps.append(logp)
+                if entropy:
+                    entropies.append(entropy_(tile, probabilities, *scale))
+                if top_p is not None:
+                    masses.append(nucleus_mass_(probabilities, top_p))
         return ScoredRows(
             cat_rows(logps, hidden.device),
             cat_rows(entropies, hidden.device) if entropy else None,
@@ -90,35 +90,34 @@ def teacher_logp(
     with detached(hidden.device):
         head = HeadProduct(hidden, head_weight, chunk, compute_dtype)
         return joined_rows(
-            [tempered_rows_(head.logits(rows), labels[rows], settings, compute_dtype) for rows in head.chunks()],
+            [tempered_rows(head, head.logits(rows), labels[rows], settings) for rows in head.chunks()],
             hidden.device,
         )
 
 
-def tempered_rows_(
-    logits: Tensor, labels: Tensor, settings: TemperatureSettings, compute_dtype: torch.dtype
-) -> TeacherRows:
-    """The teacher's rows of one chunk; overwrites `logits`, and nothing it does depends on their order in a row."""
-    chosen = logits.gather(1, labels[:, None]).squeeze(1)
-    top, region = select_top_(logits, settings.topk)
-    highest = top.amax(-1)
+def tempered_rows(head: HeadProduct, logits: Tensor, labels: Tensor, settings: TemperatureSettings) -> TeacherRows:
+    """The teacher's rows of one chunk: the largest logits of each, a temperature from them, then log pi_tch(y; tau)."""
+    top = torch.empty(len(logits), min(settings.topk, logits.shape[1]), device=logits.device)
+    for own, tile in head.tiles(logits):
+        top[own] = select_top_(tile, settings.topk)
     started = time.perf_counter()
-    solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(logits, rows), compute_dtype)
+    solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(head, logits, rows), logits.dtype)
     search_s = time.perf_counter() - started
-    logits.mul_(solution.tau.reciprocal()[:, None])
-    torch.softmax(logits, -1, out=logits)
-    logp = (chosen - highest) / solution.tau + region.amax(-1).log_()
+    logp = torch.empty(len(logits), device=logits.device)
+    for own, tile in head.tiles(logits):
+        tempered = torch.log_softmax(tile.div_(solution.tau[own, None]), -1, out=tile)
+        logp[own] = tempered.gather(1, labels[own, None]).squeeze(1)
     return TeacherRows(logp, solution.tau, solution.entropy, solution.target, solution.status, search_s)
 
 
-def _full_entropy(logits: Tensor, rows: Tensor, block: int = 4) -> Tensor:
-    """Entropies [M] of the given rows of `logits`, so few copied at a time that they stay in the cache."""
+def _full_entropy(head: HeadProduct, logits: Tensor, rows: Tensor, block: int = 16) -> Tensor:
+    """Entropies [M] of the given rows of `logits`, few of them copied at a time."""
     parts = []
     for some in rows.split(block):
-        copy = logits[some].clamp_(min=LOGIT_FLOOR)
-        highest = copy.amax(-1)
-        probabilities = copy.softmax(-1)
-        parts.append(entropy_(copy, probabilities, highest, probabilities.amax(-1).log_()))
+        for _, tile in head.tiles(logits[some]):
+            highest, probabilities = tile.clamp_(min=LOGIT_FLOOR).amax(-1), head.beside(tile)
+            torch.softmax(tile, -1, out=probabilities)
+            parts.append(entropy_(tile, probabilities, highest, probabilities.amax(-1).log_()))
     return torch.cat(parts)
 
 
@@ -138,7 +137,7 @@ def nucleus_mass_(probabilities: Tensor, top_p: float, enough: int = 512, block:
     Looks at the `enough` largest first, and at more only where these do not reach `top_p`.
     """
 
-    top, _ = select_top_(probabilities, enough)
+    top = select_top_(probabilities, enough)
     ordered = top.sort(-1, descending=True).values
     mass = (ordered * (ordered.cumsum(-1) - ordered < top_p)).sum(-1)
     if enough < probabilities.shape[1]:

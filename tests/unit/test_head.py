@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, BoundObjective, TokenRows
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
 from curiosft_cli.objectives.tokens import TokenLoss, entropy, label_logp, tempered_logp
+from curiosft_cli.train import head_chunks
 from curiosft_cli.train.head import fused_head, head_logp, release_buffers, teacher_logp
 
 TOKENS, HIDDEN, VOCABULARY = 11, 8, 50
@@ -29,6 +31,14 @@ EVERY = [
         "luffy": [{}, {"entropy_coef": 0.0}],
     }.get(name, [{}])
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def several_tiles() -> Iterator[None]:
+    """Three rows of logits at a time, so that chunks here have more than one tile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head_chunks, "CPU_TILE_LOGITS", 3 * VOCABULARY)
+        yield
 
 
 def problem(seed: int = 0, tokens: int = TOKENS) -> dict[str, Tensor]:
