@@ -21,8 +21,8 @@ from curiosft_cli.engine.benchmark import draw, evaluation_sampling
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_compressed_jsonl
 from curiosft_cli.stages.handover import EngineSettings, hand_over, open_engine_beside
-from curiosft_cli.tasks.benchmarks import BENCHMARKS, load_benchmark
-from curiosft_cli.tasks.evaluation import Asked
+from curiosft_cli.tasks.benchmarks import BENCHMARKS
+from curiosft_cli.tasks.evaluation import Asked, questions
 from curiosft_cli.tasks.generations import Sample, sample_row
 from curiosft_cli.tasks.grader_pool import GraderPool
 from curiosft_cli.tasks.records import Grade
@@ -80,10 +80,8 @@ def asked_between_steps(config: Config, settings: CurveSettings) -> list[Asked]:
     """
     asked: list[Asked] = []
     for name in dict.fromkeys(settings.eval_benchmarks):
-        file, keep_system = config.eval.data.get(name), config.eval.keep_system
-        problems = load_benchmark(name, data=file, limit=settings.eval_limit, keep_system=keep_system)
         samples = settings.eval_samples or BENCHMARKS[name].samples
-        asked.append(Asked(name, problems, samples, (samples,)))
+        asked.append(Asked(name, questions(config, name, settings.eval_limit), samples, (samples,)))
     return asked
 
 

@@ -44,12 +44,19 @@ class Asked:
             CurioError: it cannot be loaded, Pass@k is asked for with more than there are samples, or the report of
             `eval.contamination` is not about these questions.
         """
-        settings = config.eval
-        problems = load_benchmark(
-            name, data=settings.data.get(name), limit=settings.limit, keep_system=settings.keep_system
-        )
-        count = samples or settings.samples or BENCHMARKS[name].samples
+        problems = questions(config, name, config.eval.limit)
+        count = samples or config.eval.samples or BENCHMARKS[name].samples
         return cls(name, problems, count, _pass_k(config, name, count), _contaminated(config, name, problems))
+
+
+def questions(config: Config, name: str, limit: int | None) -> list[Problem]:
+    """The first `limit` questions of a benchmark, from where and as `[eval]` has them read.
+
+    Raises:
+        CurioError: the benchmark does not exist or cannot be loaded.
+    """
+    settings = config.eval
+    return load_benchmark(name, data=settings.data.get(name), limit=limit, keep_system=settings.keep_system)
 
 
 def ask(config: Config) -> list[Asked]:

@@ -15,6 +15,8 @@ from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.rundir import resolve_checkpoint
+from curiosft_cli.stages.sampled_curve import asked_between_steps
+from curiosft_cli.tasks.evaluation import ask
 from curiosft_cli.tools.pipeline import run_stages
 
 pytestmark = pytest.mark.e2e
@@ -64,6 +66,20 @@ processes = 0
 """
 LONGEST = 100
 LOOK = ("eval_benchmarks=arithmetic", "eval_samples=3", "eval_limit=4")
+
+
+@pytest.mark.parametrize("keep_system", [True, False])
+def test_questions_are_read_as_an_evaluation_reads_them(tmp_path: Path, keep_system: bool) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}]
+    file = tmp_path / "aime.jsonl"
+    file.write_text(
+        "".join(json.dumps(row) + "\n" for row in [{"prompt": turns, "answer": "2"}, {"question": "Q?", "answer": "3"}])
+    )
+    settings = ["sft.eval_benchmarks=aime24", "sft.eval_limit=1", "eval.benchmarks=aime24", f"eval.data.aime24={file}"]
+    config = load("sft", [*settings, f"eval.keep_system={str(keep_system).lower()}"]).config
+    (looked,), (evaluated,) = asked_between_steps(config, config.sft), ask(config)
+    assert looked.problems == evaluated.problems[:1]
+    assert looked.problems[0].system == ("Be brief." if keep_system else "")
 
 
 @pytest.fixture(scope="module")
