@@ -15,7 +15,7 @@ from pathlib import Path
 
 from curiosft_cli.run.config import from_json
 from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
-from curiosft_cli.run.processes import die_with_parent, free_port, memory_environment, numpy_environment
+from curiosft_cli.run.processes import die_with_parent, free_port, memory_environment
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 
@@ -43,7 +43,7 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
         importlib.import_module(module).run(config, stage)
         stage.set_status("complete")
         return
-    environment = QUIET_ENVIRONMENT | numpy_environment() | os.environ
+    environment = QUIET_ENVIRONMENT | os.environ
     if accelerate:
         command = _accelerate_command(module, stage, config, extra, environment)
     else:

@@ -188,6 +188,7 @@ def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed:
         cpu_kv_cache_gib=settings.kv_cache_gib,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         hf_overrides=context_overrides(path, config.model),
+        revision=config.model.revision,
         trust_remote_code=config.model.trust_remote_code,
         vllm=settings.vllm,
     )

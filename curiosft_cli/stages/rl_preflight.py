@@ -76,6 +76,7 @@ def run(config: Config, stage: StageDir) -> None:
         cpu_kv_cache_gib=rl.kv_cache_gib,
         gpu_memory_utilization=rl.gpu_memory_utilization,
         hf_overrides=context_overrides(path, config.model),
+        revision=config.model.revision,
         trust_remote_code=config.model.trust_remote_code,
     )
     try:

@@ -35,7 +35,7 @@ from curiosft_cli.train.head_scores import (
     TeacherRows,
     head_logp,
     joined_rows,
-    nucleus_mass_,
+    nucleus_mass,
     teacher_logp,
     tempered_rows,
 )
@@ -172,7 +172,7 @@ class _Walk:
             if self.entropy:
                 spread[own] = entropy_(tile, probabilities, highest, peak[own])
             if self.top_p is not None:
-                mass[own] = nucleus_mass_(probabilities, self.top_p)
+                mass[own] = nucleus_mass(probabilities, self.top_p)
         if self.top_p is not None:
             extra["kept_mass"] = mass
         out, (by_logp,) = self._differentiate(rows, [logp], lambda leaf: TokenRows(leaf, labels, extra))
@@ -189,7 +189,7 @@ class _Walk:
             here = slice(rows.start + own.start, rows.start + own.stop)
             few = {name: values[own] for name, values in extra.items()}
             if self.top_p is not None:
-                few["kept_mass"] = nucleus_mass_(torch.softmax(tile, -1), self.top_p)
+                few["kept_mass"] = nucleus_mass(torch.softmax(tile, -1), self.top_p)
             logits[own] = differentiate(tile, here, labels[own], few, base_tile)
 
     def _of_entropy(self, tile: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], _: object) -> Tensor:

@@ -6,6 +6,7 @@ underscore marks what overwrites its arguments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -149,17 +150,29 @@ class LabelLogp(torch.autograd.Function):
         return by_logits.scatter_add_(1, labels[:, None], upstream[0][:, None]), None, None, None
 
 
-def select_top_(values: Tensor, size: int) -> Tensor:
+def largest(values: Tensor, size: int, stride: int = 32, deviations: float = 4.0) -> Tensor:
     """The `size` largest of each row [r, K], unordered.
 
-    On CPU the rows of `values` are reordered: selecting in place is several times faster than `topk`.
+    On CPU every `stride`-th value of a row tells where about its largest begin, so that the selection itself sees few.
+    The rank taken in this sample is `deviations` standard deviations above the expected one; a row whose sample
+    misleads all the same is selected from whole.
     """
     if size >= values.shape[1]:
         return values
-    if values.device.type == "cpu":
-        values.numpy().partition(values.shape[1] - size, axis=-1)
-        return values[:, values.shape[1] - size :]
-    return values.topk(size, dim=-1, sorted=False).values
+    if values.device.type != "cpu":
+        return values.topk(size, dim=-1, sorted=False).values
+    rows = values.numpy()
+    sample = rows[:, ::stride].copy()
+    rank = min(math.ceil(size / stride + deviations * math.sqrt(size / stride)), sample.shape[1])
+    sample.partition(sample.shape[1] - rank, axis=-1)
+    top = values.new_empty(len(values), size)
+    for row, start, out in zip(rows, sample[:, -rank], top.numpy(), strict=True):
+        found = row[row >= start]
+        if len(found) < size:
+            found = row.copy()
+        found.partition(len(found) - size)
+        out[:] = found[-size:]
+    return top
 
 
 def cat_rows(parts: list[Tensor], device: torch.device) -> Tensor:

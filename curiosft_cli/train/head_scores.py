@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve
 from curiosft_cli.objectives.tokens import LOGIT_FLOOR
-from curiosft_cli.train.head_chunks import HeadProduct, cat_rows, detached, entropy_, select_top_, softmax_and_logp
+from curiosft_cli.train.head_chunks import HeadProduct, cat_rows, detached, entropy_, largest, softmax_and_logp
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def head_logp(
                 if entropy:
                     entropies.append(entropy_(tile, probabilities, *scale))
                 if top_p is not None:
-                    masses.append(nucleus_mass_(probabilities, top_p))
+                    masses.append(nucleus_mass(probabilities, top_p))
         return ScoredRows(
             cat_rows(logps, hidden.device),
             cat_rows(entropies, hidden.device) if entropy else None,
@@ -99,7 +99,7 @@ def tempered_rows(head: HeadProduct, logits: Tensor, labels: Tensor, settings: T
     """The teacher's rows of one chunk: the largest logits of each, a temperature from them, then log pi_tch(y; tau)."""
     top = torch.empty(len(logits), min(settings.topk, logits.shape[1]), device=logits.device)
     for own, tile in head.tiles(logits):
-        top[own] = select_top_(tile, settings.topk)
+        top[own] = largest(tile, settings.topk)
     started = time.perf_counter()
     solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(head, logits, rows), logits.dtype)
     search_s = time.perf_counter() - started
@@ -131,17 +131,17 @@ def joined_rows(parts: list[TeacherRows], device: torch.device) -> TeacherRows:
     )
 
 
-def nucleus_mass_(probabilities: Tensor, top_p: float, enough: int = 512, block: int = 16) -> Tensor:
-    """Probability [c] of the smallest set of tokens that reaches `top_p`; reorders the rows.
+def nucleus_mass(probabilities: Tensor, top_p: float, enough: int = 512, block: int = 16) -> Tensor:
+    """Probability [c] of the smallest set of tokens that reaches `top_p`.
 
     Looks at the `enough` largest first, and at more only where these do not reach `top_p`.
     """
 
-    top = select_top_(probabilities, enough)
+    top = largest(probabilities, enough)
     ordered = top.sort(-1, descending=True).values
     mass = (ordered * (ordered.cumsum(-1) - ordered < top_p)).sum(-1)
     if enough < probabilities.shape[1]:
         short = (top.sum(-1) < top_p).nonzero().squeeze(-1)
         for rows in short.split(block):
-            mass[rows] = nucleus_mass_(probabilities[rows], top_p, 8 * enough)
+            mass[rows] = nucleus_mass(probabilities[rows], top_p, 8 * enough)
     return mass

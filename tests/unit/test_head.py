@@ -253,6 +253,27 @@ def test_teacher_rows_made_in_inference_mode_can_train() -> None:
     assert weight.grad is not None and weight.grad.any()
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 999), st.integers(1, 2000), st.integers(1, 600), st.integers(1, 64), st.booleans())
+def test_the_largest_are_exact(seed: int, width: int, size: int, stride: int, ties: bool) -> None:
+    values = torch.randn(3, width, generator=torch.Generator().manual_seed(seed))
+    values = values.round() if ties else values
+    found, before = head_chunks.largest(values, size, stride), values.clone()
+    assert torch.equal(found.sort(-1).values, values.topk(min(size, width)).values.sort(-1).values)
+    assert torch.equal(values, before)
+
+
+def test_the_largest_where_the_sample_misleads() -> None:
+    """All sampled values are larger than the others, or smaller, or not a number."""
+    values = torch.randn(3, 6400)
+    values[0, ::32] += 100.0
+    values[1, ::32] -= 100.0
+    values[2, ::32] = torch.nan
+    found = head_chunks.largest(values, 512, 32).sort(-1).values
+    assert torch.equal(found[:2], values[:2].topk(512).values.sort(-1).values)
+    assert found[2].isnan().sum() == 200
+
+
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("vocabulary", [50, 3000])
 def test_nucleus_mass(vocabulary: int, top_p: float) -> None:

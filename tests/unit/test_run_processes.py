@@ -6,29 +6,10 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from curiosft_cli.run.processes import AVX512, memory_environment, numpy_environment
-
-
-@pytest.mark.parametrize(("vendor", "set_"), [("AuthenticAMD", True), ("GenuineIntel", False)])
-def test_only_amd_goes_without_avx512(tmp_path: Path, vendor: str, set_: bool) -> None:
-    file = tmp_path / "cpuinfo"
-    file.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
-    assert bool(numpy_environment(file)) == set_
-
-
-def test_elsewhere_nothing_is_set(tmp_path: Path) -> None:
-    assert numpy_environment(tmp_path / "none") == {}
-
-
-def test_this_numpy_takes_the_names_and_still_selects() -> None:
-    code = "import numpy; a = numpy.arange(9999.0)[::-1].copy(); a.partition(9000); print(a[9000:].min())"
-    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": AVX512}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "9000.0\n"
+from curiosft_cli.run.processes import memory_environment
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are glibc's")
