@@ -2,8 +2,9 @@
 
 Each variant is a process of its own with one thread; processes run in turn, round after round, on the same rows, and
 medians are compared. Tokens are prompt and response tokens; seconds are processor seconds of whole optimizer steps
-(data, forward, backward, clipping, AdamW, synchronisation), after a warm-up. "naive" is CurioSFT with full logits,
-autograd, `topk` and 15 bisections, row by row. Prints one JSON line.
+(data, forward, backward, clipping, AdamW, synchronisation): the second epoch of as many rows as `--steps` steps take,
+so that every variant is measured on every row, whatever its order. "naive" is CurioSFT with full logits, autograd,
+`topk` and 15 bisections, row by row. Prints one JSON line.
 
     python bench/sft_step.py --model PATH [--peer peer/bin/python] [--precision bfloat16] [--rounds 3]
 
@@ -59,7 +60,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--rows", type=int, default=4, help="per optimizer step")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--micro_batch", type=int, default=2, help="rows of one padded batch of the peer")
     parser.add_argument("--max_length", type=int, default=1024, help="tokens of a row, and of a pack of the peer")
@@ -67,17 +67,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.warmup = options.steps  # the first epoch
+    return options
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Run one variant in a process of its own."""
     here = Path(__file__).parent
-    common = [f"--{key}={getattr(options, key)}" for key in ("model", "data", "precision", "rows", "steps", "warmup")]
+    common = [f"--{key}={getattr(options, key)}" for key in ("model", "data", "precision", "rows", "steps")]
     common += [f"--micro_batch={options.micro_batch}", f"--max_length={options.max_length}"]
     if name.startswith("trl"):
         packing = ["--packing"] if name == "trl_packed" else []
-        command = [options.peer, str(here / "peer_sft.py"), *common, *packing]
+        command = [options.peer, str(here / "peer_sft.py"), *common, f"--warmup={options.warmup}", *packing]
     else:
         command = [sys.executable, __file__, *common, f"--chunk={options.chunk}", f"--pack={options.pack}"]
         command.append(f"--worker={name}")
@@ -151,7 +153,8 @@ def naive(options: argparse.Namespace) -> dict[str, float]:
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16")
     for step in range(options.steps + options.warmup):
         counts.append(0)
-        for row in rows[step * options.rows : (step + 1) * options.rows]:
+        first = step % options.steps * options.rows
+        for row in rows[first : first + options.rows]:
             prompt = tokenizer.encode(row["prompt"])
             ids = torch.tensor([prompt + tokenizer.encode(row["completion"])])
             counts[-1] += ids.numel()
@@ -204,7 +207,7 @@ def make_rows(path: Path, options: argparse.Namespace, pairs: tuple[int, int] = 
     """Prompt-completion rows of unequal length: several worked arithmetic problems one after another."""
     from curiosft_cli.tasks.arithmetic import generate
 
-    count = options.rows * (options.steps + options.warmup) + 4 * options.rows
+    count = options.rows * options.steps
     source = iter(generate("train", count * pairs[1], seed=5))
     draw = random.Random(0)
     with path.open("w", encoding="utf-8") as file:

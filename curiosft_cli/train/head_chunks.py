@@ -150,7 +150,7 @@ class LabelLogp(torch.autograd.Function):
         return by_logits.scatter_add_(1, labels[:, None], upstream[0][:, None]), None, None, None
 
 
-def largest(values: Tensor, size: int, stride: int = 32, deviations: float = 4.0) -> Tensor:
+def largest(values: Tensor, size: int, stride: int = 64, deviations: float = 4.0) -> Tensor:
     """The `size` largest of each row [r, K], unordered.
 
     On CPU every `stride`-th value of a row tells where about its largest begin, so that the selection itself sees few.
