@@ -6,8 +6,9 @@ medians are compared. Tokens are prompt and response tokens; seconds are process
 so that every variant is measured on every row, whatever its order. "naive" is CurioSFT with full logits, autograd,
 `topk` and 15 bisections, row by row. Prints one JSON line.
 
-    python bench/sft_step.py --model PATH [--peer peer/bin/python] [--precision bfloat16] [--rounds 3]
+    python bench/sft_step.py --model PATH [--peer peer/bin/python] [--naive] [--data ROWS.jsonl] [--rounds 3]
 
+`--data` names rows with "prompt" and "completion" to take in place of generated ones, as many as an epoch has.
 `--model q` makes a random Qwen2 with hidden size 128, 4 layers and a vocabulary of 151,936 (needs --tokenizer).
 """
 
@@ -66,7 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pack", type=int, default=2048, help="tokens of one of our packs: two full rows")
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--data", help=argparse.SUPPRESS)
+    parser.add_argument("--data", help="rows to take in place of generated ones")
     options = parser.parse_args()
     options.warmup = options.steps  # the first epoch
     return options
@@ -208,6 +209,10 @@ def make_rows(path: Path, options: argparse.Namespace, pairs: tuple[int, int] = 
     from curiosft_cli.tasks.arithmetic import generate
 
     count = options.rows * options.steps
+    if options.data:
+        lines = Path(options.data).read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:count]), encoding="utf-8")
+        return path
     source = iter(generate("train", count * pairs[1], seed=5))
     draw = random.Random(0)
     with path.open("w", encoding="utf-8") as file:

@@ -72,12 +72,13 @@ class WeightGradient:
 
     Args:
         weight: the head's.
-        block: rows of a product in low precision added at a time, few enough for their float32 copy to stay in the
+        block: numbers of a product in low precision added at a time, few enough for their float32 copy to stay in the
             cache.
     """
 
-    def __init__(self, weight: Tensor, block: int = 4096) -> None:
-        self._shape, self._device, self._block = weight.shape, weight.device, block
+    def __init__(self, weight: Tensor, block: int = 2**19) -> None:
+        self._shape, self._device = weight.shape, weight.device
+        self._block = max(1, block // weight.shape[1])
         self._sum: Tensor | None = None
         self._product: Tensor | None = None
 
@@ -88,10 +89,12 @@ class WeightGradient:
             else:
                 self._sum.addmm_(by_logits.t(), states)
             return
-        if self._sum is None or self._product is None:
-            self._sum = self.total()
+        if self._product is None:
             self._product = torch.empty(self._shape, dtype=by_logits.dtype, device=self._device)
         torch.mm(by_logits.t(), states, out=self._product)
+        if self._sum is None:
+            self._sum = self._product.float()
+            return
         for rows, product in zip(self._sum.split(self._block), self._product.split(self._block), strict=True):
             rows += product
 
