@@ -69,9 +69,10 @@ class _Causal(torch.autograd.Function):
             weights = _weights(states, key[0, :, :seen], rows, ctx.scale)
             by_value[:, :seen] += torch.bmm(weights.transpose(1, 2), above)
             by_scores = torch.bmm(_grouped(above_less_mean, rows, key), value_and_ones[:, :, :seen])
-            by_scores.mul_(weights).mul_(ctx.scale)
+            by_scores.mul_(weights)
             by_key[:, :seen] += torch.bmm(by_scores.transpose(1, 2), states)
             by_query[0, :, rows] = torch.bmm(by_scores, key[0, :, :seen]).view_as(by_query[0, :, rows])
+        by_query, by_key = by_query.mul_(ctx.scale), by_key.mul_(ctx.scale)
         return by_query, by_key.to(key.dtype)[None], by_value.to(value.dtype)[None], None
 
 
@@ -102,7 +103,7 @@ def _grouped(states: Tensor, rows: slice, key: Tensor) -> Tensor:
 
 def _weights(query: Tensor, key: Tensor, rows: slice, scale: float) -> Tensor:
     """Attention weights in bfloat16 of grouped queries at `rows`, the last of which sees the last of the keys."""
-    scores = torch.bmm(query.float(), key.float().transpose(1, 2)).mul_(scale)
+    scores = torch.bmm(query.float().mul_(scale), key.float().transpose(1, 2))
     own = rows.stop - rows.start
     later = torch.full((own, own), -math.inf).triu_(1)
     scores.view(-1, own, scores.shape[-1])[:, :, -own:].add_(later)
