@@ -80,8 +80,9 @@ def asked_between_steps(config: Config, settings: CurveSettings) -> list[Asked]:
     """
     asked: list[Asked] = []
     for name in dict.fromkeys(settings.eval_benchmarks):
+        problems = questions(config, name, settings.eval_limit)
         samples = settings.eval_samples or BENCHMARKS[name].samples
-        asked.append(Asked(name, questions(config, name, settings.eval_limit), samples, (samples,)))
+        asked.append(Asked(name, problems, samples, (samples,)))
     return asked
 
 
