@@ -174,7 +174,7 @@ def _without_long_prompts(config: Config, job: Job, missing: Missing, console: C
 
 def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int) -> Sampler:
     """The engine that samples, with room for `needed` tokens of prompt and completion."""
-    from curiosft_cli.train.load import check_context, context_overrides
+    from curiosft_cli.train.load import check_context, engine_source
 
     settings = config.eval
     if settings.engine == "openai":
@@ -187,9 +187,7 @@ def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed:
         seed=config.run.seed,
         cpu_kv_cache_gib=settings.kv_cache_gib,
         gpu_memory_utilization=settings.gpu_memory_utilization,
-        hf_overrides=context_overrides(path, config.model),
-        revision=config.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
+        **engine_source(path, config.model),
         vllm=settings.vllm,
     )
 

@@ -29,7 +29,7 @@ def open_engine_beside(
 ) -> RolloutEngine:
     """The engine of this rank, with the model of `path` and room for `context` tokens."""
     from curiosft_cli.engine.open import open_engine
-    from curiosft_cli.train.load import context_overrides
+    from curiosft_cli.train.load import engine_source
 
     return open_engine(
         settings.engine,
@@ -40,9 +40,7 @@ def open_engine_beside(
         logprobs=logprobs,
         cpu_kv_cache_gib=settings.kv_cache_gib,
         gpu_memory_utilization=settings.gpu_memory_utilization,
-        hf_overrides=context_overrides(path, config.model),
-        revision=config.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
+        **engine_source(path, config.model),
     )
 
 

@@ -59,7 +59,7 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.stages.rl_data import read_prompts
     from curiosft_cli.train.encode import stop_token_ids
     from curiosft_cli.train.groups import GROUPINGS
-    from curiosft_cli.train.load import check_context, compute_dtype, context_overrides, load_tokenizer
+    from curiosft_cli.train.load import check_context, compute_dtype, engine_source, load_tokenizer
 
     rl, path = config.rl, resolve_checkpoint(config.rl.init, config)
     console = Console(stage.log_file)
@@ -75,9 +75,7 @@ def run(config: Config, stage: StageDir) -> None:
         seed=config.run.seed,
         cpu_kv_cache_gib=rl.kv_cache_gib,
         gpu_memory_utilization=rl.gpu_memory_utilization,
-        hf_overrides=context_overrides(path, config.model),
-        revision=config.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
+        **engine_source(path, config.model),
     )
     try:
         checks = preflight(config, tokenizer, prompts, engine, sampling)

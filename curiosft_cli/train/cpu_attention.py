@@ -47,9 +47,9 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) ->
 class _Causal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        out = torch.empty_like(query)
+        out, wide = torch.empty_like(query), key[0].float()
         for rows, seen in _blocks(query, key):
-            weights = _weights(_grouped(query, rows, key), key[0, :, :seen], rows, scale)
+            weights = _weights(_grouped(query, rows, key), wide[:, :seen], rows, scale)
             out[0, :, rows] = torch.bmm(weights, value[0, :, :seen]).view_as(out[0, :, rows])
         ctx.save_for_backward(query, key, value, out)
         ctx.scale = scale
@@ -62,11 +62,11 @@ class _Causal(torch.autograd.Function):
         mean = (by_out.float() * out.float()).sum(-1, keepdim=True)
         above_less_mean = torch.cat([by_out, *_in_parts(-mean, value.dtype)], dim=-1)
         value_and_ones = torch.cat([value[0], torch.ones_like(value[0, :, :, :PARTS])], dim=-1).transpose(1, 2)
-        by_query = torch.empty_like(query)
+        by_query, wide = torch.empty_like(query), key[0].float()
         by_key, by_value = (torch.zeros(states.shape[1:], device=states.device) for states in (key, value))
         for rows, seen in _blocks(query, key):
             states, above = _grouped(query, rows, key), _grouped(by_out, rows, key)
-            weights = _weights(states, key[0, :, :seen], rows, ctx.scale)
+            weights = _weights(states, wide[:, :seen], rows, ctx.scale)
             by_value[:, :seen] += torch.bmm(weights.transpose(1, 2), above)
             by_scores = torch.bmm(_grouped(above_less_mean, rows, key), value_and_ones[:, :, :seen])
             by_scores.mul_(weights)
@@ -102,8 +102,8 @@ def _grouped(states: Tensor, rows: slice, key: Tensor) -> Tensor:
 
 
 def _weights(query: Tensor, key: Tensor, rows: slice, scale: float) -> Tensor:
-    """Attention weights in bfloat16 of grouped queries at `rows`, the last of which sees the last of the keys."""
-    scores = torch.bmm(query.float().mul_(scale), key.float().transpose(1, 2))
+    """Attention weights in bfloat16 of grouped queries at `rows`, the last of which sees all keys (float32)."""
+    scores = torch.bmm(query.float().mul_(scale), key.transpose(1, 2))
     own = rows.stop - rows.start
     later = torch.full((own, own), -math.inf).triu_(1)
     scores.view(-1, own, scores.shape[-1])[:, :, -own:].add_(later)

@@ -177,7 +177,7 @@ class _Walk:
             extra["kept_mass"] = mass
         out, (by_logp,) = self._differentiate(rows, [logp], lambda leaf: TokenRows(leaf, labels, extra))
         logits[torch.arange(len(labels), device=labels.device), labels] = torch.expm1(logp).to(logits.dtype)
-        self._see(rows, logp, out, logp >= peak, spread, extra)
+        self._see(rows, logp, out, logp >= peak, spread if self.entropy else None, extra)
         # d loss / d z = -by_logp (p - onehot): the factor is cheaper on [c, H] than on [c, V].
         return -by_logp
 
@@ -199,7 +199,7 @@ class _Walk:
         out, (by_logp, by_entropy) = self._differentiate(
             rows, [logp, spread], lambda leaf, entropy: TokenRows(leaf, labels, extra, entropy)
         )
-        self._see(rows, logp, out, logp >= peak, spread, extra)
+        self._see(rows, logp, out, logp >= peak, spread if self.entropy else None, extra)
         # d logp / d z_j = [j = y] - p_j, dH / d z_j = -p_j (log p_j + H).
         tile.mul_(-by_entropy[:, None]).sub_((by_logp + by_entropy * (spread + peak))[:, None])
         return tile.mul_(probabilities).scatter_add_(1, labels[:, None], by_logp[:, None])
@@ -209,7 +209,7 @@ class _Walk:
     ) -> Tensor:
         probabilities = self.head.beside(tile)
         logp, highest, peak = softmax_and_logp(tile, labels, out=probabilities)
-        spread = highest - peak - torch.linalg.vecdot(tile, probabilities)
+        spread = highest - peak - torch.linalg.vecdot(tile, probabilities) if self.entropy else None
 
         def token_rows(z: Tensor) -> TokenRows:
             own = entropy_of(z) if "entropy" in self.objective.needs else None
@@ -242,11 +242,17 @@ class _Walk:
             self.grad_hidden[rows] = by_hidden if factor is None else by_hidden * factor[:, None]
 
     def _see(
-        self, rows: slice, logp: Tensor, out: TokenLoss, correct: Tensor, spread: Tensor, extra: Mapping[str, Tensor]
+        self,
+        rows: slice,
+        logp: Tensor,
+        out: TokenLoss,
+        correct: Tensor,
+        spread: Tensor | None,
+        extra: Mapping[str, Tensor],
     ) -> None:
         loss = torch.stack([term.detach() for term in out.terms]).sum(0)
         values = {"logp": logp, "loss": loss, "correct": correct}
-        if self.entropy:
+        if spread is not None:
             values["entropy"] = spread
         if self.top_p is not None:
             values["kept_mass"] = extra["kept_mass"]
