@@ -32,6 +32,8 @@ VARIANTS = {
     "curio": ["sft.objective=curio"],
     "curio_self": ["sft.objective=curio", "sft.teacher.kind=self"],
 }
+PEERS = ["trl", "trl_single", "trl_packed"]
+"""The peer's micro-batches: `--micro_batch` padded rows, one row, one pack."""
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
         if options.model == "q":
             options.model = str(make_q(Path(folder) / "q", options.tokenizer))
         options.data = str(make_rows(Path(folder) / "rows.jsonl", options))
-        names = [*VARIANTS, *(["naive"] if options.naive else []), *(["trl", "trl_packed"] if options.peer else [])]
+        names = [*VARIANTS, *(["naive"] if options.naive else []), *(PEERS if options.peer else [])]
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for _ in range(options.rounds):
             for name in names:
@@ -77,7 +79,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Run one variant in a process of its own."""
     here = Path(__file__).parent
     common = [f"--{key}={getattr(options, key)}" for key in ("model", "data", "precision", "rows", "steps")]
-    common += [f"--micro_batch={options.micro_batch}", f"--max_length={options.max_length}"]
+    micro_batch = 1 if name == "trl_single" else options.micro_batch
+    common += [f"--micro_batch={micro_batch}", f"--max_length={options.max_length}"]
     if name.startswith("trl"):
         packing = ["--packing"] if name == "trl_packed" else []
         command = [options.peer, str(here / "peer_sft.py"), *common, f"--warmup={options.warmup}", *packing]
@@ -196,9 +199,9 @@ def summary(runs: dict[str, list[dict[str, float]]], options: argparse.Namespace
         "rounds": options.rounds,
     }
     if options.peer:
-        best = max(speed["trl"], speed["trl_packed"])
+        best = max(speed[name] for name in PEERS)
         told |= {"sft_over_trl": round(speed["sft"] / best, 2), "curio_over_trl": round(speed["curio"] / best, 2)}
-        told["curio_memory_over_trl"] = round(peak["curio"] / min(peak["trl"], peak["trl_packed"]), 2)
+        told["curio_memory_over_trl"] = round(peak["curio"] / min(peak[name] for name in PEERS), 2)
     if options.naive:
         told["curio_memory_over_naive"] = round(peak["curio"] / peak["naive"], 2)
     return told

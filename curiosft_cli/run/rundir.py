@@ -24,6 +24,11 @@ STAGE_KEYS = {
     "rl": ("run.seed", "model", "data", "rl"),
     "eval": ("run.seed", "model", "eval"),
 }
+# The same of the scores between the steps of a training, which look at benchmarks as [eval] says.
+CURVE_KEYS = (
+    *("eval.data", "eval.keep_system", "eval.temperature", "eval.top_p", "eval.grader", "eval.entropy_samples"),
+    *("eval.max_completion_length", "eval.max_prompt_length"),
+)
 # Of these, what may change between two halves of a run: it decides what is looked at and kept, not what comes out.
 HARMLESS = (
     *("sft.save_steps", "sft.keep_last", "sft.keep_every", "sft.eval_steps", "sft.guards", "sft.max_skipped_steps"),
@@ -159,7 +164,7 @@ def begin(
         empty(directory.path, keep=PAID_FOR.get(stage))
     if directory.config_file.exists() and directory.has_results():
         before = from_json(directory.config_file)
-        changes = differing(before, config, STAGE_KEYS[stage], (*HARMLESS, *REOPENING))
+        changes = differing(before, config, *_compared(stage, config))
         if changes:
             raise CurioError(
                 f"{directory.path} was made with other settings: {'; '.join(changes)}",
@@ -173,6 +178,14 @@ def begin(
     directory.path.mkdir(parents=True, exist_ok=True)
     write_json(directory.config_file, config.model_dump(mode="json"))
     return directory, False
+
+
+def _compared(stage: str, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys that the results of a stage depend on, and those below them that may change all the same."""
+    if stage == "eval":
+        return STAGE_KEYS[stage], (*HARMLESS, *REOPENING)
+    looks = stage in TRAINING_STAGES and getattr(config, stage).eval_benchmarks
+    return (*STAGE_KEYS[stage], *(CURVE_KEYS if looks else ())), HARMLESS
 
 
 def empty(folder: Path, keep: str | None) -> None:

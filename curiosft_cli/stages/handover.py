@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import LogprobKind, RolloutEngine
+    from curiosft_cli.engine.device import Dtype
     from curiosft_cli.engine.open import EngineKind
     from curiosft_cli.run.sections import Config
     from curiosft_cli.train.encode import Row
@@ -25,9 +26,9 @@ class EngineSettings(Protocol):
 
 
 def open_engine_beside(
-    config: Config, settings: EngineSettings, path: str, context: int, loop: Loop, logprobs: LogprobKind = "raw"
+    config: Config, settings: EngineSettings, path: str, context: int, dtype: Dtype, logprobs: LogprobKind = "raw"
 ) -> RolloutEngine:
-    """The engine of this rank, with the model of `path` and room for `context` tokens."""
+    """The engine of this rank, with the model of `path`, room for `context` tokens and the trainer's `dtype`."""
     from curiosft_cli.engine.open import open_engine
     from curiosft_cli.train.load import engine_source
 
@@ -35,7 +36,7 @@ def open_engine_beside(
         settings.engine,
         path,
         max_model_len=context,
-        dtype=loop.dtype_name,
+        dtype=dtype,
         seed=config.run.seed,
         logprobs=logprobs,
         cpu_kv_cache_gib=settings.kv_cache_gib,

@@ -145,7 +145,7 @@ def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int
             over_nccl=FullState(loop.model) if config.rl.server_sync == "nccl" else None,
         )
 
-    return open_engine_beside(config, config.rl, path, context, loop, logprobs)
+    return open_engine_beside(config, config.rl, path, context, loop.dtype_name, logprobs)
 
 
 def update_policy(

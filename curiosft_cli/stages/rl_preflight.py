@@ -55,11 +55,11 @@ def run(config: Config, stage: StageDir) -> None:
         CurioError: exit code 4 when a check fails.
     """
     from curiosft_cli.engine.base import Sampling
-    from curiosft_cli.engine.open import open_engine
+    from curiosft_cli.stages.handover import open_engine_beside
     from curiosft_cli.stages.rl_data import read_prompts
     from curiosft_cli.train.encode import stop_token_ids
     from curiosft_cli.train.groups import GROUPINGS
-    from curiosft_cli.train.load import check_context, compute_dtype, engine_source, load_tokenizer
+    from curiosft_cli.train.load import check_context, compute_dtype, load_tokenizer
 
     rl, path = config.rl, resolve_checkpoint(config.rl.init, config)
     console = Console(stage.log_file)
@@ -67,16 +67,8 @@ def run(config: Config, stage: StageDir) -> None:
     prompts = read_prompts(config, stage, tokenizer, console, expert=GROUPINGS[rl.objective].expert)
     context = check_context(path, config.model, max(len(p.ids) for p in prompts) + rl.max_completion_length)
     sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop_token_ids(tokenizer, path))
-    engine = open_engine(
-        rl.engine,
-        path,
-        max_model_len=context,
-        dtype="bfloat16" if "bfloat16" in str(compute_dtype(rl.precision, _device())) else "float32",
-        seed=config.run.seed,
-        cpu_kv_cache_gib=rl.kv_cache_gib,
-        gpu_memory_utilization=rl.gpu_memory_utilization,
-        **engine_source(path, config.model),
-    )
+    dtype = "bfloat16" if "bfloat16" in str(compute_dtype(rl.precision, _device())) else "float32"
+    engine = open_engine_beside(config, rl, path, context, dtype)
     try:
         checks = preflight(config, tokenizer, prompts, engine, sampling)
     finally:

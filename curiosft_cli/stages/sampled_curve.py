@@ -145,7 +145,7 @@ class SampledCurve:
             yield None
             return
         context = check_context(self._path, self._config.model, self.context)
-        engine = open_engine_beside(self._config, settings, self._path, context, self._loop)
+        engine = open_engine_beside(self._config, settings, self._path, context, self._loop.dtype_name)
         try:
             engine.sleep()
             yield engine

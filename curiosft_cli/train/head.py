@@ -22,13 +22,15 @@ from curiosft_cli.objectives import BoundObjective, TokenLoss, TokenRows
 from curiosft_cli.objectives.temperature import TemperatureSettings
 from curiosft_cli.objectives.tokens import entropy as entropy_of
 from curiosft_cli.train.head_chunks import (
+    Attached,
     HeadProduct,
     LabelLogp,
     WeightGradient,
+    at,
     detached,
     entropy_,
+    powers_,
     release_buffers,
-    softmax_and_logp,
 )
 from curiosft_cli.train.head_scores import (
     ScoredRows,
@@ -127,7 +129,7 @@ def fused_head(
             walk.step(rows, labels[rows], {name: values[rows] for name, values in extra.items()})
         grad_weight = walk.grad_weight.total() if walk.grad_weight else None
         seen = walk.collected(hidden.device)
-    return _Attached.apply(hidden, head_weight, walk.loss, walk.grad_hidden, grad_weight), seen
+    return Attached.apply(hidden, head_weight, walk.loss, walk.grad_hidden, grad_weight), seen
 
 
 @dataclass
@@ -163,23 +165,26 @@ class _Walk:
         self._fold(logits, rows, factor)
 
     def _of_logp(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> Tensor:
-        """Replace the logits by p - onehot; returns what [c] makes that the gradient with respect to them."""
-        logp, peak, spread, mass = logits.new_empty(4, len(labels), dtype=torch.float32)
+        """Replace the logits by what, times the factor [c] that it returns, is the gradient with respect to them."""
+        logp, total, spread, mass = logits.new_empty(4, len(labels), dtype=torch.float32)
         for own, tile in self.head.tiles(logits):
-            probabilities = self.head.beside(tile)
-            logp[own], highest, peak[own] = softmax_and_logp(tile, labels[own], out=probabilities)
-            logits[own] = probabilities
+            powers = self.head.beside(tile)
+            total[own] = powers_(tile, out=powers)
+            logp[own] = at(tile, labels[own])
+            logits[own] = powers
             if self.entropy:
-                spread[own] = entropy_(tile, probabilities, highest, peak[own])
+                spread[own] = entropy_(tile, powers, total[own])
             if self.top_p is not None:
-                mass[own] = nucleus_mass(probabilities, self.top_p)
+                mass[own] = nucleus_mass(powers.div_(total[own, None]), self.top_p)
         if self.top_p is not None:
             extra["kept_mass"] = mass
+        correct = logp >= 0.0
+        logp -= total.log()
         out, (by_logp,) = self._differentiate(rows, [logp], lambda leaf: TokenRows(leaf, labels, extra))
-        logits[torch.arange(len(labels), device=labels.device), labels] = torch.expm1(logp).to(logits.dtype)
-        self._see(rows, logp, out, logp >= peak, spread if self.entropy else None, extra)
-        # d loss / d z = -by_logp (p - onehot): the factor is cheaper on [c, H] than on [c, V].
-        return -by_logp
+        # d loss / d z = -by_logp (p - onehot): the factor, and 1 / total in it, is cheaper on [c, H] than on [c, V].
+        logits[torch.arange(len(labels), device=labels.device), labels] = (torch.expm1(logp) * total).to(logits.dtype)
+        self._see(rows, logp, out, correct, spread if self.entropy else None, extra)
+        return -by_logp / total
 
     def _by_tile(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         """Replace the logits by the gradient with respect to them."""
@@ -194,29 +199,32 @@ class _Walk:
 
     def _of_entropy(self, tile: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], _: object) -> Tensor:
         probabilities = self.head.beside(tile)
-        logp, highest, peak = softmax_and_logp(tile, labels, out=probabilities)
-        spread = -peak - torch.linalg.vecdot(tile.sub_(highest[:, None]), probabilities)
+        total = powers_(tile, out=probabilities)
+        probabilities.div_(total[:, None])
+        chosen, log_total = at(tile, labels), total.log()
+        logp, spread = chosen - log_total, log_total - torch.linalg.vecdot(tile, probabilities)
         out, (by_logp, by_entropy) = self._differentiate(
             rows, [logp, spread], lambda leaf, entropy: TokenRows(leaf, labels, extra, entropy)
         )
-        self._see(rows, logp, out, logp >= peak, spread if self.entropy else None, extra)
+        self._see(rows, logp, out, chosen >= 0.0, spread if self.entropy else None, extra)
         # d logp / d z_j = [j = y] - p_j, dH / d z_j = -p_j (log p_j + H).
-        tile.mul_(-by_entropy[:, None]).sub_((by_logp + by_entropy * (spread + peak))[:, None])
+        tile.mul_(-by_entropy[:, None]).sub_((by_logp + by_entropy * (spread - log_total))[:, None])
         return tile.mul_(probabilities).scatter_add_(1, labels[:, None], by_logp[:, None])
 
     def _of_logits(
         self, tile: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], base: Tensor | None
     ) -> Tensor:
-        probabilities = self.head.beside(tile)
-        logp, highest, peak = softmax_and_logp(tile, labels, out=probabilities)
-        spread = highest - peak - torch.linalg.vecdot(tile, probabilities) if self.entropy else None
+        highest, probabilities = tile.amax(-1), torch.softmax(tile, -1, out=self.head.beside(tile))
+        chosen, log_total = at(tile, labels) - highest, -probabilities.amax(-1).log()
+        logp = chosen - log_total
+        spread = highest + log_total - torch.linalg.vecdot(tile, probabilities) if self.entropy else None
 
         def token_rows(z: Tensor) -> TokenRows:
             own = entropy_of(z) if "entropy" in self.objective.needs else None
             return TokenRows(LabelLogp.apply(z, logp, probabilities, labels), labels, extra, own, z, base)
 
         out, (by_logits,) = self._differentiate(rows, [tile], token_rows)
-        self._see(rows, logp, out, logp >= peak, spread, extra)
+        self._see(rows, logp, out, chosen >= 0.0, spread, extra)
         return by_logits
 
     def _differentiate(self, rows: slice, values: list[Tensor], make: Any) -> tuple[TokenLoss, tuple[Tensor, ...]]:
@@ -277,28 +285,3 @@ class _Walk:
             teacher=joined_rows(self.teachers, device) if self.self_teacher else None,
             kept_mass=self.seen.get("kept_mass", none) if self.top_p is not None else None,
         )
-
-
-class _Attached(torch.autograd.Function):
-    """Hands the gradients that the walk made to autograd, multiplied by what comes from above; once."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        head_weight: Tensor,
-        loss: Tensor,
-        by_hidden: Tensor | None,
-        by_weight: Tensor | None,
-    ) -> Tensor:
-        ctx.gradients = [by_hidden, by_weight]
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        # In place and only once: another [V, H] tensor would cost as much memory as the gradient itself.
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            raise RuntimeError("the head's gradients are used up: a second backward needs a second forward")
-        scaled = [None if grad is None else grad.mul_(upstream[0]) for grad in gradients]
-        return scaled[0], scaled[1], None, None, None

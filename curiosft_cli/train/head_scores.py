@@ -10,7 +10,16 @@ from torch import Tensor
 
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve
 from curiosft_cli.objectives.tokens import LOGIT_FLOOR
-from curiosft_cli.train.head_chunks import HeadProduct, cat_rows, detached, entropy_, largest, softmax_and_logp
+from curiosft_cli.train.head_chunks import (
+    HeadProduct,
+    at,
+    cat_rows,
+    detached,
+    entropy_,
+    largest,
+    powers_,
+    tempered_logp_,
+)
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,13 @@ def head_logp(
         logps, entropies, masses = [], [], []
         for rows in head.chunks():
             for own, tile in head.tiles(head.logits(rows)):
-                probabilities = head.beside(tile)
-                logp, *scale = softmax_and_logp(tile, labels[rows][own], out=probabilities)
-                logps.append(logp)
+                powers = head.beside(tile)
+                total = powers_(tile, out=powers)
+                logps.append(at(tile, labels[rows][own]) - total.log())
                 if entropy:
-                    entropies.append(entropy_(tile, probabilities, *scale))
+                    entropies.append(entropy_(tile, powers, total))
                 if top_p is not None:
-                    masses.append(nucleus_mass(probabilities, top_p))
+                    masses.append(nucleus_mass(powers.div_(total[:, None]), top_p))
         return ScoredRows(
             cat_rows(logps, hidden.device),
             cat_rows(entropies, hidden.device) if entropy else None,
@@ -97,16 +106,13 @@ def teacher_logp(
 
 def tempered_rows(head: HeadProduct, logits: Tensor, labels: Tensor, settings: TemperatureSettings) -> TeacherRows:
     """The teacher's rows of one chunk: the largest logits of each, a temperature from them, then log pi_tch(y; tau)."""
-    top = torch.empty(len(logits), min(settings.topk, logits.shape[1]), device=logits.device)
-    for own, tile in head.tiles(logits):
-        top[own] = largest(tile, settings.topk)
+    top = largest(logits, settings.topk) / head.temperature
     started = time.perf_counter()
     solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(head, logits, rows), logits.dtype)
     search_s = time.perf_counter() - started
-    logp = torch.empty(len(logits), device=logits.device)
+    highest, logp = top.amax(-1), torch.empty(len(logits), device=logits.device)
     for own, tile in head.tiles(logits):
-        tempered = torch.log_softmax(tile.div_(solution.tau[own, None]), -1, out=tile)
-        logp[own] = tempered.gather(1, labels[own, None]).squeeze(1)
+        logp[own] = tempered_logp_(tile, labels[own], highest[own], solution.tau[own])
     return TeacherRows(logp, solution.tau, solution.entropy, solution.target, solution.status, search_s)
 
 
@@ -115,9 +121,9 @@ def _full_entropy(head: HeadProduct, logits: Tensor, rows: Tensor, block: int = 
     parts = []
     for some in rows.split(block):
         for _, tile in head.tiles(logits[some]):
-            highest, probabilities = tile.clamp_(min=LOGIT_FLOOR).amax(-1), head.beside(tile)
-            torch.softmax(tile, -1, out=probabilities)
-            parts.append(entropy_(tile, probabilities, highest, probabilities.amax(-1).log_()))
+            powers = head.beside(tile)
+            total = powers_(tile.clamp_(min=LOGIT_FLOOR), out=powers)
+            parts.append(entropy_(tile, powers, total))
     return torch.cat(parts)
 
 

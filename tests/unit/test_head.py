@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -254,24 +255,60 @@ def test_teacher_rows_made_in_inference_mode_can_train() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 999), st.integers(1, 2000), st.integers(1, 600), st.integers(1, 64), st.booleans())
-def test_the_largest_are_exact(seed: int, width: int, size: int, stride: int, ties: bool) -> None:
-    values = torch.randn(3, width, generator=torch.Generator().manual_seed(seed))
-    values = values.round() if ties else values
-    found, before = head_chunks.largest(values, size, stride), values.clone()
-    assert torch.equal(found.sort(-1).values, values.topk(min(size, width)).values.sort(-1).values)
+@given(
+    st.integers(0, 999),
+    st.integers(1, 4000),
+    st.integers(1, 600),
+    st.integers(1, 64),
+    st.integers(1, 9),
+    st.booleans(),
+    st.sampled_from([-9.0, -1.0, 0.0, 9.0]),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_the_largest_are_exact(
+    seed: int, width: int, size: int, stride: int, run: int, ties: bool, shift: float, dtype: torch.dtype
+) -> None:
+    values = torch.randn(3, width, generator=torch.Generator().manual_seed(seed)) + shift
+    values = (values.round() if ties else values).to(dtype)
+    before, found = values.clone(), head_chunks.largest(values, size, stride, run)
+    assert torch.equal(found.sort(-1).values, before.float().topk(min(size, width)).values.sort(-1).values)
     assert torch.equal(values, before)
 
 
-def test_the_largest_where_the_sample_misleads() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_largest_where_the_sample_misleads(dtype: torch.dtype) -> None:
     """All sampled values are larger than the others, or smaller, or not a number."""
     values = torch.randn(3, 6400)
     values[0, ::32] += 100.0
     values[1, ::32] -= 100.0
     values[2, ::32] = torch.nan
-    found = head_chunks.largest(values, 512, 32).sort(-1).values
-    assert torch.equal(found[:2], values[:2].topk(512).values.sort(-1).values)
-    assert found[2].isnan().sum() == 200
+    values = values.to(dtype)
+    found = head_chunks.largest(values, 512, 32, run=1).sort(-1).values
+    assert torch.equal(found[:2], values[:2].float().topk(512).values.sort(-1).values)
+    assert found.shape == (3, 512)
+
+
+def test_a_tempered_log_probability_is_that_of_divided_logits() -> None:
+    """Also of logits whose powers no float32 number holds, and of one no token can have."""
+    logits = torch.randn(4, 900, generator=torch.Generator().manual_seed(0)) * 9.0
+    logits[1] += 500.0
+    logits[2] -= 500.0
+    logits[3, ::2] = -math.inf
+    labels, tau = torch.tensor([5, 6, 7, 9]), torch.tensor([1.1, 1.3, 1.5, 1.2])
+    expected = (logits.double() / tau[:, None]).log_softmax(-1).gather(1, labels[:, None]).squeeze(1)
+    got = head_chunks.tempered_logp_(logits.clone(), labels, logits.amax(-1), tau)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_a_logit_that_is_not_a_number_spoils_its_token() -> None:
+    data = problem()
+    weight = torch.cat([data["weight"], data["weight"].new_zeros(1, HIDDEN)])
+    hidden = data["hidden"].clone()
+    hidden[0] = 0.0
+    weight[-1, 0] = torch.inf  # times 0
+    for dtype in (torch.float32, torch.bfloat16):
+        rows = teacher_logp(hidden[:1], weight, data["labels"][:1], TemperatureSettings(topk=5), compute_dtype=dtype)
+        assert rows.logp.isnan().all()
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.95, 1.0])

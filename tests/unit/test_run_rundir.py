@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,17 @@ import pytest
 from curiosft_cli.run.config import from_json, load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import folder_in_one_step, write_json
-from curiosft_cli.run.rundir import TRAINER_STATE, RunDir, StageDir, begin, resolve_checkpoint
+from curiosft_cli.run.rundir import (
+    CURVE_KEYS,
+    HARMLESS,
+    REOPENING,
+    STAGE_KEYS,
+    TRAINER_STATE,
+    RunDir,
+    StageDir,
+    begin,
+    resolve_checkpoint,
+)
 from curiosft_cli.run.sections import Config
 
 
@@ -97,3 +108,28 @@ def test_a_stage_refuses_other_settings_and_starts_over_when_told(tmp_path: Path
         begin(run, "sft", load("curio", ["sft.epochs=4"]).config)
     _, complete = begin(run, "sft", load("curio", ["sft.epochs=4"]).config, fresh=True)
     assert not complete
+
+
+def test_scores_between_steps_are_all_of_the_same_kind(tmp_path: Path) -> None:
+    """A training refuses another way of sampling its benchmarks, and takes one that none of its scores depends on."""
+
+    def config(*changes: str) -> Config:
+        return load("curio", [f"run.root={tmp_path}", "model.path=base-model", *changes]).config
+
+    curve = "sft.eval_benchmarks=['arithmetic']"
+    for name, before in {"with": [curve], "without": []}.items():
+        stage, _ = begin(RunDir(tmp_path / name), "sft", config(*before))
+        make_checkpoint(stage, 1)
+    begin(RunDir(tmp_path / "without"), "sft", config("eval.temperature=0.9"))
+    begin(RunDir(tmp_path / "with"), "sft", config(curve, "eval.samples=2", "eval.grader_workers=1"))
+    for change in ("eval.temperature=0.9", "eval.grader=official"):
+        with pytest.raises(CurioError, match=change.split("=")[0]):
+            begin(RunDir(tmp_path / "with"), "sft", config(curve, change))
+
+
+def test_every_key_that_is_compared_exists(config: Config) -> None:
+    for key in (*chain.from_iterable(STAGE_KEYS.values()), *CURVE_KEYS, *HARMLESS, *REOPENING):
+        value: object = config
+        for name in key.split("."):
+            assert hasattr(value, name), key
+            value = getattr(value, name)
