@@ -24,7 +24,7 @@ STAGE_KEYS = {
     "rl": ("run.seed", "model", "data", "rl"),
     "eval": ("run.seed", "model", "eval"),
 }
-# The same of the scores between the steps of a training, which look at benchmarks as [eval] says.
+# What the scores between the steps of a training depend on besides.
 CURVE_KEYS = (
     *("eval.data", "eval.keep_system", "eval.temperature", "eval.top_p", "eval.grader", "eval.entropy_samples"),
     *("eval.max_completion_length", "eval.max_prompt_length"),
@@ -164,14 +164,15 @@ def begin(
         empty(directory.path, keep=PAID_FOR.get(stage))
     if directory.config_file.exists() and directory.has_results():
         before = from_json(directory.config_file)
-        changes = differing(before, config, *_compared(stage, config))
+        done = directory.status()["state"] == "complete"
+        changes = differing(before, config, *_compared(stage, config, done))
         if changes:
             raise CurioError(
                 f"{directory.path} was made with other settings: {'; '.join(changes)}",
                 "Use the old values, another run.name, or --fresh to start this stage over.",
             )
         reopened = differing(before, config, REOPENING) if stage == "eval" else []
-        complete = directory.status()["state"] == "complete" and not reopened
+        complete = done and not reopened
         if not complete:
             write_json(directory.config_file, config.model_dump(mode="json"))
         return directory, complete
@@ -180,11 +181,11 @@ def begin(
     return directory, False
 
 
-def _compared(stage: str, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _compared(stage: str, config: Config, done: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys that the results of a stage depend on, and those below them that may change all the same."""
     if stage == "eval":
         return STAGE_KEYS[stage], (*HARMLESS, *REOPENING)
-    looks = stage in TRAINING_STAGES and getattr(config, stage).eval_benchmarks
+    looks = stage in TRAINING_STAGES and not done and getattr(config, stage).eval_benchmarks
     return (*STAGE_KEYS[stage], *(CURVE_KEYS if looks else ())), HARMLESS
 
 

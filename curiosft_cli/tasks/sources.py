@@ -155,7 +155,7 @@ def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
         kind="choice" if choices else "math",
         choices=choices,
         category=str(row.get("category") or ""),
-        response=(said or _response(row)).lstrip().removeprefix(THINK_OPEN).lstrip("\n"),
+        response=_expert(row, column, said).lstrip().removeprefix(THINK_OPEN).lstrip("\n"),
     )
 
 
@@ -213,7 +213,12 @@ def _question(row: Mapping[str, Any]) -> tuple[str, str, str]:
             users, experts = _turns(talk, column, "user"), _turns(talk, column, "assistant")
             if not users:
                 raise BadRow(f"column {column}: found no user message, expected one")
-            return column, users[-1], experts[-1] if experts else ""
+            turns = [str(turn.get("role")) for turn in talk if turn.get("role") != "system"]
+            if turns not in (["user"], ["user", "assistant"]):
+                raise BadRow(
+                    f"column {column}: found the turns {', '.join(turns)}, expected one question and at most its answer"
+                )
+            return column, users[0], experts[0] if experts else ""
     raise BadRow(f"found the columns {', '.join(sorted(row))}; expected question, problem, prompt or messages")
 
 
@@ -252,6 +257,14 @@ def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) for choice in choices):
         raise BadRow(f"column choices: found {str(choices)[:40]!r}, expected a list of texts")
     return tuple(choices)
+
+
+def _expert(row: Mapping[str, Any], column: str, said: str) -> str:
+    """The response: `said` in the list of messages of the question, or in a column of its own."""
+    apart = _response(row)
+    if column == "prompt" and said and apart and said != apart:
+        raise BadRow("column prompt: found an answer there and another in a column of its own, expected one")
+    return said or apart
 
 
 def _response(row: Mapping[str, Any]) -> str:

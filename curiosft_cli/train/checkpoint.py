@@ -4,7 +4,8 @@
       state/          rank-00000.safetensors: optimizer moments, teacher, random state; state.json: counters
       COMPLETE        last
 
-No pickle anywhere: a checkpoint cannot run code.
+Under sharding every rank's file holds its shards; under plain data parallel what all ranks hold alike is in the first
+rank's file alone. No pickle anywhere: a checkpoint cannot run code.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.disk import disk_errors
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import folder_in_one_step, partial_path, write_json
 from curiosft_cli.run.rundir import TRAINER_STATE
 from curiosft_cli.train.encode import with_known_stops
 from curiosft_cli.train.lora import merged_weights
-from curiosft_cli.train.shards import full_weights, local_shard
+from curiosft_cli.train.shards import full_weights, is_sharded, local_shard
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GIB = 2**30
+OWN = "own."
+"""Begins the names of tensors that differ between ranks even where these hold the same weights."""
+
+_OF_ONE_RANK = (OWN, "rng.")
 
 
 def save_checkpoint(
@@ -48,28 +54,33 @@ def save_checkpoint(
     Args:
         target: the checkpoint folder.
         model: the unwrapped student.
-        tensors: what else this rank needs to continue, by name (the teacher's weights).
+        tensors: what else this rank needs to continue, by name (the teacher's weights); see `OWN`.
         counters: numbers that the stage needs to continue (JSON values).
         score: of the evaluation of these weights, if there was one.
 
     Raises:
-        CurioError: exit code 4, before anything is written, when the disk has too little room.
+        CurioError: exit code 4 when the disk has too little room, seen before anything is written or, where a quota
+            hides it, while the files are; no checkpoint is left then.
     """
     weights = merged_weights(model, full_weights(model, keep=accelerator.is_main_process))
+    kept, sharded = _rank_state(optimizer, tensors), is_sharded(model)
     if accelerator.is_main_process:
-        check_disk(target.parent, 3 * _bytes(weights) + accelerator.num_processes * _bytes(tensors))
+        check_disk(target.parent, _bytes(weights) + _bytes(kept) * (accelerator.num_processes if sharded else 1))
+    elif not sharded:
+        kept = {name: tensor for name, tensor in kept.items() if name.startswith(_OF_ONE_RANK)}
     opened: AbstractContextManager[Path] = (
         folder_in_one_step(target) if accelerator.is_main_process else nullcontext(partial_path(target))
     )
-    with opened as folder:
+    with disk_errors(target), opened as folder:
         accelerator.wait_for_everyone()
         state = folder / "state"
         state.mkdir(exist_ok=True)
-        _save_tensors(state / _rank_file(accelerator), _rank_state(optimizer, tensors))
+        _save_tensors(state / _rank_file(accelerator.process_index), kept)
         if accelerator.is_main_process:
             _save_model(folder, model, tokenizer, weights)
             write_json(folder / TRAINER_STATE, {"global_step": counters["step"], "score": score})
-            write_json(state / "state.json", {"world_size": accelerator.num_processes, **counters})
+            world = {"world_size": accelerator.num_processes, "sharded": sharded}
+            write_json(state / "state.json", {**world, **counters})
         accelerator.wait_for_everyone()
     accelerator.wait_for_everyone()
 
@@ -96,7 +107,10 @@ def load_state(
             f"{folder} was written by {counters['world_size']} processes, now there are {accelerator.num_processes}",
             f"Continue with launch.processes={counters['world_size']}.",
         )
-    saved = load_file(folder / "state" / _rank_file(accelerator))
+    saved = load_file(folder / "state" / _rank_file(accelerator.process_index))
+    if accelerator.process_index and not counters["sharded"]:
+        first = load_file(folder / "state" / _rank_file(0))
+        saved |= {name: tensor for name, tensor in first.items() if not name.startswith(_OF_ONE_RANK)}
     _load_optimizer(optimizer, saved)
     torch.set_rng_state(saved["rng.cpu"])
     if "rng.cuda" in saved:
@@ -161,12 +175,25 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
 
 
-def _rank_file(accelerator: Accelerator) -> str:
-    return f"rank-{accelerator.process_index:05d}.safetensors"
+def _rank_file(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
 
 
 def _bytes(weights: Mapping[str, Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    once = {id(tensor): tensor for tensor in weights.values()}  # tied weights share one
+    return sum(tensor.numel() * tensor.element_size() for tensor in once.values())
+
+
+def check_room(folder: Path, accelerator: Accelerator, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to start a training whose first checkpoint has no room, its optimizer not stepped yet.
+
+    Raises:
+        CurioError: exit code 4.
+    """
+    parameters = dict(model.named_parameters())
+    moments = {name: local_shard(weight) for name, weight in parameters.items() if weight.requires_grad}
+    each = 2 * _bytes(moments) + _bytes(tensors)
+    check_disk(folder, _bytes(parameters) + each * (accelerator.num_processes if is_sharded(model) else 1))
 
 
 def check_disk(folder: Path, needed: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from curiosft_cli.train.shards import local_shard
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from curiosft_cli.train.student import Student
+
+
+@contextmanager
+def without_dropout(student: nn.Module) -> Generator[None]:
+    """The module as it answers, not as it trains."""
+    training = student.training
+    student.eval()
+    try:
+        yield
+    finally:
+        student.train(training)
 
 
 class WeightCopy:
@@ -36,13 +48,15 @@ class WeightCopy:
             for name, parameter in self._trained().items()
         }
 
-    def mix_in(self, student_weight: float) -> None:
+    def mix_in(self, student_weight: float, group: int = 16) -> None:
         """phi <- (1 - s) phi + s theta, shard by shard (Algorithm 1, line 17)."""
         import torch
 
-        mine = list(self.weights.values())
-        student = [local_shard(p).to(w) for p, w in zip(self._trained().values(), mine, strict=True)]
-        torch._foreach_lerp_(mine, student, student_weight)
+        pairs = zip(self.weights.values(), self._trained().values(), strict=True)
+        # A few at a time: where dtype or device differ, the student's side is a copy.
+        while some := list(islice(pairs, group)):
+            mine = [weight for weight, _ in some]
+            torch._foreach_lerp_(mine, [local_shard(theta).to(phi) for phi, theta in some], student_weight)
 
     def load(self, saved: Mapping[str, Tensor], prefix: str) -> None:
         """Take the values of `saved`, whose names carry `prefix`."""
@@ -52,14 +66,12 @@ class WeightCopy:
     @contextmanager
     def lent(self) -> Generator[None]:
         """The student's module with these weights and without dropout; afterwards exactly as before."""
-        training = self._student.training
-        self._student.eval()
-        held = self._lend()
-        try:
-            yield
-        finally:
-            self._take_back(held)
-            self._student.train(training)
+        with without_dropout(self._student):
+            held = self._lend()
+            try:
+                yield
+            finally:
+                self._take_back(held)
 
     def _lend(self) -> dict[str, Tensor]:
         """Put these weights in the student's place; returns the student's own."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.tasks.extraction import THINK_CLOSE, THINK_OPEN
 from curiosft_cli.tasks.prompts import messages
 from curiosft_cli.tasks.records import Problem
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Model
 
 TURN_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
-THINK_OPEN = "<think>"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: P
 def response_text(response: str, style: PromptFormat) -> str:
     """What the model is to write: the stored response without outer whitespace and without what the prompt supplies."""
     text = response.strip()
-    return text.removeprefix(THINK_OPEN).lstrip() if style.prefill.strip() == THINK_OPEN else text
+    if style.prefill.strip() == THINK_OPEN:
+        return text.removeprefix(THINK_OPEN).lstrip()
+    # Responses are stored without the tag that opens their thought: where no prompt supplies it, the model writes it.
+    opens = THINK_CLOSE in text and THINK_OPEN not in text + style.prefill
+    return f"{THINK_OPEN}\n{text}" if opens else text
 
 
 def encode_response(

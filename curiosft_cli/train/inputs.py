@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from curiosft_cli.objectives.baselines import select_top
-from curiosft_cli.train.copies import WeightCopy
+from curiosft_cli.train.checkpoint import OWN
+from curiosft_cli.train.copies import WeightCopy, without_dropout
 from curiosft_cli.train.lora import Adapters
 from curiosft_cli.train.start import gather_rows
 from curiosft_cli.train.teacher import Teacher, temperature_settings
@@ -57,7 +58,8 @@ class Selection:
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         import torch
 
-        own = [self._student.scored(pack, entropy=True).entropy for pack in packs]
+        with without_dropout(self._student):
+            own = [self._student.scored(pack, entropy=True).entropy for pack in packs]
         counted = [h for pack, h in zip(packs, own, strict=True) if pack.counted and h is not None]
         mine = torch.cat(counted) if counted else torch.zeros(0, device=self._accelerator.device)
         everywhere, start = gather_rows(self._accelerator, mine)
@@ -88,7 +90,7 @@ class OldPolicy:
         total: the last window ends with this step.
     """
 
-    PREFIX = "old_logp."
+    PREFIX = f"{OWN}old_logp."
 
     def __init__(self, student: Student, packs_of: PacksOf, refresh: int, total: int) -> None:
         self._student, self._packs_of, self._refresh, self._total = student, packs_of, refresh, total
@@ -97,9 +99,10 @@ class OldPolicy:
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         if step % self._refresh == 0:
             self._kept = {}
-            for ahead in range(step, min(step + self._refresh, self._total)):
-                for place, pack in enumerate(packs if ahead == step else self._packs_of(ahead)):
-                    self._kept[ahead, place] = self._student.scored(pack).logp
+            with without_dropout(self._student):
+                for ahead in range(step, min(step + self._refresh, self._total)):
+                    for place, pack in enumerate(packs if ahead == step else self._packs_of(ahead)):
+                        self._kept[ahead, place] = self._student.scored(pack).logp
         return [{"old_logp": self._kept[step, place]} for place in range(len(packs))]
 
     def update(self, step: int) -> bool:

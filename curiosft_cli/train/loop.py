@@ -13,7 +13,7 @@ from curiosft_cli.objectives.reduction import Totals, term_weights
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
-from curiosft_cli.train.checkpoint import check_disk, load_state, save_checkpoint
+from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoint
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer
 from curiosft_cli.train.lora import add_adapters
 from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
@@ -120,8 +120,6 @@ class Loop:
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         check_ranks_agree(accelerator, model)
-        if accelerator.is_main_process:
-            check_disk(stage.path, 3 * sum(weight.numel() * weight.element_size() for weight in model.parameters()))
         student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype, compiled=settings.compile)
         student, optimizer = accelerator.prepare(student, make_optimizer(model, settings))
         for method in BESIDE_FORWARD:
@@ -129,7 +127,13 @@ class Loop:
         return cls(settings, stage, accelerator, tokenizer, model, student, optimizer.optimizer, source)
 
     def resume(self, inputs: Inputs | None = None) -> int:
-        """Take up optimizer, inputs and random state; return the steps that are done."""
+        """Take up optimizer, inputs and random state; return the steps that are done.
+
+        Raises:
+            CurioError: exit code 4 when the next checkpoint has no room on the disk.
+        """
+        if self.accelerator.is_main_process:
+            check_room(self.stage.path, self.accelerator, self.model, inputs.state(0) if inputs else {})
         if self.source is None:
             return 0
         self.counters, tensors = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)

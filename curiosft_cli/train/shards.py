@@ -16,6 +16,13 @@ def local_shard(tensor: Tensor) -> Tensor:
     return detached.to_local() if isinstance(detached, DTensor) else detached
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a rank holds only parts of the weights."""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
 def full_weights(model: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
     """The whole state dict; tied weights share one tensor. Every rank calls it, since shards are gathered.
 

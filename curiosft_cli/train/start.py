@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from curiosft_cli.run.config import flatten
@@ -25,8 +25,7 @@ def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
     Gradients are accumulated by the stage, not by accelerate, since sums are divided once by a global count.
 
     Raises:
-        CurioError: the launcher promised another number of processes than there are, or (exit code 3) a tracker's
-            package is not installed.
+        CurioError: see `check_launch`, or (exit code 3) a tracker's package is not installed.
     """
     import torch
     from accelerate import Accelerator
@@ -34,14 +33,8 @@ def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
 
     _check_trackers(config.log.trackers)
     accelerator = Accelerator(log_with=list(config.log.trackers) or None, project_dir=stage.path)
-    promised = int(os.environ.get("WORLD_SIZE", "1"))
     found = int(accelerator.reduce(torch.ones(1, device=accelerator.device), "sum").item())
-    if not promised == accelerator.num_processes == found:
-        raise CurioError(
-            f"the launcher promised {promised} processes, accelerate sees {accelerator.num_processes}, "
-            f"and {found} answer each other ({accelerator.distributed_type})",
-            "Set launch.processes, or give accelerate's own flags after --.",
-        )
+    check_launch(accelerator, os.environ, found)
     set_seed(config.run.seed)
     if config.log.trackers:
         values = dict(flatten(config.model_dump(mode="json")))
@@ -50,6 +43,32 @@ def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
         }
         accelerator.init_trackers(config.run.name, config=plain)
     return accelerator
+
+
+def check_launch(accelerator: Accelerator, environment: Mapping[str, str], found: int) -> None:
+    """Refuse a launch that is not what was asked for; `found` processes answered an all-reduce.
+
+    Raises:
+        CurioError: another number of processes than the launcher promised, plain data parallel where sharding was
+            asked for, or a mixed precision of accelerate's, which would come on top of ours.
+    """
+    promised, kind = int(environment.get("WORLD_SIZE", "1")), str(accelerator.distributed_type).rpartition(".")[2]
+    if not promised == accelerator.num_processes == found:
+        raise CurioError(
+            f"the launcher promised {promised} processes, accelerate sees {accelerator.num_processes}, "
+            f"and {found} answer each other ({kind})",
+            "Set launch.processes, or give accelerate's own flags after --.",
+        )
+    if environment.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true") and kind != "FSDP":
+        raise CurioError(
+            f"sharding was asked for, and accelerate runs {kind}",
+            "Sharded training needs GPUs; leave --use_fsdp and FSDP configuration files out.",
+        )
+    if accelerator.mixed_precision != "no":
+        raise CurioError(
+            f"accelerate was told mixed_precision {accelerator.mixed_precision}, expected no",
+            "The precision of the products is sft.precision or rl.precision.",
+        )
 
 
 def _check_trackers(wanted: Sequence[str]) -> None:

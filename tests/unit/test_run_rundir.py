@@ -125,6 +125,8 @@ def test_scores_between_steps_are_all_of_the_same_kind(tmp_path: Path) -> None:
     for change in ("eval.temperature=0.9", "eval.grader=official"):
         with pytest.raises(CurioError, match=change.split("=")[0]):
             begin(RunDir(tmp_path / "with"), "sft", config(curve, change))
+    RunDir(tmp_path / "with").stage("sft").set_status("complete")
+    assert begin(RunDir(tmp_path / "with"), "sft", config(curve, "eval.temperature=0.9"))[1]  # no look is left
 
 
 def test_every_key_that_is_compared_exists(config: Config) -> None:

@@ -14,6 +14,7 @@ import pytest
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Data
 from curiosft_cli.tasks.arithmetic import generate, noisy
+from curiosft_cli.tasks.datafiles import BadRow
 from curiosft_cli.tasks.records import Problem
 from curiosft_cli.tasks.sources import read_all, read_problems, read_source, to_problem, to_row, with_question
 
@@ -59,9 +60,27 @@ def test_ids_come_from_the_row_or_from_verl_or_from_the_place() -> None:
     assert ids == ["a", "train-7", "file-3"]
 
 
-def test_the_last_user_message_is_the_question() -> None:
-    talk = [{**USER, "content": "Hi"}, {**EXPERT, "content": "Hello"}, USER]
-    assert to_problem({"prompt": talk}, "x").question == QUESTION
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (
+            {"prompt": [USER, EXPERT, USER], "completion": [EXPERT]},
+            "found the turns user, assistant, user, expected one",
+        ),
+        ({"messages": [USER, EXPERT, {**USER, "content": "Thanks!"}]}, "found the turns user, assistant, user"),
+        ({"messages": [EXPERT, USER]}, "found the turns assistant, user"),
+        ({"messages": [USER, {"role": "tool", "content": "5"}, EXPERT]}, "found the turns user, tool, assistant"),
+        ({"prompt": [USER, EXPERT], "completion": "Five."}, "found an answer there and another"),
+    ],
+)
+def test_a_talk_of_several_turns_is_no_question_and_answer(row: dict[str, Any], found: str) -> None:
+    """Else a pair that nobody wrote would be trained on in silence."""
+    with pytest.raises(BadRow, match=found):
+        to_problem(row, "x")
+
+
+def test_an_answer_may_end_the_prompt_itself() -> None:
+    assert to_problem({"prompt": [SYSTEM, USER, EXPERT]}, "x").response == THOUGHT
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from accelerate import Accelerator
+from command import largest_file
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -18,6 +19,7 @@ from curiosft_cli.run.files import is_complete
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Model, Sft
 from curiosft_cli.run.sections import Teacher as TeacherSettings
+from curiosft_cli.train import checkpoint
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.checkpoint import full_weights, load_state, save_checkpoint
 from curiosft_cli.train.encode import Row, end_token_id
@@ -124,6 +126,31 @@ def test_a_full_disk_stops_before_anything_is_written(
         save(trainer(tiny_model), tmp_path / "checkpoint-3", tiny_model)
     assert caught.value.exit_code == GUARD
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [1_000, 100_000])
+def test_a_disk_that_fills_while_the_files_are_written_leaves_no_checkpoint(
+    tiny_model: Path, tmp_path: Path, limit: int
+) -> None:
+    """As under a quota, which the look before the start does not see."""
+    state = trainer(tiny_model)
+    train(state, range(1))
+    with largest_file(limit), pytest.raises(CurioError, match="checkpoint-3: the disk is full") as caught:
+        save(state, tmp_path / "checkpoint-3", tiny_model)
+    assert caught.value.exit_code == GUARD
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_room_is_asked_for_what_a_checkpoint_holds(tiny_model: Path, tmp_path: Path) -> None:
+    """Weights, two moments of those that are trained, and the inputs: the estimate before the first step is the size."""
+    state, asked = trainer(tiny_model), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "check_disk", lambda _, needed: asked.append(needed))
+        checkpoint.check_room(tmp_path, Accelerator(cpu=True), state.student.model, state.teacher.state(0))
+        train(state, range(1))
+        save(state, tmp_path / "checkpoint-3", tiny_model)
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors"))
+    assert asked == [pytest.approx(size, rel=0.05)] * 2
 
 
 def test_it_stops_at_the_token_that_training_taught(tiny_model: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Model
 from curiosft_cli.tasks.prompts import SYSTEM_PROMPT, messages
 from curiosft_cli.tasks.records import Problem
+from curiosft_cli.tasks.sources import to_problem
 from curiosft_cli.train.encode import (
     PromptFormat,
     decode_completion,
@@ -18,6 +19,7 @@ from curiosft_cli.train.encode import (
     encode_response,
     encode_row,
     end_token_id,
+    response_text,
     stop_token_ids,
 )
 from curiosft_cli.train.feed import usable, with_response
@@ -121,6 +123,15 @@ def test_without_prefill_the_tag_stays(tokenizer: Any) -> None:
     assert tokenizer.decode(encode_prompt(tokenizer, PROBLEM, plain)).endswith("<|im_start|>assistant\n")
     ids, _ = encode_response(tokenizer, "<think>\na", plain, 100)
     assert tokenizer.decode(ids).startswith("<think>\na")
+
+
+def test_without_prefill_a_stored_thought_gets_its_tag_back(tokenizer: Any) -> None:
+    """Reading a file drops the tag, and a model that never learned to write it would earn no reward."""
+    read = to_problem({"problem": "Q", "solution": "<think>\na\n</think>\n\nb"}, "x").response
+    for prefill, begins in {"": "<think>\na\n</think>", "<think>\n": "a\n</think>", "<think> Well,": "a\n"}.items():
+        ids, _ = encode_response(tokenizer, read, PromptFormat("", "", prefill), 100)
+        assert tokenizer.decode(ids).startswith(begins)
+    assert response_text("no thought", PromptFormat("", "", "")) == "no thought"
 
 
 def test_a_cut_response_has_no_end_token_and_is_counted(tokenizer: Any) -> None:

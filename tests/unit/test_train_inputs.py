@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
@@ -157,12 +158,29 @@ def test_a_checkpoint_inside_a_window_keeps_what_its_remaining_steps_need(studen
     policy = OldPolicy(student, lambda step: packs_of([[step]]), refresh=4, total=9)
     policy.supply(0, packs_of([[0]]))
     kept = policy.state(2)
-    assert sorted(kept) == ["old_logp.2.0", "old_logp.3.0"]
+    assert sorted(kept) == ["own.old_logp.2.0", "own.old_logp.3.0"]
     moved(student)
     again = OldPolicy(student, lambda step: packs_of([[step]]), refresh=4, total=9)
     again.load(kept)
     expected = policy.supply(2, packs_of([[2]]))[0]["old_logp"]
     assert torch.equal(again.supply(2, packs_of([[2]]))[0]["old_logp"], expected)
+
+
+def test_inputs_are_asked_without_dropout(student: Student) -> None:
+    """An adapter's dropout is noise of the training pass; it would move PSFT's ratio and the choice of tokens."""
+    pack, halves = packs_of([[1]])[0], nn.Dropout(0.5)
+    student.model.get_decoder().norm.register_forward_hook(lambda _, __, states: halves(states))
+    halves.train(student.training)
+    student.add_module("halves", halves)
+    old, chosen = OldPolicy(student, lambda _: [pack], 1, 2), Selection(student, Accelerator(cpu=True), 0.4)
+    student.eval()
+    expected = student.scored(pack, entropy=True)
+    student.train()
+    assert not torch.equal(student.scored(pack).logp, expected.logp)
+    assert torch.equal(old.supply(0, [pack])[0]["old_logp"], expected.logp)
+    assert expected.entropy is not None
+    assert torch.equal(chosen.supply(0, [pack])[0]["selected"], select_top(expected.entropy, 0.4))
+    assert student.training and halves.training
 
 
 def test_the_frozen_base_survives_a_checkpoint(student: Student) -> None:
