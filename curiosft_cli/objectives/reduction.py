@@ -6,7 +6,7 @@ every micro-batch is exact however the batch is split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,25 +21,27 @@ class Totals:
     Attributes:
         tokens: counted tokens (N).
         sequences: sequences with at least one counted token (R).
-        micro_batches: micro-batches with at least one counted token.
+        micro_batches: counted tokens of each micro-batch; the first `micro_rows` sequences make the first one.
+        micro_rows: sequences of a micro-batch.
         max_length: the configured longest response in tokens (L).
         masks: tokens whose `extra[name]` is true, for each such divisor among the objective's terms.
     """
 
     tokens: int
     sequences: int
-    micro_batches: int = 1
+    micro_batches: Sequence[int] = ()
+    micro_rows: int = 1
     max_length: int = 1
     masks: Mapping[str, int] = field(default_factory=dict)
 
 
 def token_mean(sequence: Tensor, totals: Totals) -> Tensor:
-    """1 / N for each token of `sequence` [N] (the sequence index of every token of this micro-batch)."""
+    """1 / N for each token of `sequence` [N] (which of the step's sequences the token belongs to)."""
     return _constant(sequence, totals.tokens)
 
 
 def seq_mean_token_mean(sequence: Tensor, totals: Totals) -> Tensor:
-    """1 / (R n) with n the tokens of the token's own sequence, which lies whole in this micro-batch."""
+    """1 / (R n) with n the tokens of the token's own sequence, all of which are there."""
     lengths = sequence.bincount() if sequence.numel() else sequence
     return 1.0 / (totals.sequences * lengths[sequence].float())
 
@@ -50,8 +52,11 @@ def constant(sequence: Tensor, totals: Totals) -> Tensor:
 
 
 def micro_token_mean(sequence: Tensor, totals: Totals) -> Tensor:
-    """1 / (M n) with n the tokens of this micro-batch and M the micro-batches (the authors' code, D7)."""
-    return _constant(sequence, totals.micro_batches * sequence.numel())
+    """1 / (M n) with n the tokens of the token's micro-batch and M the micro-batches (the authors' code, D7)."""
+    import torch
+
+    counts = torch.tensor(totals.micro_batches, dtype=torch.float32, device=sequence.device)
+    return 1.0 / ((counts > 0).sum() * counts[sequence // totals.micro_rows])
 
 
 def _constant(sequence: Tensor, divisor: int) -> Tensor:

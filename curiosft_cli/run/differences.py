@@ -68,9 +68,9 @@ DIFFERENCES = (
         "D7",
         "reduction of the supervised loss",
         "-",
-        "mean of micro-batch means",
+        "mean of the means of 2 rows",
         "global token mean",
-        "sft.reduction",
+        "sft.reduction, sft.micro_batch_rows",
     ),
     Difference("D8", "precision of the search", "-", "the logits'", "float32", "sft.teacher.search_dtype"),
     Difference(

@@ -76,7 +76,9 @@ def run(config: Config, stage: StageDir) -> None:
                 chosen, packs = feed.rows(step), packs_of(step)
             with loop.timed("inputs"):
                 extras = inputs.supply(step, packs)
-            totals = loop.totals(chosen, packs, sft.max_response_length, objective, extras)
+            totals = loop.totals(
+                chosen, packs, sft.max_response_length, objective, extras, micro_rows=sft.micro_batch_rows
+            )
             for place, (pack, extra) in enumerate(zip(packs, extras, strict=True), start=1):
                 with loop.timed("inputs"):
                     reference = inputs.reference(pack)

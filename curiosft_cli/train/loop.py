@@ -161,6 +161,7 @@ class Loop:
         max_length: int,
         objective: BoundObjective,
         extras: Sequence[Mapping[str, Tensor]],
+        micro_rows: int = 1,
     ) -> Totals:
         """The divisors of one update, known before its first backward pass."""
         masks = sorted(set(objective.terms) - {"reduction", "tokens"})
@@ -168,15 +169,19 @@ class Loop:
         return Totals(
             tokens=sum(len(row.response_ids) for row in rows),
             sequences=sum(bool(row.response_ids) for row in rows),
-            # A pack stays empty only where there are more packs than rows.
-            micro_batches=min(len(packs) * self.accelerator.num_processes, len(rows)),
+            micro_batches=[
+                sum(len(row.response_ids) for row in rows[start : start + micro_rows])
+                for start in range(0, len(rows), micro_rows)
+            ],
+            micro_rows=micro_rows,
             max_length=max_length,
             masks={name: self._everywhere(sum(int(extra[name].sum()) for extra in counted)) for name in masks},
         )
 
     def weights_of(self, pack: Pack, divisor: str, totals: Totals) -> Tensor:
         """One term's reduction as weights [N]: summed over tokens, packs and ranks they give the step's loss."""
-        weights = term_weights(divisor, self.settings.reduction, pack.sequence, totals)
+        rows = pack.sequence.new_tensor(pack.members)[pack.sequence]
+        weights = term_weights(divisor, self.settings.reduction, rows, totals)
         # Data parallel averages gradients over the ranks; the sums here want them added.
         return weights * self.accelerator.num_processes if pack.counted else weights * 0.0
 

@@ -55,7 +55,7 @@ def gradients(student: Student, split: Sequence[Sequence[int]], name: str, input
     packs = packs_of(split)
     extras = inputs.supply(0, packs)
     masks = {term: sum(int(extra[term].sum()) for extra in extras) for term in objective.terms if term in extras[0]}
-    totals = Totals(TOKENS, len(ROWS), len(packs), 5, masks)
+    totals = Totals(TOKENS, len(ROWS), max_length=5, masks=masks)
     student.zero_grad()
     for pack, extra in zip(packs, extras, strict=True):
         weights = [term_weights(term, "token_mean", pack.sequence, totals) for term in objective.terms]

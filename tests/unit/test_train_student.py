@@ -51,7 +51,7 @@ def llama() -> PreTrainedModel:
 
 def gradients(student: Student, groups: Sequence[Sequence[int]], reduction: str = "token_mean") -> tuple[float, list]:
     objective = SFT_OBJECTIVES["sft"].bind()
-    totals = Totals(sum(len(row.response_ids) for row in ROWS), len(ROWS), len(groups), 5)
+    totals = Totals(sum(len(row.response_ids) for row in ROWS), len(ROWS), max_length=5)
     student.zero_grad()
     value = 0.0
     for group in groups:

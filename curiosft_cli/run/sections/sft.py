@@ -88,6 +88,8 @@ class Sft(Section):
     """Checkpoint to start from: `base`, a folder, a hub id, or another run's `NAME:sft` or `NAME:sft@best`."""
     reduction: Literal["token_mean", "seq_mean_token_mean", "micro_token_mean"] = "token_mean"
     """How token losses become one number (D7 of docs/deviations.md)."""
+    micro_batch_rows: int = Field(2, ge=1)
+    """Rows of what `micro_token_mean` takes for a micro-batch (the authors' code); packs are made as ever."""
     epochs: int = Field(3, ge=1)
     """Passes over the data (Table 5)."""
     max_steps: int | None = Field(None, ge=1)
