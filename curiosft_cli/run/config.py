@@ -68,6 +68,7 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> R
     config = _validate(merged)
     _check_objectives(config)
     _check_relations(config)
+    _check_read(config, overrides)
     filled = _fill_params(config)
     origins = {
         key: _origin(key, overrides, given, FIDELITY.get(fidelity, {}), origin)
@@ -231,6 +232,11 @@ def _check_relations(config: Config) -> None:
     teacher, rl = config.sft.teacher, config.rl
     if teacher.tau_min > teacher.tau_max:
         raise CurioError(f"sft.teacher.tau_min = {teacher.tau_min} is above tau_max = {teacher.tau_max}", "Swap them.")
+    if teacher.search_dtype == "logits" and teacher.search != "bisect":
+        raise CurioError(
+            f"sft.teacher.search = '{teacher.search}' always searches in float32, and search_dtype is 'logits'",
+            "Set sft.teacher.search=bisect, or sft.teacher.search_dtype=float32.",
+        )
     if rl.prompts_per_step % rl.mini_batch_prompts:
         raise CurioError(
             f"rl.prompts_per_step = {rl.prompts_per_step} is not a multiple of "
@@ -249,6 +255,19 @@ def _check_relations(config: Config) -> None:
             raise CurioError(
                 f"{name}.eval_steps = {steps} has nothing to look at", f"Set {also}{name}.eval_benchmarks too."
             )
+
+
+def _check_read(config: Config, overrides: Tree) -> None:
+    """A recipe may keep a teacher for another objective than the one chosen; who sets it by hand expects an effect."""
+    from curiosft_cli.objectives import SFT_OBJECTIVES
+
+    by_hand = overrides.get("sft", {}).get("teacher", {})
+    chosen = SFT_OBJECTIVES[config.sft.objective].bind(**config.sft.params)
+    if by_hand and "teacher_logp" not in chosen.needs:
+        raise CurioError(
+            f"sft.teacher.{next(iter(by_hand))} is not read by sft.objective = '{config.sft.objective}'",
+            "Leave it out, or choose sft.objective=curio.",
+        )
 
 
 def _origin(key: str, overrides: Tree, given: Tree, fidelity: Tree, origin: str) -> str:

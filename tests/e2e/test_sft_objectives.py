@@ -34,17 +34,20 @@ SMALL = (
     "sft.save_steps=3",
     "sft.eval_steps=3",
     "sft.head_chunk=64",
-    "sft.teacher.topk=64",
-    "sft.teacher.sync_every=2",
     "launch.threads=1",
 )
+TEACHER = ("sft.teacher.topk=64", "sft.teacher.sync_every=2")
 
 pytestmark = pytest.mark.e2e
 
 
+def small(recipe: str) -> tuple[str, ...]:
+    return (*SMALL, *(TEACHER if recipe.startswith("curio") else ()))
+
+
 def sft(recipe: str, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Through the command line, in processes of its own."""
-    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", recipe, *SMALL, *more]
+    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", recipe, *small(recipe), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
@@ -52,7 +55,7 @@ def sft(recipe: str, *more: str, check: bool = True) -> subprocess.CompletedProc
 
 def train(recipe: str, model: Path, root: Path, *more: str) -> Path:
     """In this process; returns the stage's folder."""
-    overrides = (*SMALL, f"model.path={model}", f"run.root={root}", "launch.processes=0", *more)
+    overrides = (*small(recipe), f"model.path={model}", f"run.root={root}", "launch.processes=0", *more)
     resolved = load(recipe, overrides)
     run_stages(resolved, ("sft",))
     return root / resolved.config.run.name / "sft"

@@ -65,6 +65,7 @@ def test_the_objectives_own_defaults_are_written_down() -> None:
         ("sft.params.alhpa=2", "did you mean 'alpha'?"),
         ("sft.params.alpha=high", "sft.params.alpha = 'high'"),
         ("sft.teacher.tau_min=2.0", "tau_max"),
+        ("sft.teacher.search_dtype=logits", "Set sft.teacher.search=bisect"),
         ("rl.mini_batch_prompts=7", "not a multiple"),
         ("sft.eval_steps=5", "Set data.validation or sft.eval_benchmarks too"),
         ("rl.eval_steps=5", "Set rl.eval_benchmarks too"),
@@ -78,6 +79,13 @@ def test_a_bad_setting_is_one_helpful_line(override: str, said: str) -> None:
     assert said in message
     assert "\n" not in message
     assert caught.value.exit_code == 2
+
+
+def test_a_teacher_set_by_hand_needs_an_objective_that_asks_it() -> None:
+    """What a recipe says of its teacher may lie idle under another objective; a value on the command line may not."""
+    with pytest.raises(CurioError, match=r"sft\.teacher\.h_pivot is not read by sft\.objective = 'gem'"):
+        load("gem", ["sft.teacher.h_pivot=1.0"])
+    assert load("curio-self", ["sft.objective=gem"]).config.sft.teacher.kind == "self"
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
