@@ -118,6 +118,8 @@ def run(config: Config, stage: StageDir) -> None:
                 loop.save(step, inputs, score, guards=guards.state())
             guards.stop(breaches)
     feed.close()
+    if validation:
+        validation.close()
     console.close()
     if metrics:
         metrics.close()

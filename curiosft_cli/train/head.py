@@ -26,9 +26,9 @@ from curiosft_cli.train.head_chunks import (
     HeadProduct,
     LabelLogp,
     WeightGradient,
-    at,
     detached,
     entropy_,
+    of_labels,
     powers_,
     release_buffers,
 )
@@ -166,25 +166,25 @@ class _Walk:
 
     def _of_logp(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Replace the logits by what, times the factor [c] that it returns, is the gradient with respect to them."""
-        logp, total, spread, mass = logits.new_empty(4, len(labels), dtype=torch.float32)
+        chosen, multiple, log_total, spread, mass = logits.new_empty(5, len(labels), dtype=torch.float32)
         for own, tile in self.head.tiles(logits):
             powers = self.head.beside(tile)
-            total[own] = powers_(tile, out=powers)
-            logp[own] = at(tile, labels[own])
+            multiple[own], log_total[own] = powers_(tile, out=powers)
+            chosen[own] = of_labels(tile, labels[own])
             logits[own] = powers
             if self.entropy:
-                spread[own] = entropy_(tile, powers, total[own])
+                spread[own] = entropy_(tile, powers, multiple[own], log_total[own])
             if self.top_p is not None:
-                mass[own] = nucleus_mass(powers.div_(total[own, None]), self.top_p)
+                mass[own] = nucleus_mass(powers.div_(multiple[own, None]), self.top_p)
         if self.top_p is not None:
             extra["kept_mass"] = mass
-        correct = logp >= 0.0
-        logp -= total.log()
+        logp = chosen - log_total
         out, (by_logp,) = self._differentiate(rows, [logp], lambda leaf: TokenRows(leaf, labels, extra))
-        # d loss / d z = -by_logp (p - onehot): the factor, and 1 / total in it, is cheaper on [c, H] than on [c, V].
-        logits[torch.arange(len(labels), device=labels.device), labels] = (torch.expm1(logp) * total).to(logits.dtype)
-        self._see(rows, logp, out, correct, spread if self.entropy else None, extra)
-        return -by_logp / total
+        # d loss / d z = -by_logp (p - onehot): the factor, and 1 / multiple in it, is cheaper on [c, H] than on [c, V].
+        by_label = (torch.expm1(logp) * multiple).to(logits.dtype)
+        logits[torch.arange(len(labels), device=labels.device), labels] = by_label
+        self._see(rows, logp, out, chosen >= 0.0, spread if self.entropy else None, extra)
+        return -by_logp / multiple
 
     def _by_tile(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         """Replace the logits by the gradient with respect to them."""
@@ -199,10 +199,10 @@ class _Walk:
 
     def _of_entropy(self, tile: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], _: object) -> Tensor:
         probabilities = self.head.beside(tile)
-        total = powers_(tile, out=probabilities)
-        probabilities.div_(total[:, None])
-        chosen, log_total = at(tile, labels), total.log()
-        logp, spread = chosen - log_total, log_total - torch.linalg.vecdot(tile, probabilities)
+        multiple, log_total = powers_(tile, out=probabilities)
+        probabilities.div_(multiple[:, None])
+        chosen, spread = of_labels(tile, labels), log_total - torch.linalg.vecdot(tile, probabilities)
+        logp = chosen - log_total
         out, (by_logp, by_entropy) = self._differentiate(
             rows, [logp, spread], lambda leaf, entropy: TokenRows(leaf, labels, extra, entropy)
         )
@@ -215,7 +215,7 @@ class _Walk:
         self, tile: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], base: Tensor | None
     ) -> Tensor:
         highest, probabilities = tile.amax(-1), torch.softmax(tile, -1, out=self.head.beside(tile))
-        chosen, log_total = at(tile, labels) - highest, -probabilities.amax(-1).log()
+        chosen, log_total = of_labels(tile, labels) - highest, -probabilities.amax(-1).log()
         logp = chosen - log_total
         spread = highest + log_total - torch.linalg.vecdot(tile, probabilities) if self.entropy else None
 

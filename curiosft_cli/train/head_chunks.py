@@ -126,31 +126,42 @@ def release_buffers() -> None:
 
 LOG2_E = math.log2(math.e)
 
+POWERS_OF_2 = ("cpu",)
+"""Where passes with powers of 2 are faster than torch's one kernel for softmax, which spends its time on those of e."""
 
-def powers_(logits: Tensor, out: Tensor) -> Tensor:
-    """Logits [r, V] less the largest of their row, in place; e to the power of these goes to `out`, its sums [r] back.
 
-    Of `out` over these sums, which is the softmax, most callers need not the quotient but a few numbers. torch takes a
-    third of the time for powers of 2 on CPU that it takes for those of e.
+def powers_(logits: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [r, V] less the largest of their row, in place, and in `out` a multiple of their softmax.
+
+    Returns:
+        the multiple [r], which is cheaper to divide out of a few numbers than out of all, and the log of the sum of
+        e to the power of the logits that are left [r].
     """
     logits.sub_(logits.amax(-1, keepdim=True))
-    return torch.mul(logits, LOG2_E, out=out).exp2_().sum(-1)
+    if logits.device.type in POWERS_OF_2:
+        total = torch.mul(logits, LOG2_E, out=out).exp2_().sum(-1)
+        return total, total.log()
+    torch.softmax(logits, -1, out=out)
+    log_total = out.amax(-1).log_().neg_()
+    return torch.ones_like(log_total), log_total
 
 
-def entropy_(logits: Tensor, powers: Tensor, total: Tensor) -> Tensor:
+def entropy_(logits: Tensor, powers: Tensor, multiple: Tensor, log_total: Tensor) -> Tensor:
     """Entropy [r] in nats from what `powers_` gave; overwrites `logits`."""
-    return total.log() - logits.mul_(powers).sum(-1) / total
+    return log_total - logits.mul_(powers).sum(-1) / multiple
 
 
-def at(values: Tensor, labels: Tensor) -> Tensor:
-    """[r] of [r, V]."""
+def of_labels(values: Tensor, labels: Tensor) -> Tensor:
+    """The value [r] at each row's label, of values [r, V]."""
     return values.gather(1, labels[:, None]).squeeze(1)
 
 
 def tempered_logp_(logits: Tensor, labels: Tensor, highest: Tensor, tau: Tensor) -> Tensor:
     """log pi(y; tau) [r] where `highest` [r] is the largest logit; overwrites `logits`."""
+    if logits.device.type not in POWERS_OF_2:
+        return of_labels(torch.log_softmax(logits.div_(tau[:, None]), -1, out=logits), labels)
     logits.sub_(highest[:, None])
-    chosen = at(logits, labels) / tau
+    chosen = of_labels(logits, labels) / tau
     return chosen - logits.mul_((LOG2_E / tau)[:, None]).exp2_().sum(-1).log_()
 
 
@@ -228,7 +239,7 @@ def largest(values: Tensor, size: int, stride: int = 64, run: int = 8, deviation
     return top.float()
 
 
-_INTEGERS = {2: (torch.int16, "uint16"), 4: (torch.int32, "uint32"), 8: (torch.int64, "uint64")}
+_INTEGERS = {2: (torch.int16, "uint16"), 4: (torch.int32, "uint32")}
 """Integers as wide as a floating-point number of so many bytes."""
 
 

@@ -12,11 +12,11 @@ from curiosft_cli.objectives.temperature import TemperatureSettings, solve
 from curiosft_cli.objectives.tokens import LOGIT_FLOOR
 from curiosft_cli.train.head_chunks import (
     HeadProduct,
-    at,
     cat_rows,
     detached,
     entropy_,
     largest,
+    of_labels,
     powers_,
     tempered_logp_,
 )
@@ -73,12 +73,12 @@ def head_logp(
         for rows in head.chunks():
             for own, tile in head.tiles(head.logits(rows)):
                 powers = head.beside(tile)
-                total = powers_(tile, out=powers)
-                logps.append(at(tile, labels[rows][own]) - total.log())
+                multiple, log_total = powers_(tile, out=powers)
+                logps.append(of_labels(tile, labels[rows][own]) - log_total)
                 if entropy:
-                    entropies.append(entropy_(tile, powers, total))
+                    entropies.append(entropy_(tile, powers, multiple, log_total))
                 if top_p is not None:
-                    masses.append(nucleus_mass(powers.div_(total[:, None]), top_p))
+                    masses.append(nucleus_mass(powers.div_(multiple[:, None]), top_p))
         return ScoredRows(
             cat_rows(logps, hidden.device),
             cat_rows(entropies, hidden.device) if entropy else None,
@@ -122,8 +122,7 @@ def _full_entropy(head: HeadProduct, logits: Tensor, rows: Tensor, block: int = 
     for some in rows.split(block):
         for _, tile in head.tiles(logits[some]):
             powers = head.beside(tile)
-            total = powers_(tile.clamp_(min=LOGIT_FLOOR), out=powers)
-            parts.append(entropy_(tile, powers, total))
+            parts.append(entropy_(tile, powers, *powers_(tile.clamp_(min=LOGIT_FLOOR), out=powers)))
     return torch.cat(parts)
 
 

@@ -34,11 +34,13 @@ EVERY = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def several_tiles() -> Iterator[None]:
-    """Three rows of logits at a time, so that chunks here have more than one tile."""
+@pytest.fixture(autouse=True, scope="module", params=["cpu", "gpu"])
+def several_tiles(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Three rows of logits at a time, so that chunks here have more than one tile; with the passes of CPU and GPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head_chunks, "CPU_TILE_LOGITS", 3 * VOCABULARY)
+        if request.param == "gpu":
+            patch.setattr(head_chunks, "POWERS_OF_2", ())
         yield
 
 
