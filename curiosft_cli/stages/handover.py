@@ -28,7 +28,7 @@ class EngineSettings(Protocol):
 def open_engine_beside(
     config: Config, settings: EngineSettings, path: str, context: int, dtype: Dtype, logprobs: LogprobKind = "raw"
 ) -> RolloutEngine:
-    """The engine of this rank, with the model of `path`, room for `context` tokens and the trainer's `dtype`."""
+    """The engine of this rank, with the model of `path`, room for `context` tokens and products in `dtype`."""
     from curiosft_cli.engine.open import open_engine
     from curiosft_cli.train.load import engine_source
 

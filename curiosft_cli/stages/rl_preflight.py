@@ -59,7 +59,7 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.stages.rl_data import read_prompts
     from curiosft_cli.train.encode import stop_token_ids
     from curiosft_cli.train.groups import GROUPINGS
-    from curiosft_cli.train.load import check_context, compute_dtype, load_tokenizer
+    from curiosft_cli.train.load import check_context, compute_dtype, load_tokenizer, name_of
 
     rl, path = config.rl, resolve_checkpoint(config.rl.init, config)
     console = Console(stage.log_file)
@@ -67,8 +67,7 @@ def run(config: Config, stage: StageDir) -> None:
     prompts = read_prompts(config, stage, tokenizer, console, expert=GROUPINGS[rl.objective].expert)
     context = check_context(path, config.model, max(len(p.ids) for p in prompts) + rl.max_completion_length)
     sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop_token_ids(tokenizer, path))
-    dtype = "bfloat16" if "bfloat16" in str(compute_dtype(rl.precision, _device())) else "float32"
-    engine = open_engine_beside(config, rl, path, context, dtype)
+    engine = open_engine_beside(config, rl, path, context, name_of(compute_dtype(rl.precision, _device())))
     try:
         checks = preflight(config, tokenizer, prompts, engine, sampling)
     finally:

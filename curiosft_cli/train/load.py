@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.train.attention import PACKED_SDPA, can_pack, register_packed_attention
@@ -156,6 +156,13 @@ def compute_dtype(precision: str, device: torch.device | str) -> torch.dtype:
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+
+
+def name_of(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
+    """How engines and logs call a dtype of products."""
+    import torch
+
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
 def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -14,7 +14,7 @@ from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoint
-from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer
+from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
 from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
@@ -291,9 +291,7 @@ class Loop:
     @property
     def dtype_name(self) -> Literal["float32", "bfloat16"]:
         """The precision of the large products."""
-        import torch
-
-        return "bfloat16" if self.student_module.compute_dtype == torch.bfloat16 else "float32"
+        return name_of(self.student_module.compute_dtype)
 
     @property
     def student_module(self) -> Student:

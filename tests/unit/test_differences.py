@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from command import curiosft
 
 from curiosft_cli.run.config import flatten, load
 from curiosft_cli.run.differences import DIFFERENCES, as_markdown, as_table
@@ -33,3 +36,11 @@ def test_each_fidelity_changes_the_keys_it_should() -> None:
     teacher = official.sft.teacher
     assert (teacher.search, teacher.iters, teacher.search_dtype, teacher.clamp) == ("bisect", 20, "logits", "end")
     assert official.sft.reduction == "micro_token_mean"
+
+
+def test_the_command_prints_every_row() -> None:
+    printed = curiosft("config", "explain-differences")
+    assert printed.returncode == 0
+    assert all(row.number in printed.stdout for row in DIFFERENCES)
+    rows = json.loads(curiosft("config", "explain-differences", "--json").stdout)
+    assert [row["number"] for row in rows] == [row.number for row in DIFFERENCES]
