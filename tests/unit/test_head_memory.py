@@ -71,3 +71,40 @@ def test_every_objective_holds_a_few_chunks_and_never_all_logits() -> None:
     assert len(chunks) == 15
     assert max(chunks.values()) < TOKENS / CHUNK / 2, chunks
     assert chunks["sft {}"] > 1  # something was measured
+
+
+PEAK = """
+import torch
+from curiosft_cli.objectives import SFT_OBJECTIVES
+from curiosft_cli.objectives.temperature import TemperatureSettings
+from curiosft_cli.train.head import fused_head, teacher_logp
+torch.set_num_threads(1)
+tokens, size, vocabulary, chunk = {tokens}, {size}, {vocabulary}, {chunk}
+hidden = torch.randn(tokens, size, requires_grad=True)
+weight = torch.randn(vocabulary, size, requires_grad=True)
+labels = torch.randint(vocabulary, (tokens,))
+def step(n):
+    teacher = teacher_logp(hidden[:n], weight, labels[:n], TemperatureSettings(), chunk=chunk)
+    loss, _ = fused_head(hidden[:n], weight, labels[:n], SFT_OBJECTIVES["curio"].bind(),
+        extra={{"teacher_logp": teacher.logp}}, weights=torch.full((n,), 1 / n), chunk=chunk, entropy=True)
+    loss.backward()
+def peak():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0]) * 1024
+before = peak()
+step(tokens)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_peak_memory_is_bounded_by_the_chunk() -> None:
+    """4,096 tokens of 200,000 words: full logits hold 3.3 GB; the head's growth is a few chunks of 64 x 200,000."""
+    sizes = {"tokens": 4096, "size": 8, "vocabulary": 200_000, "chunk": 64}
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK.format(**sizes)], capture_output=True, text=True, check=True, timeout=300
+    )
+    grown = int(done.stdout)
+    assert grown < 6 * sizes["chunk"] * sizes["vocabulary"] * 4
+    assert grown < 0.1 * sizes["tokens"] * sizes["vocabulary"] * 4
+    assert grown > sizes["chunk"] * sizes["vocabulary"] * 4
