@@ -261,10 +261,11 @@ def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _expert(row: Mapping[str, Any], column: str, said: str) -> str:
     """The response: `said` in the list of messages of the question, or in a column of its own."""
-    apart = _response(row)
-    if column == "prompt" and said and apart and said != apart:
+    if not said:
+        return _response(row)
+    if column == "prompt" and _response(row) not in ("", said):
         raise BadRow("column prompt: found an answer there and another in a column of its own, expected one")
-    return said or apart
+    return said
 
 
 def _response(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks.extraction import THINK_CLOSE, THINK_OPEN
+from curiosft_cli.tasks.extraction import END_TOKENS, THINK_CLOSE, THINK_OPEN
 from curiosft_cli.tasks.prompts import messages
 from curiosft_cli.tasks.records import Problem
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from curiosft_cli.run.sections import Model
-
-TURN_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: Prom
 
 def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that ends an assistant turn: the first known turn end that the chat template writes, else EOS."""
-    for token in TURN_ENDS:
+    for token in END_TOKENS:
         if token in (tokenizer.chat_template or "") and (found := _special_id(tokenizer, token)) is not None:
             return found
     return int(tokenizer.eos_token_id)
@@ -124,13 +122,13 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase, model_path: str) -> tuple
 def with_known_stops(tokenizer: PreTrainedTokenizerBase, configured: int | list[int] | None) -> tuple[int, ...]:
     """The configured end tokens, the tokenizer's EOS, and the known turn ends that it has; ascending."""
     listed = configured if isinstance(configured, list) else [configured]
-    known = (_special_id(tokenizer, token) for token in TURN_ENDS)
+    known = (_special_id(tokenizer, token) for token in END_TOKENS)
     return tuple(sorted({int(token) for token in (tokenizer.eos_token_id, *listed, *known) if token is not None}))
 
 
 def decode_completion(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
     """The completion's text without end tokens; think tags stay, also where they are tokens of their own."""
-    ends = {tokenizer.eos_token_id, *(_special_id(tokenizer, token) for token in TURN_ENDS)}
+    ends = {tokenizer.eos_token_id, *(_special_id(tokenizer, token) for token in END_TOKENS)}
     kept = list(token_ids)
     while kept and kept[-1] in ends:
         kept.pop()

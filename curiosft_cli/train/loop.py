@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,6 +14,7 @@ from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoint
+from curiosft_cli.train.copies import without_dropout
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
 from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
@@ -246,14 +247,9 @@ class Loop:
         finally:
             self.stats.add_seconds(part, time.perf_counter() - started)
 
-    @contextmanager
-    def evaluating(self) -> Generator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """The student without dropout."""
-        self.student_module.eval()
-        try:
-            yield
-        finally:
-            self.student_module.train()
+        return without_dropout(self.student_module)
 
     def is_best(self, score: float | None) -> bool:
         """Whether an evaluation scored higher than every one before it."""

@@ -83,6 +83,10 @@ def test_an_answer_may_end_the_prompt_itself() -> None:
     assert to_problem({"prompt": [SYSTEM, USER, EXPERT]}, "x").response == THOUGHT
 
 
+def test_a_column_that_no_answer_is_taken_from_may_hold_anything() -> None:
+    assert to_problem({"messages": [USER, EXPERT], "solution": 5}, "x").response == THOUGHT
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
 def test_the_three_formats_hold_the_same(suffix: str, tmp_path: Path) -> None:
     rows = [VERL, {**VERL, "extra_info": {"index": 8, "split": "train"}}]
