@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from curiosft_cli.tasks.bootstrap import paired_bootstrap
-from curiosft_cli.tasks.metrics import NORMAL_95, paired_difference
+from curiosft_cli.evaluation.bootstrap import paired_bootstrap
+from curiosft_cli.evaluation.metrics import NORMAL_95, paired_difference
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from curiosft_cli.tasks.arithmetic import generate
+from curiosft_cli.data.arithmetic import generate
 
 WORDS = """
     we so then now let us check first the sum of both sides and since this is an even number it follows that wait

@@ -34,13 +34,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
-    from curiosft_cli.engine.base import Sampling
+    from curiosft_cli.data.arithmetic import generate
+    from curiosft_cli.engine.base import Sampling, sample_seed
     from curiosft_cli.engine.open import open_engine
+    from curiosft_cli.evaluation.samples import Sample, sample_row
     from curiosft_cli.run.files import JsonLines
     from curiosft_cli.run.sections import Model
-    from curiosft_cli.tasks.arithmetic import generate
-    from curiosft_cli.tasks.generations import Sample, sample_row
-    from curiosft_cli.tasks.seeds import sample_seed
     from curiosft_cli.train.encode import PromptFormat, decode_completion, encode_prompt, stop_token_ids
     from curiosft_cli.train.load import load_tokenizer
 

@@ -52,8 +52,8 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Open the data and take the rows of some steps."""
+    from curiosft_cli.data.sources import read_pairs
     from curiosft_cli.run.sections import Data, Model
-    from curiosft_cli.tasks.sources import read_pairs
     from curiosft_cli.train.encode import PromptFormat
     from curiosft_cli.train.feed import open_feed
     from curiosft_cli.train.load import load_tokenizer
@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 def make_data(path: Path, rows: int, pairs: tuple[int, int] = (1, 6)) -> Path:
     """Questions with one to six worked problems as the response; a few hundred to a few thousand characters."""
-    from curiosft_cli.tasks.arithmetic import generate
+    from curiosft_cli.data.arithmetic import generate
 
     pool = generate("train", 2000, seed=1)
     draw = random.Random(0)

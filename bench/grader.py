@@ -13,9 +13,9 @@ import random
 import statistics
 import time
 
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem
-from curiosft_cli.tasks.records import Problem
+from curiosft_cli.data.records import Problem
+from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.pool import GraderPool
 
 
 def question(rng: random.Random) -> tuple[str, list[str]]:

@@ -17,9 +17,9 @@ import resource
 import time
 from multiprocessing.connection import Connection
 
-from curiosft_cli.engine.chat import ChatClient, in_parallel
-from curiosft_cli.tasks.arithmetic import generate, noisy
-from curiosft_cli.tasks.prompts import rephrase_message
+from curiosft_cli.data.arithmetic import generate, noisy
+from curiosft_cli.data.prompts import rephrase_message
+from curiosft_cli.engine.endpoint.client import ChatClient, in_parallel
 
 
 def serve(latency_s: float, port: Connection) -> None:

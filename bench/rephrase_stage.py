@@ -33,15 +33,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from curiosft_cli.data.arithmetic import generate, noisy
+from curiosft_cli.data.prompts import REPHRASE_PROMPT
 from curiosft_cli.run.files import read_jsonl, write_json
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config, Data, Rephrase
-from curiosft_cli.stages.rephrase import open_log, rephrase
-from curiosft_cli.tasks import rewrite_log
-from curiosft_cli.tasks.arithmetic import generate, noisy
-from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
-from curiosft_cli.tasks.rewrite_log import FIRST
-from curiosft_cli.tasks.rewrites import STRICTER, Verdict
+from curiosft_cli.stages.rephrase import answer_log as rewrite_log
+from curiosft_cli.stages.rephrase.answer_log import FIRST
+from curiosft_cli.stages.rephrase.checks import STRICTER, Verdict
+from curiosft_cli.stages.rephrase.run import open_log, rephrase
 
 FAULTS = (("429", 0.05), ("500", 0.03), ("drop", 0.02), ("empty", 0.01), ("hang", 0.01))
 BEFORE, AFTER = REPHRASE_PROMPT.split("{question}")
@@ -201,7 +201,7 @@ def kills(folder: Path, rows: int, in_flight: int, times: int) -> dict[str, Any]
         before = sum(server.calls().values())
         stage = StageDir(folder / "killed" / "rephrase")
         write_json(stage.config_file, config(server, rows, in_flight).model_dump(mode="json"))
-        command = [sys.executable, "-m", "curiosft_cli.stages.rephrase", str(stage.path)]
+        command = [sys.executable, "-m", "curiosft_cli.stages.rephrase.run", str(stage.path)]
         answers, done = stage.path / "answers.jsonl", 0
         for _ in range(times):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -245,7 +245,7 @@ def many(folder: Path, rows: int) -> dict[str, Any]:
             write_json(stage.config_file, settings.model_dump(mode="json"))
             save_answers(settings, stage, itertools.islice(read_jsonl(source), answered))
             started = time.time()
-            process = subprocess.Popen([sys.executable, "-m", "curiosft_cli.stages.rephrase", str(stage.path)])
+            process = subprocess.Popen([sys.executable, "-m", "curiosft_cli.stages.rephrase.run", str(stage.path)])
             figures[name] = round(server.first_s() - started, 2)
             figures[name.removesuffix("_s") + "_cpu_s"] = round(cpu_s(process.pid), 2)
             if not answered:

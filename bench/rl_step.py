@@ -19,9 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from curiosft_cli.data.arithmetic import generate
+from curiosft_cli.data.prompts import messages
 from curiosft_cli.run.files import read_jsonl
-from curiosft_cli.tasks.arithmetic import generate
-from curiosft_cli.tasks.prompts import messages
 
 PREFIX = "Here is the question: "
 

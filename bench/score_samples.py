@@ -19,11 +19,11 @@ from pathlib import Path
 
 from grader import question
 
+from curiosft_cli.data.records import Problem
+from curiosft_cli.evaluation.samples import Generations, Sample, sample_row
+from curiosft_cli.evaluation.score import score_samples
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.files import JsonLines
-from curiosft_cli.tasks.generations import Generations, Sample, sample_row
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.scoring import score_samples
 
 
 def measure(questions: int, samples: int, tokens: int) -> dict[str, float]:

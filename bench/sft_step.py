@@ -209,7 +209,7 @@ def summary(runs: dict[str, list[dict[str, float]]], options: argparse.Namespace
 
 def make_rows(path: Path, options: argparse.Namespace, pairs: tuple[int, int] = (2, 9)) -> Path:
     """Prompt-completion rows of unequal length: several worked arithmetic problems one after another."""
-    from curiosft_cli.tasks.arithmetic import generate
+    from curiosft_cli.data.arithmetic import generate
 
     count = options.rows * options.steps
     if options.data:

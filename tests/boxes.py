@@ -61,7 +61,7 @@ def build_box_model(folder: Path, *, steps: int = 150, seed: int = 0) -> Path:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from curiosft_cli.tasks.records import Problem
+    from curiosft_cli.data.records import Problem
     from curiosft_cli.train.encode import PromptFormat, encode_prompt, end_token_id
 
     build_tiny_model(folder, seed=seed, spread=0.05)

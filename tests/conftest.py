@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 def forgotten_hub() -> Iterator[None]:
     """No test sees a data set that another one put in the hub's place."""
     yield
-    from curiosft_cli.tasks.hub import hub_table
+    from curiosft_cli.data.hub import hub_table
 
     hub_table.cache_clear()
 

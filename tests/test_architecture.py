@@ -10,18 +10,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "curiosft_cli"
-FLOORS = {"objectives": 1, "run": 2, "tasks": 3, "train": 4, "engine": 4, "stages": 5, "tools": 5, "cli": 6}
-MAY_IMPORT = {
+# From the ground up: a package imports itself and packages of lower floors that its row names.
+MAY_IMPORT: dict[str, set[str]] = {
     "objectives": set(),
     "run": {"objectives"},
-    "tasks": {"run"},
-    "train": {"objectives", "tasks", "run"},
-    "engine": {"tasks", "run"},
-    "stages": {"objectives", "run", "tasks", "train", "engine"},
-    "tools": {"objectives", "run", "tasks", "train", "engine", "stages"},
-    "cli": {"objectives", "run", "tasks", "train", "engine", "stages", "tools"},
+    "data": {"run"},
+    "grading": {"data", "run"},
+    "evaluation": {"grading", "data", "run"},
+    "engine": {"run"},
+    "train": {"objectives", "data", "run"},
+    "stages": {"objectives", "run", "data", "grading", "evaluation", "engine", "train"},
+    "tools": {"objectives", "run", "data", "grading", "evaluation", "engine", "train", "stages"},
+    "cli": {"objectives", "run", "data", "grading", "evaluation", "engine", "train", "stages", "tools"},
 }
-MAX_FILE_LINES = 320
+MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_STAGE_BODY_LINES = 120
 HEAVY = (
@@ -64,7 +66,8 @@ def test_imports_go_downward(path: Path) -> None:
         if parts[0] == "vllm":
             assert here == "engine", f"{path.name} imports vllm outside engine/"
         if parts[0] == "torch":
-            assert here not in {"run", "tasks", "cli"} or (here == "run" and path.name == "launch.py")
+            light = here in {"run", "data", "grading", "evaluation", "cli"}
+            assert not light or (here == "run" and path.name in {"launch.py", "device.py"}), f"{path} imports torch"
 
 
 def test_run_looks_at_objectives_in_one_module_only() -> None:
@@ -134,7 +137,7 @@ def test_light_commands_leave_torch_out(arguments: list[str]) -> None:
     assert not modules_after(RUN_CLI.format(arguments=arguments)) & {"torch", "transformers", "vllm", "openai"}
 
 
-@pytest.mark.parametrize("modules", ["tasks.grading, curiosft_cli.tasks.grader_pool", "tools.grade", "tools.compare"])
+@pytest.mark.parametrize("modules", ["grading.grade, curiosft_cli.grading.pool", "tools.grade", "tools.compare"])
 def test_grading_and_comparing_leave_torch_out(modules: str) -> None:
     code = f"import curiosft_cli.{modules}"
     assert not modules_after(code) & {"torch", "transformers", "vllm", "openai"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -116,3 +117,16 @@ def generate(
     """Collect `engine.stream` in the order of the prompts."""
     done = dict(engine.stream(prompts, sampling, seeds))
     return [done[index] for index in range(len(prompts))]
+
+
+def sample_seed(run_seed: int, task: str, question: str, sample: int) -> int:
+    """First 63 bits of SHA-256: equal everywhere, and neighbouring samples share no random stream.
+
+    Args:
+        run_seed: `run.seed`.
+        task: benchmark or training step.
+        question: id of the question.
+        sample: number of the completion.
+    """
+    digest = hashlib.sha256(f"{run_seed}|{task}|{question}|{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import LogprobKind, RolloutEngine
-    from curiosft_cli.engine.device import Dtype
+    from curiosft_cli.run.device import Dtype
 
 EngineKind = Literal["auto", "vllm", "transformers"]
 
@@ -47,7 +47,7 @@ def open_engine(
     Raises:
         CurioError: exit code 3 when vLLM is asked for and not installed.
     """
-    from curiosft_cli.engine.vllm import VllmEngine, vllm_installed
+    from curiosft_cli.engine.vllm_engines.embedded import VllmEngine, vllm_installed
 
     model: dict[str, Any] = {
         "max_model_len": max_model_len,
@@ -61,6 +61,6 @@ def open_engine(
     if kind == "vllm" or (kind == "auto" and vllm_installed()):
         memory = {"cpu_kv_cache_gib": cpu_kv_cache_gib, "gpu_memory_utilization": gpu_memory_utilization}
         return VllmEngine(model_dir, **model, **memory, more=vllm)
-    from curiosft_cli.engine.transformers import TransformersEngine
+    from curiosft_cli.engine.transformers_engine import TransformersEngine
 
     return TransformersEngine(model_dir, **model)

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from curiosft_cli.run.differences import FIDELITY
 from curiosft_cli.run.errors import CurioError, nearest
-from curiosft_cli.run.fidelity import FIDELITY
 from curiosft_cli.run.sections import Config
 
 Tree = dict[str, Any]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -38,3 +42,30 @@ def memory_environment(kept_bytes: int = 8 * 2**30) -> dict[str, str]:
     152k a quarter of the step. Other C libraries pass over these variables.
     """
     return {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(kept_bytes)}
+
+
+def supervise(parent: int, stop_limit_s: float, command: Sequence[str], poll_s: float = 0.2) -> None:
+    """Wait until the command ends, the parent is gone, or SIGTERM comes; then end the group, this process included.
+
+    Args:
+        parent: process id; a gone parent is noticed by its id not being ours any more.
+        stop_limit_s: seconds between asking (SIGTERM) and killing (SIGKILL).
+        command: started in this process's group.
+        poll_s: seconds between looks.
+    """
+    if os.getpgrp() != os.getpid():
+        raise RuntimeError("start this process in a group of its own: it ends its whole group")
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    child = subprocess.Popen(command)
+    while child.poll() is None and os.getppid() == parent and not asked:
+        time.sleep(poll_s)
+    if child.returncode is None:
+        os.killpg(0, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(stop_limit_s)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    supervise(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])

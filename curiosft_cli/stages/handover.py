@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import LogprobKind, RolloutEngine
-    from curiosft_cli.engine.device import Dtype
     from curiosft_cli.engine.open import EngineKind
+    from curiosft_cli.run.device import Dtype
     from curiosft_cli.run.sections import Config
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.loop import Loop

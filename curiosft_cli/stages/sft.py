@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Literal
 
+from curiosft_cli.data.sources import read_numbered
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_json
@@ -25,7 +26,6 @@ from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.run.sections import Config
-from curiosft_cli.tasks.sources import read_numbered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
-    from curiosft_cli.stages.sampled_curve import SampledCurve, asked_between_steps, is_due
+    from curiosft_cli.stages.step_evaluation import SampledCurve, asked_between_steps, is_due
     from curiosft_cli.train.batches import steps_per_epoch
     from curiosft_cli.train.heldout import held_out
-    from curiosft_cli.train.inputs import SUPPLIED, open_inputs
     from curiosft_cli.train.loop import Loop
     from curiosft_cli.train.optim import cosine_lr
     from curiosft_cli.train.start import check_supplied, start_accelerator
+    from curiosft_cli.train.suppliers import SUPPLIED, open_inputs
 
     sft = config.sft
     accelerator = start_accelerator(config, stage)

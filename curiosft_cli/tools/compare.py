@@ -18,11 +18,19 @@ from typing import Any
 
 import numpy as np
 
+from curiosft_cli.evaluation.bootstrap import (
+    DRAWS,
+    FEWEST_QUESTIONS,
+    LEVEL,
+    Difference,
+    holm,
+    paired_bootstrap,
+    verdict,
+)
+from curiosft_cli.evaluation.results import Questions, Result, read_results, suite_rows
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.sections import Eval
-from curiosft_cli.tasks.bootstrap import DRAWS, FEWEST_QUESTIONS, LEVEL, Difference, holm, paired_bootstrap, verdict
-from curiosft_cli.tasks.results import Questions, Result, read_results, suite_rows
-from curiosft_cli.tasks.tables import STYLES
+from curiosft_cli.tools.tables import STYLES
 
 PERCENT = 100.0
 SCORES = {"answer": "the answer-only score", "strict": "the strict reward"}

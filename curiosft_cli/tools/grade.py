@@ -21,17 +21,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from curiosft_cli.data.files import Row
+from curiosft_cli.data.records import Grade, Grader
+from curiosft_cli.evaluation.fingerprint import grader_identity
+from curiosft_cli.evaluation.metrics import standard_error
+from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.pool import GraderPool, grade_in_order
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, drop_torn_line, json_line, read_jsonl
 from curiosft_cli.run.log import Console
-from curiosft_cli.tasks.datafiles import Row
-from curiosft_cli.tasks.fingerprint import grader_identity
-from curiosft_cli.tasks.grade_stream import grade_in_order
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem
-from curiosft_cli.tasks.metrics import standard_error
-from curiosft_cli.tasks.records import Grade, Grader
-from curiosft_cli.tasks.saved_responses import graded_row, read_responses
+from curiosft_cli.tools.saved_responses import graded_row, read_responses
 
 GRADERS: tuple[Grader, ...] = ("curiosft", "official")
 OTHERS: tuple[Grader, ...] = ("math-verify", "string")

@@ -12,10 +12,10 @@ from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, begin
 
 STAGE_MODULES = {
-    "rephrase": "curiosft_cli.stages.rephrase",
+    "rephrase": "curiosft_cli.stages.rephrase.run",
     "sft": "curiosft_cli.stages.sft",
-    "rl": "curiosft_cli.stages.rl",
-    "eval": "curiosft_cli.stages.evaluate",
+    "rl": "curiosft_cli.stages.rl.run",
+    "eval": "curiosft_cli.stages.evaluate.run",
 }
 THROUGH_ACCELERATE = frozenset({"sft", "rl"})
 
@@ -59,4 +59,4 @@ def run_preflight(resolved: Resolved) -> None:
     """
     config = resolved.config
     stage, _ = begin(RunDir(Path(config.run.root) / config.run.name), "rl", config, fresh=True, folder="rl-preflight")
-    launch("curiosft_cli.stages.rl_preflight", stage, config, accelerate=False)
+    launch("curiosft_cli.stages.rl.preflight", stage, config, accelerate=False)

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from curiosft_cli.evaluation.benchmark_run import Asked, ask, checked_source, summarise_benchmark, write_run_summary
+from curiosft_cli.evaluation.metrics import self_check
+from curiosft_cli.evaluation.samples import SAMPLES, Generations
 from curiosft_cli.run.config import Resolved
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import present
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, StageDir, begin
-from curiosft_cli.tasks.evaluation import Asked, ask, checked_source, summarise_benchmark, write_run_summary
-from curiosft_cli.tasks.generations import SAMPLES, Generations
-from curiosft_cli.tasks.metrics import self_check
 
 
 def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.evaluation.results import SUMMARY, in_table_order
 from curiosft_cli.run.rundir import RunDir, StageDir
-from curiosft_cli.tasks.results import SUMMARY, in_table_order
-from curiosft_cli.tasks.tables import as_text
+from curiosft_cli.tools.tables import as_text
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config

@@ -17,9 +17,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.run.disk import disk_errors
 from curiosft_cli.run.errors import GUARD, CurioError
-from curiosft_cli.run.files import folder_in_one_step, partial_path, write_json
+from curiosft_cli.run.files import disk_errors, folder_in_one_step, partial_path, write_json
 from curiosft_cli.run.rundir import TRAINER_STATE
 from curiosft_cli.train.encode import with_known_stops
 from curiosft_cli.train.lora import merged_weights

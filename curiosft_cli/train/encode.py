@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from curiosft_cli.data.prompts import messages
+from curiosft_cli.data.records import Problem
+from curiosft_cli.data.response_format import END_TOKENS, THINK_CLOSE, THINK_OPEN
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks.extraction import END_TOKENS, THINK_CLOSE, THINK_OPEN
-from curiosft_cli.tasks.prompts import messages
-from curiosft_cli.tasks.records import Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

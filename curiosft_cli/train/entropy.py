@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from curiosft_cli.train.head import head_logp
+from curiosft_cli.train.head.fused import head_logp
 from curiosft_cli.train.load import body_and_head, compute_dtype, load_model
 
 if TYPE_CHECKING:

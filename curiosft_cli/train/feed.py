@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.data.records import Problem
+from curiosft_cli.data.sources import RESPONSE_COLUMNS
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks.sources import RESPONSE_COLUMNS
-from curiosft_cli.tasks.spool import Spool
 from curiosft_cli.train.batches import step_rows
 from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_row, response_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from curiosft_cli.tasks.datafiles import Row as FileRow
-    from curiosft_cli.tasks.records import Problem
+    from curiosft_cli.data.files import Row as FileRow
+    from curiosft_cli.data.records import Problem
     from curiosft_cli.train.encode import Row
 
 SEAM_TOKENS = 8
@@ -174,3 +177,35 @@ def open_feed(
         chosen = within(chosen, encode, context, max_prompt)
     spool = Spool(chosen, folder)
     return RowFeed(spool, encode, batch_size, seed), too_long
+
+
+class Spool:
+    """A nameless temporary file of problems and where each begins; gone with the process, also after `kill -9`.
+
+    Args:
+        problems: written in this order.
+        folder: the file system that holds the file.
+    """
+
+    def __init__(self, problems: Iterable[Problem], folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as this object)
+        self._starts = array("Q", [0])
+        for problem in problems:
+            line = json.dumps(asdict(problem), ensure_ascii=False).encode("utf-8", "surrogatepass")
+            self._file.write(line)
+            self._starts.append(self._starts[-1] + len(line))
+        self._file.flush()
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> Problem:
+        start, end = self._starts[index], self._starts[index + 1]
+        self._file.seek(start)
+        fields: dict[str, Any] = json.loads(self._file.read(end - start).decode("utf-8", "surrogatepass"))
+        fields["choices"] = tuple(fields["choices"])
+        return Problem(**fields)
+
+    def close(self) -> None:
+        """Drop the file."""
+        self._file.close()

@@ -14,13 +14,13 @@ from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoint
-from curiosft_cli.train.copies import without_dropout
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
 from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
 from curiosft_cli.train.stats import StepStats, peak_memory_gib
 from curiosft_cli.train.student import BESIDE_FORWARD, Student
+from curiosft_cli.train.weight_copy import without_dropout
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from curiosft_cli.objectives import BoundObjective
     from curiosft_cli.run.sections import Config, Lora
     from curiosft_cli.train.encode import Row
-    from curiosft_cli.train.head import HeadRows
-    from curiosft_cli.train.inputs import Inputs
+    from curiosft_cli.train.head.fused import HeadRows
+    from curiosft_cli.train.suppliers import Inputs
 
 
 class LoopSettings(OptimizerSettings, Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from curiosft_cli.train.head import HeadRows, ScoredRows, TeacherRows, fused_head, head_logp, teacher_logp
+from curiosft_cli.train.head.fused import HeadRows, ScoredRows, TeacherRows, fused_head, head_logp, teacher_logp
 from curiosft_cli.train.load import body_and_head
 
 if TYPE_CHECKING:

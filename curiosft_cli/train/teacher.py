@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from curiosft_cli.objectives.curio import sync_due
 from curiosft_cli.objectives.temperature import TemperatureSettings
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.train.copies import WeightCopy
+from curiosft_cli.train.weight_copy import WeightCopy
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from curiosft_cli.run.sections import Teacher as Settings
     from curiosft_cli.train.batches import Pack
-    from curiosft_cli.train.head import TeacherRows
+    from curiosft_cli.train.head.fused import TeacherRows
     from curiosft_cli.train.stats import StepStats
     from curiosft_cli.train.student import Student
 

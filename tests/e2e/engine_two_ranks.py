@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.engine.base import Sampling, generate
-from curiosft_cli.engine.vllm import VllmEngine
+from curiosft_cli.engine.vllm_engines.embedded import VllmEngine
 from curiosft_cli.engine.weights import FullState, check_handover
 
 CONTEXT = 256

@@ -106,8 +106,8 @@ def test_nothing_else_is_found(report: dict[str, Any]) -> None:
 
 
 def test_tokens_are_those_of_training(tmp_path: Path, tiny_model: Path, settings: list[str]) -> None:
+    from curiosft_cli.data.sources import read_problems
     from curiosft_cli.run.sections import Model
-    from curiosft_cli.tasks.sources import read_problems
     from curiosft_cli.train.encode import PromptFormat, encode_row
     from curiosft_cli.train.load import load_tokenizer
 

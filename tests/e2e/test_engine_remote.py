@@ -11,8 +11,8 @@ from boxes import RECIPE, build_box_model, write_questions
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.engine.base import Sampling, generate
-from curiosft_cli.engine.remote import RemoteEngine
-from curiosft_cli.engine.server import serve
+from curiosft_cli.engine.vllm_engines.local_server import serve
+from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
 from curiosft_cli.engine.weights import FullState, check_handover
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError

@@ -13,14 +13,14 @@ import torch
 from tiny import build_tiny_model
 
 from curiosft_cli.engine.base import Completion, Sampling, generate
-from curiosft_cli.engine.transformers import TransformersEngine
+from curiosft_cli.engine.transformers_engine import TransformersEngine
 from curiosft_cli.engine.weights import FullState, check_handover
 from curiosft_cli.run.errors import GUARD, CurioError
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.e2e
 
-from curiosft_cli.engine.vllm import CPU_BLOCK_TOKENS, VllmEngine  # noqa: E402
+from curiosft_cli.engine.vllm_engines.embedded import CPU_BLOCK_TOKENS, VllmEngine  # noqa: E402
 
 CONTEXT = 512
 LONG = [17 + i % 400 for i in range(300)]  # many blocks of the CPU's cache

@@ -157,7 +157,7 @@ def test_samples_of_another_model_are_refused(recipe: Path, tmp_path: Path) -> N
 
 def test_an_endpoint_draws_the_same_samples(recipe: Path, tiny_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
-    from curiosft_cli.engine.server import serve
+    from curiosft_cli.engine.vllm_engines.local_server import serve
 
     curiosft("eval", recipe, "run.name=embedded", "eval.engine=vllm")
     with serve(

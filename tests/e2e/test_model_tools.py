@@ -11,8 +11,8 @@ import pytest
 from command import curiosft
 from tiny_families import build_family
 
+from curiosft_cli.data.records import Problem
 from curiosft_cli.run.sections import Model
-from curiosft_cli.tasks.records import Problem
 from curiosft_cli.train.encode import PromptFormat, encode_prompt
 from curiosft_cli.train.load import load_tokenizer
 
@@ -55,8 +55,8 @@ def test_check_before_and_after(source: Path, prepared: Path) -> None:
 def test_vllm_says_what_transformers_says(prepared: Path) -> None:
     pytest.importorskip("vllm")
     from curiosft_cli.engine.base import Sampling, generate
-    from curiosft_cli.engine.transformers import TransformersEngine
-    from curiosft_cli.engine.vllm import VllmEngine
+    from curiosft_cli.engine.transformers_engine import TransformersEngine
+    from curiosft_cli.engine.vllm_engines.embedded import VllmEngine
 
     tokenizer = load_tokenizer(str(prepared), Model())
     style = PromptFormat.from_config(Model())

@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 from scripted import Reply, ScriptedServer
 
+from curiosft_cli.data.arithmetic import generate, noisy
+from curiosft_cli.data.prompts import REPHRASE_PROMPT
+from curiosft_cli.data.sources import read_source
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl, write_json
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config, Data, Rephrase
-from curiosft_cli.stages.rephrase import rephrase
-from curiosft_cli.tasks.arithmetic import generate, noisy
-from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
-from curiosft_cli.tasks.rewrites import STRICTER
-from curiosft_cli.tasks.sources import read_source
+from curiosft_cli.stages.rephrase.checks import STRICTER
+from curiosft_cli.stages.rephrase.run import rephrase
 
 KEY = "TEST_REPHRASE_KEY"
 PROBLEMS = generate("train", 200, 1)
@@ -236,7 +236,7 @@ def test_this_stages_result_is_no_source_for_it(tmp_path: Path) -> None:
 def start(settings: Config, folder: Path, **environment: str) -> subprocess.Popen[str]:
     stage = StageDir(folder / "rephrase")
     write_json(stage.config_file, settings.model_dump(mode="json"))
-    command = [sys.executable, "-m", "curiosft_cli.stages.rephrase", str(stage.path)]
+    command = [sys.executable, "-m", "curiosft_cli.stages.rephrase.run", str(stage.path)]
     env = {**os.environ, **environment}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

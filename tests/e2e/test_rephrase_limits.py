@@ -15,12 +15,12 @@ from command import curiosft, largest_file
 from scripted import Reply, ScriptedServer
 from test_rephrase import CLEAN, KEY, cleaner, config, post_in, rows, run
 
-from curiosft_cli.engine.budget import Price, price_of
+from curiosft_cli.engine.endpoint.budget import Price, price_of
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.rundir import StageDir, begin
 from curiosft_cli.run.sections import Config, Rephrase
-from curiosft_cli.stages.rephrase import look_through, open_log, unanswered
-from curiosft_cli.tools.review import review
+from curiosft_cli.stages.rephrase.review import review
+from curiosft_cli.stages.rephrase.run import look_through, open_log, unanswered
 
 
 def settings(server: ScriptedServer, source: str) -> list[str]:

@@ -11,12 +11,12 @@ import torch
 from boxes import build_box_model, write_questions
 from safetensors.torch import load_file
 
+from curiosft_cli.evaluation.benchmark_run import ask
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.rundir import resolve_checkpoint
-from curiosft_cli.stages.sampled_curve import asked_between_steps
-from curiosft_cli.tasks.evaluation import ask
+from curiosft_cli.stages.step_evaluation import asked_between_steps
 from curiosft_cli.tools.pipeline import run_stages
 
 pytestmark = pytest.mark.e2e

@@ -39,9 +39,14 @@ import os, shutil, signal, sys
 from curiosft_cli.run.config import load
 from curiosft_cli.run.log import Metrics
 from curiosft_cli.run.rundir import RunDir, StageDir
-from curiosft_cli.stages import sampled_curve, sft
+from curiosft_cli.stages import step_evaluation as sampled_curve
+from curiosft_cli.stages import sft
 from curiosft_cli.tools.pipeline import run_stages
-from curiosft_cli.train import checkpoint, copies, feed, inputs, loop
+from curiosft_cli.train import checkpoint
+from curiosft_cli.train import weight_copy as copies
+from curiosft_cli.train import feed
+from curiosft_cli.train import suppliers as inputs
+from curiosft_cli.train import loop
 from pathlib import Path
 
 def die(*_, **__):

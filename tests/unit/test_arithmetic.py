@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curiosft_cli.tasks.arithmetic import Draw, generate, noisy, split_of
-from curiosft_cli.tasks.grading import grade
-from curiosft_cli.tasks.rewrites import judge
+from curiosft_cli.data.arithmetic import Draw, generate, noisy, split_of
+from curiosft_cli.grading.grade import grade
+from curiosft_cli.stages.rephrase.checks import judge
 
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)\.")
 GOLDEN_QUESTION = (

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks.benchmarks import (
+from curiosft_cli.data.benchmarks import (
     ARITHMETIC_ROWS,
     BENCHMARKS,
     Hub,
@@ -19,8 +18,9 @@ from curiosft_cli.tasks.benchmarks import (
     shuffled,
     split_choices,
 )
-from curiosft_cli.tasks.datafiles import BadRow
-from curiosft_cli.tasks.prompts import messages
+from curiosft_cli.data.files import BadRow
+from curiosft_cli.data.prompts import messages
+from curiosft_cli.run.errors import CurioError
 
 REAL = os.environ.get("CURIOSFT_BENCHMARKS")
 needs_real = pytest.mark.skipif(not REAL, reason="CURIOSFT_BENCHMARKS names no folder with the benchmarks' rows")

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Reply, Script, ScriptedServer
 
-from curiosft_cli.engine.answers import Answer, QuestionFailed
-from curiosft_cli.engine.chat import ChatClient, in_parallel
-from curiosft_cli.engine.endpoint import is_loopback, proxy_for, read_key, retry_after_s
-from curiosft_cli.engine.gate import Gate
+from curiosft_cli.engine.endpoint.client import ChatClient, in_parallel
+from curiosft_cli.engine.endpoint.concurrency import Gate
+from curiosft_cli.engine.endpoint.outcomes import Answer, QuestionFailed
+from curiosft_cli.engine.endpoint.transport import is_loopback, proxy_for, read_key, retry_after_s
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.processes import free_port
 

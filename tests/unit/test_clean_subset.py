@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from curiosft_cli.evaluation.benchmark_run import Asked, summarise_benchmark
+from curiosft_cli.evaluation.samples import Generations, Sample, sample_row
+from curiosft_cli.evaluation.score import clean_numbers, contaminated_ids
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import present
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.sections import Config, Eval
-from curiosft_cli.tasks.clean_subset import clean_numbers, contaminated_ids
-from curiosft_cli.tasks.evaluation import Asked, summarise_benchmark
-from curiosft_cli.tasks.generations import Generations, Sample, sample_row
 
 ROWS = [
     {"id": "a", "answer": 1.0, "strict": 0.5},

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curiosft_cli.evaluation.bootstrap import holm, paired_bootstrap, verdict
+from curiosft_cli.evaluation.metrics import standard_error
+from curiosft_cli.evaluation.results import read_results, suite_rows
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks.bootstrap import holm, paired_bootstrap, verdict
-from curiosft_cli.tasks.metrics import standard_error
-from curiosft_cli.tasks.results import read_results, suite_rows
-from curiosft_cli.tasks.tables import as_csv, as_latex, as_markdown
 from curiosft_cli.tools.compare import compare
+from curiosft_cli.tools.tables import as_csv, as_latex, as_markdown
 
 
 def test_holm_by_hand() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curiosft_cli.tasks.contamination import Contamination, Hit, tokens
+from curiosft_cli.tools.data.contamination import Contamination, Hit, tokens
 
 LONG = (
     "A baker in Vienna sells round loaves and long loaves at the market square every Saturday morning before nine, "

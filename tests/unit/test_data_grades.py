@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from curiosft_cli.tasks.datachecks import Findings
-from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tools.data_grades import DataGrades
-from curiosft_cli.tools.data_record import DataReport
+from curiosft_cli.data.records import Problem
+from curiosft_cli.tools.data.grades import DataGrades
+from curiosft_cli.tools.data.report import DataReport
+from curiosft_cli.tools.data.row_checks import Findings
 
 
 def problem(answer: str, said: str | None = None) -> Problem:

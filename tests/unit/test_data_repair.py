@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curiosft_cli.run.disk import disk_errors, file_in_one_step
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tools.data_repair import repaired_path, write_repaired
+from curiosft_cli.run.files import disk_errors, file_in_one_step
+from curiosft_cli.tools.data.repair import repaired_path, write_repaired
 
 
 def test_kept_lines_are_kept_byte_for_byte(tmp_path: Path) -> None:

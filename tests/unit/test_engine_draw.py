@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curiosft_cli.engine.transformers import draw
+from curiosft_cli.engine.transformers_engine import draw
 
 GRID = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from curiosft_cli.engine import nccl
-from curiosft_cli.engine.remote import RemoteEngine
+from curiosft_cli.engine.vllm_engines import nccl_transfer as nccl
+from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
 from curiosft_cli.engine.weights import FullState
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import BAD_INPUT, MISSING, CurioError
@@ -137,7 +137,7 @@ def test_the_engine_sends_instead_of_writing_and_forgets_prefixes(
         choice = {"logprobs": {"token_logprobs": [-1.0]}}
         return {"data": [{"id": "m"}], "world_size": 2, "choices": [choice]}
 
-    monkeypatch.setattr("curiosft_cli.engine.remote.NcclTransfer", Sent)
+    monkeypatch.setattr("curiosft_cli.engine.vllm_engines.servers.NcclTransfer", Sent)
     monkeypatch.setattr(RemoteEngine, "_ask", answer)
     engine = RemoteEngine(
         URLS, max_model_len=8, weights=tmp_path / "weights", writer=writer, over_nccl=FullState(nn.Linear(2, 3))

@@ -13,7 +13,7 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
 
-from curiosft_cli.engine.nucleus import TOP_P, CpuNucleus, keep_nucleus_
+from curiosft_cli.engine.vllm_engines.cpu_nucleus import TOP_P, CpuNucleus, keep_nucleus_
 
 
 @given(st.integers(0, 10_000), st.floats(0.05, 0.999), st.floats(0.01, 12.0), st.sampled_from([5, 300, 3000]))

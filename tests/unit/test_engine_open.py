@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from curiosft_cli.engine import vllm
-from curiosft_cli.engine.device import resolve_dtype
+from curiosft_cli.engine.checks import check_more
 from curiosft_cli.engine.open import open_engine
-from curiosft_cli.engine.requests import check_more
-from curiosft_cli.engine.transformers import TransformersEngine
+from curiosft_cli.engine.transformers_engine import TransformersEngine
+from curiosft_cli.engine.vllm_engines import embedded as vllm
+from curiosft_cli.run.device import resolve_dtype
 from curiosft_cli.run.errors import MISSING, CurioError
 
 

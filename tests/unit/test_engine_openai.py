@@ -6,7 +6,7 @@ import pytest
 from scripted import Reply, ScriptedServer
 
 from curiosft_cli.engine.base import Completion, Sampling
-from curiosft_cli.engine.openai import Endpoint, OpenAIEngine
+from curiosft_cli.engine.endpoint.completions import Endpoint, OpenAIEngine
 from curiosft_cli.run.errors import MISSING, CurioError
 
 SAMPLING = Sampling(0.6, 0.95, 9, (2, 3))

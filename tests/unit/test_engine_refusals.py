@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curiosft_cli.engine.refusals import REFUSALS, explained
+from curiosft_cli.engine.vllm_engines.refusals import REFUSALS, explained
 from curiosft_cli.run.errors import BAD_INPUT
 from curiosft_cli.run.sections import Data, Eval, Rl
 

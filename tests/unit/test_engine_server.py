@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from curiosft_cli.engine import server, vllm
-from curiosft_cli.engine.server import serve
+from curiosft_cli.engine.vllm_engines import embedded as vllm
+from curiosft_cli.engine.vllm_engines import local_server as server
+from curiosft_cli.engine.vllm_engines.local_server import serve
 from curiosft_cli.run.errors import MISSING, CurioError
 
 STAND_IN = """
@@ -156,8 +157,9 @@ def test_a_foreign_server_on_the_port_is_not_taken_for_ours(home: Path, monkeypa
 
 def test_killing_the_parent_ends_everything(home: Path) -> None:
     program = (
-        "import os, time, pathlib; from curiosft_cli.engine import vllm; vllm.vllm_installed = lambda: True\n"
-        "from curiosft_cli.engine.server import serve\n"
+        "import os, time, pathlib; from curiosft_cli.engine.vllm_engines import embedded; "
+        "embedded.vllm_installed = lambda: True\n"
+        "from curiosft_cli.engine.vllm_engines.local_server import serve\n"
         "with serve('model', name='m', log_file=pathlib.Path(os.environ['STAND_IN_HOME']) / 'log', "
         "max_model_len=64, stop_limit_s=0.5):\n"
         "    print('up', flush=True); time.sleep(600)"
@@ -171,7 +173,7 @@ def test_killing_the_parent_ends_everything(home: Path) -> None:
 
 
 def test_a_supervisor_refuses_a_group_that_is_not_its_own() -> None:
-    command = [sys.executable, "-m", "curiosft_cli.engine.supervise", str(os.getpid()), "1", "true"]
+    command = [sys.executable, "-m", "curiosft_cli.run.processes", str(os.getpid()), "1", "true"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert finished.returncode == 1
     assert "group of its own" in finished.stderr

@@ -11,7 +11,7 @@ from tiny import build_tiny_model
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.engine.base import Sampling, generate
-from curiosft_cli.engine.transformers import TransformersEngine
+from curiosft_cli.engine.transformers_engine import TransformersEngine
 from curiosft_cli.engine.weights import FullState
 from curiosft_cli.run.errors import CurioError
 

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from scripted import Reply, Script, ScriptedServer
 
-from curiosft_cli.engine.chat import with_reasoning
-from curiosft_cli.engine.chat_sampler import ChatSampler
-from curiosft_cli.engine.openai import Endpoint
+from curiosft_cli.data.arithmetic import generate
+from curiosft_cli.data.prompts import SYSTEM_PROMPT
+from curiosft_cli.engine.endpoint.client import with_reasoning
+from curiosft_cli.engine.endpoint.completions import Endpoint
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
-from curiosft_cli.stages.evaluate import run
-from curiosft_cli.tasks.arithmetic import generate
-from curiosft_cli.tasks.prompts import SYSTEM_PROMPT
+from curiosft_cli.stages.evaluate.chat import ChatSampler
+from curiosft_cli.stages.evaluate.run import run
 from curiosft_cli.tools.results_report import results_report
 
 RECIPE = """

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from curiosft_cli.tasks.datafiles import BadRow
-from curiosft_cli.tasks.grade_stream import grade_in_order
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem
-from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.saved_responses import to_item
+from curiosft_cli.data.files import BadRow
+from curiosft_cli.data.records import Problem
+from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.pool import GraderPool, grade_in_order
+from curiosft_cli.tools.saved_responses import to_item
 
 RIGHT = {"id": "a", "response": "x</think>\\boxed{4}", "gold": "4", "kind": "math"}
 ROWS: list[dict[str, Any]] = [

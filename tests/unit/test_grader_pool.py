@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from curiosft_cli.data.records import Grade, Problem
+from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem
-from curiosft_cli.tasks.records import Grade, Problem
 
 HANGS = "9^{9^{9}}"
 ROOT = Path(__file__).parents[2]
@@ -176,9 +176,9 @@ def test_an_error_in_the_caller_closes_the_pool() -> None:
 def test_workers_die_with_a_killed_parent(state: str) -> None:
     script = f"""
         import threading, time
-        from curiosft_cli.tasks.grader_pool import GraderPool
-        from curiosft_cli.tasks.grading import GradeItem
-        from curiosft_cli.tasks.records import Problem
+        from curiosft_cli.grading.pool import GraderPool
+        from curiosft_cli.grading.grade import GradeItem
+        from curiosft_cli.data.records import Problem
         made = []
         make = threading.Thread(target=lambda: made.append(GraderPool(2, deadline_s=600, library_timeout_s=600)))
         make.start() if "thread" in {state!r} else make.run()
@@ -209,9 +209,9 @@ def test_workers_neither_import_torch_nor_the_callers_main(tmp_path: Path) -> No
             import sys
             from pathlib import Path
             Path("imported.txt").open("a").write("x")
-            from curiosft_cli.tasks.grader_pool import GraderPool
-            from curiosft_cli.tasks.grading import GradeItem
-            from curiosft_cli.tasks.records import Problem
+            from curiosft_cli.grading.pool import GraderPool
+            from curiosft_cli.grading.grade import GradeItem
+            from curiosft_cli.data.records import Problem
             with GraderPool(1) as pool:
                 grades = pool.grade_all([GradeItem("a</think>\\\\boxed{5}", Problem("p", "?", "5"))])
                 maps = Path(f"/proc/{pool._workers[0].process.pid}/maps").read_text()

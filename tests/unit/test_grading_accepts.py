@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from curiosft_cli.tasks.matching import match_math
+from curiosft_cli.grading.match import match_math
 
 # fmt: off
 ACCEPTED = {

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from curiosft_cli.tasks.answers import has_bracketed_thousands, normalise, squeeze
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem
-from curiosft_cli.tasks.records import Grade, Problem
+from curiosft_cli.data.records import Grade, Problem
+from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.normalise import has_bracketed_thousands, normalise, squeeze
+from curiosft_cli.grading.pool import GraderPool
 
 SETS = ("aime24", "aime25", "amc", "math500", "minerva", "olympiadbench")
 FOLDER = os.environ.get("CURIOSFT_BENCHMARKS")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem, grade
-from curiosft_cli.tasks.records import Problem
+from curiosft_cli.data.records import Problem
+from curiosft_cli.grading.grade import GradeItem, grade
+from curiosft_cli.grading.pool import GraderPool
 
 CASES = Path(os.environ.get("CURIOSFT_GRADER_CASES", Path(__file__).parents[1] / "grader_cases.jsonl"))
 

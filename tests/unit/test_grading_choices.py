@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from curiosft_cli.tasks.choices import extract_letter
-from curiosft_cli.tasks.grading import grade
-from curiosft_cli.tasks.records import Problem
+from curiosft_cli.data.records import Problem
+from curiosft_cli.grading.choices import extract_letter
+from curiosft_cli.grading.grade import grade
 
 DAYS = (
     "Planetary density will decrease.",

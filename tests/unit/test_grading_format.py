@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curiosft_cli.data.records import Grade, Problem
+from curiosft_cli.data.response_format import format_error, last_box
+from curiosft_cli.grading.extract import extract_answer, stated_answer
+from curiosft_cli.grading.grade import grade, grade_unmatched, is_gradable
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks.extraction import extract_answer, format_error, last_box, stated_answer
-from curiosft_cli.tasks.grading import grade, grade_unmatched, is_gradable
-from curiosft_cli.tasks.records import Grade, Problem
 
 
 def problem(gold: str = "14") -> Problem:

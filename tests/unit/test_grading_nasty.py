@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.grading import GradeItem
-from curiosft_cli.tasks.records import Grade, Problem
+from curiosft_cli.data.records import Grade, Problem
+from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.pool import GraderPool
 
 
 def box(content: str) -> str:

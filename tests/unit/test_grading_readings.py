@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curiosft_cli.tasks.answers import normalise
-from curiosft_cli.tasks.readings import (
+from curiosft_cli.grading.normalise import normalise
+from curiosft_cli.grading.parse import (
     exact_multiple,
     number_list,
     numeral_with_base,
@@ -19,7 +19,7 @@ from curiosft_cli.tasks.readings import (
     without_variables,
     words,
 )
-from curiosft_cli.tasks.units import strip_units
+from curiosft_cli.grading.units import strip_units
 
 SPELLINGS = [
     ("\uff11\uff12", "12"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from curiosft_cli.tasks.matching import match_math
+from curiosft_cli.grading.match import match_math
 
 # fmt: off
 REFUSED = {

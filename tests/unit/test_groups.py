@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curiosft_cli.objectives import RL_OBJECTIVES
+from curiosft_cli.stages.rl.groups import GROUPINGS, Sample, informative, mini_batches
 from curiosft_cli.train.encode import Row
-from curiosft_cli.train.groups import GROUPINGS, Sample, informative, mini_batches
 
 PARAMS = {name: RL_OBJECTIVES[name].bind().params for name in RL_OBJECTIVES}
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, BoundObjective, TokenRows
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
 from curiosft_cli.objectives.tokens import TokenLoss, entropy, label_logp, tempered_logp
-from curiosft_cli.train import head_chunks
-from curiosft_cli.train.head import fused_head, head_logp, release_buffers, teacher_logp
+from curiosft_cli.train.head import chunks as head_chunks
+from curiosft_cli.train.head.fused import fused_head, head_logp, release_buffers, teacher_logp
 
 TOKENS, HIDDEN, VOCABULARY = 11, 8, 50
 EVERY = [

@@ -16,7 +16,7 @@ import json
 import torch
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings
-from curiosft_cli.train.head import fused_head, head_logp, release_buffers, teacher_logp
+from curiosft_cli.train.head.fused import fused_head, head_logp, release_buffers, teacher_logp
 
 torch.set_num_threads(1)
 tokens, vocabulary, chunk = {tokens}, {vocabulary}, {chunk}
@@ -77,7 +77,7 @@ PEAK = """
 import torch
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings
-from curiosft_cli.train.head import fused_head, teacher_logp
+from curiosft_cli.train.head.fused import fused_head, teacher_logp
 torch.set_num_threads(1)
 tokens, size, vocabulary, chunk = {tokens}, {size}, {vocabulary}, {chunk}
 hidden = torch.randn(tokens, size, requires_grad=True)

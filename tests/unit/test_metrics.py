@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curiosft_cli.evaluation import metrics
+from curiosft_cli.evaluation.results import suite_averages
+from curiosft_cli.grading.match import match_math
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tasks import metrics
-from curiosft_cli.tasks.matching import match_math
-from curiosft_cli.tasks.results import suite_averages
 
 MEANS = [1, 0.5, 0.25, 0, 0.125, 1, 0, 0.75]
 

@@ -16,10 +16,10 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_json
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.sections import Config
-from curiosft_cli.tools.model_check import check_model
-from curiosft_cli.tools.model_gguf import gguf_config, write_gguf_weights
-from curiosft_cli.tools.model_prepare import prepare_model
-from curiosft_cli.tools.model_weights import read_tensors
+from curiosft_cli.tools.model.check import check_model
+from curiosft_cli.tools.model.gguf_source import gguf_config, write_gguf_weights
+from curiosft_cli.tools.model.prepare import prepare_model
+from curiosft_cli.tools.model.weights import read_tensors
 
 QUIET = Console(enabled=False)
 

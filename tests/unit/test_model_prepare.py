@@ -15,14 +15,14 @@ from tiny import build_tiny_tokenizer
 from tiny_families import OTHER_TEMPLATE, build_family, family_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from curiosft_cli.data.prompts import SYSTEM_PROMPT
+from curiosft_cli.data.records import Problem
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.sections import Config, Model
-from curiosft_cli.tasks.prompts import SYSTEM_PROMPT
-from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tools.model_check import check_model
-from curiosft_cli.tools.model_prepare import context_config, prepare_model
-from curiosft_cli.tools.model_template import literal, prepared_template
+from curiosft_cli.tools.model.check import check_model
+from curiosft_cli.tools.model.prepare import context_config, prepare_model
+from curiosft_cli.tools.model.template import literal, prepared_template
 from curiosft_cli.train.encode import PromptFormat, encode_prompt, end_token_id, stop_token_ids
 
 QUESTION = "What is $\\frac{1}{2}$ of {x}? It's 'so' \\n."

@@ -9,14 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curiosft_cli.engine.transformers import draw
+from curiosft_cli.engine.transformers_engine import draw
 from curiosft_cli.objectives import RL_OBJECTIVES, TokenRows
 from curiosft_cli.run.sections import Rl
+from curiosft_cli.stages.rl.groups import Sample
+from curiosft_cli.stages.rl.updates import anchored, by_token, importance, importance_cap
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.encode import Row
-from curiosft_cli.train.groups import Sample
-from curiosft_cli.train.head_scores import head_logp
-from curiosft_cli.train.policy import anchored, by_token, importance, importance_cap
+from curiosft_cli.train.head.scores import head_logp
 
 
 def test_each_token_bears_its_writers_advantage() -> None:

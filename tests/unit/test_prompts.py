@@ -7,8 +7,8 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curiosft_cli.tasks.prompts import QUESTION, REPHRASE_PROMPT, SYSTEM_PROMPT, messages, rephrase_message
-from curiosft_cli.tasks.records import Problem
+from curiosft_cli.data.prompts import QUESTION, REPHRASE_PROMPT, SYSTEM_PROMPT, messages, rephrase_message
+from curiosft_cli.data.records import Problem
 
 PREFIX = "Here is the question: "
 PROBLEM = Problem("1", "What is $2+3$?", "5")

@@ -10,7 +10,7 @@ from importlib import resources
 import pytest
 
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tools.review import embedded, review, word_diff
+from curiosft_cli.stages.rephrase.review import embedded, review, word_diff
 
 CASES = [
     ["Hi! What is 3+4? Thanks", "What is 3+4?"],
@@ -40,7 +40,7 @@ ROWS = [
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 def test_the_page_compares_words_and_filters_rows() -> None:
     """A diff without what is new is the original, without what is gone the rewrite."""
-    page = (resources.files("curiosft_cli.tools") / "review.html").read_text("utf-8")
+    page = (resources.files("curiosft_cli.stages.rephrase") / "review.html").read_text("utf-8")
     program = page.rpartition("<script>")[2].partition("</script>")[0]
     done = subprocess.run(
         ["node", "-e", program + CHECK], input=json.dumps([CASES, ROWS]), capture_output=True, text=True, check=True

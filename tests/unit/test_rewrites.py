@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curiosft_cli.tasks.arithmetic import generate, noisy
-from curiosft_cli.tasks.benchmarks import load_benchmark
-from curiosft_cli.tasks.posts import read_post
-from curiosft_cli.tasks.prompts import REPHRASE_PROMPT
-from curiosft_cli.tasks.rewrites import flags, judge, tidy
+from curiosft_cli.data.arithmetic import generate, noisy
+from curiosft_cli.data.benchmarks import load_benchmark
+from curiosft_cli.data.prompts import REPHRASE_PROMPT
+from curiosft_cli.stages.rephrase.checks import flags, judge, tidy
+from curiosft_cli.stages.rephrase.posts import read_post
 
 LABELLED = [json.loads(line) for line in (Path(__file__).parents[1] / "rewrites.jsonl").read_text("utf-8").splitlines()]
 EXAMPLE = (

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tiny import build_tiny_tokenizer
 
-from curiosft_cli.engine.rollouts import Prompt
 from curiosft_cli.run.config import load
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir
-from curiosft_cli.stages.rl_data import read_prompts
+from curiosft_cli.stages.rl.prompts import read_prompts
+from curiosft_cli.stages.rl.rollouts import Prompt
 
 ROWS: list[dict[str, Any]] = [
     {"id": "good", "question": "1+1?", "answer": "2", "response": "<think>\nx\n</think>\n\n\\boxed{2}"},

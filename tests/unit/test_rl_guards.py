@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import GUARD, CurioError
-from curiosft_cli.stages.rl import open_guards
+from curiosft_cli.stages.rl.run import open_guards
 from curiosft_cli.train.optim import clip_and_step
 
 HEALTHY = {

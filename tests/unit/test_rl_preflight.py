@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tiny import build_tiny_tokenizer
 
+from curiosft_cli.data.records import Problem
 from curiosft_cli.engine.base import Sampling
-from curiosft_cli.engine.rollouts import Prompt
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.log import Console
-from curiosft_cli.stages.rl_preflight import (
+from curiosft_cli.stages.rl.preflight import (
     Check,
     _hand_made_checks,
     _prompt_check,
@@ -20,7 +20,7 @@ from curiosft_cli.stages.rl_preflight import (
     as_table,
     enforce,
 )
-from curiosft_cli.tasks.records import Problem
+from curiosft_cli.stages.rl.rollouts import Prompt
 from curiosft_cli.train.encode import PromptFormat, encode_prompt, end_token_id
 
 TOKENIZER = build_tiny_tokenizer()

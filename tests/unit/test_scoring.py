@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
+from curiosft_cli.data.records import Grade, Problem
+from curiosft_cli.evaluation.benchmark_run import Asked, ask, claim, is_summarised
+from curiosft_cli.evaluation.fingerprint import data_commit, model_identity
+from curiosft_cli.evaluation.samples import Generations, Sample, sample_row
+from curiosft_cli.evaluation.score import score_samples
+from curiosft_cli.evaluation.summary import Outcome, Summary, summarise
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import JsonLines, compress_jsonl, present, read_jsonl, unpack_jsonl
 from curiosft_cli.run.rundir import RunDir, begin
-from curiosft_cli.tasks.evaluation import Asked, ask, claim, is_summarised
-from curiosft_cli.tasks.fingerprint import data_commit, model_identity
-from curiosft_cli.tasks.generations import Generations, Sample, sample_row
-from curiosft_cli.tasks.grader_pool import GraderPool
-from curiosft_cli.tasks.records import Grade, Problem
-from curiosft_cli.tasks.scoring import score_samples
-from curiosft_cli.tasks.summary import Outcome, Summary, summarise
 from curiosft_cli.tools.results_report import detail_table, paper_table
 
 PROBLEMS = [Problem("p", "?", "4"), Problem("q", "?", "5"), Problem("r", "?", "")]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
+from curiosft_cli.stages.rl.shared_packs import can_share, make_shared_pack, shared_rank_packs
 from curiosft_cli.train.attention import register_packed_attention
 from curiosft_cli.train.batches import Pack, make_pack
 from curiosft_cli.train.encode import Row
-from curiosft_cli.train.shared_packs import can_share, make_shared_pack, shared_rank_packs
 from curiosft_cli.train.student import Student
 
 ROWS = [

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curiosft_cli.data.arithmetic import generate, noisy
+from curiosft_cli.data.files import BadRow
+from curiosft_cli.data.records import Problem
+from curiosft_cli.data.sources import read_all, read_problems, read_source, to_problem, to_row, with_question
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Data
-from curiosft_cli.tasks.arithmetic import generate, noisy
-from curiosft_cli.tasks.datafiles import BadRow
-from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.sources import read_all, read_problems, read_source, to_problem, to_row, with_question
 
 QUESTION, THOUGHT = "What is $2+3$?", "Two and three.\n</think>\n\n$\\boxed{5}$"
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}

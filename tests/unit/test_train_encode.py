@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from curiosft_cli.data.prompts import SYSTEM_PROMPT, messages
+from curiosft_cli.data.records import Problem
+from curiosft_cli.data.sources import to_problem
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Model
-from curiosft_cli.tasks.prompts import SYSTEM_PROMPT, messages
-from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.sources import to_problem
 from curiosft_cli.train.encode import (
     PromptFormat,
     decode_completion,

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from curiosft_cli.data.records import Problem
+from curiosft_cli.data.sources import to_problem
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Model
-from curiosft_cli.tasks.records import Problem
-from curiosft_cli.tasks.sources import to_problem
-from curiosft_cli.tasks.spool import Spool
 from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_row
-from curiosft_cli.train.feed import RowFeed, open_feed, usable, with_response
+from curiosft_cli.train.feed import RowFeed, Spool, open_feed, usable, with_response
 from curiosft_cli.train.load import load_tokenizer
 
 STYLE = PromptFormat("", "", "<think>\n")

@@ -17,8 +17,8 @@ from curiosft_cli.objectives.baselines import select_top
 from curiosft_cli.objectives.reduction import Totals, term_weights
 from curiosft_cli.train.batches import Pack, make_pack
 from curiosft_cli.train.encode import Row
-from curiosft_cli.train.inputs import FrozenBase, Inputs, OldPolicy, Selection
 from curiosft_cli.train.student import Student
+from curiosft_cli.train.suppliers import FrozenBase, Inputs, OldPolicy, Selection
 
 ROWS = [
     Row((5, 6, 7), (8, 9)),

@@ -1,0 +1,300 @@
+"""The benchmarks as data: where each comes from, how it is answered, how often it is sampled."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from curiosft_cli.data.arithmetic import generate
+from curiosft_cli.data.files import BadRow, Row, read_rows
+from curiosft_cli.data.hub import hub_rows
+from curiosft_cli.data.records import AnswerKind, Problem
+from curiosft_cli.data.sources import LETTERS, TALK_COLUMNS, to_problem
+from curiosft_cli.run.errors import CurioError, nearest
+
+ARITHMETIC_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where a benchmark lies on the hub.
+
+    Attributes:
+        name: the data set's id.
+        split: its split.
+        question: column of the question.
+        answer: column of the gold; of the right choice's text where `wrong` is given.
+        config: its configuration, none is the default one.
+        revision: the pinned commit, none is the newest.
+        choices: column of the options (a list, or labels and texts).
+        wrong: columns of the wrong choices' texts, where there is one column per choice.
+        category: column of the category.
+    """
+
+    name: str
+    split: str
+    question: str
+    answer: str
+    config: str | None = None
+    revision: str | None = None
+    choices: str = ""
+    wrong: tuple[str, ...] = ()
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        kind: which grader reads its answers.
+        samples: completions per question (Section 5).
+        suite: "id", "ood", or "none" when it is outside the paper's averages.
+        hub: where the questions come from; none is the built-in generator.
+        data_sources: what a verl file that holds several sets calls this one.
+    """
+
+    kind: AnswerKind
+    samples: int
+    suite: Literal["id", "ood", "none"]
+    hub: Hub | None = None
+    data_sources: tuple[str, ...] = ()
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "aime24": Benchmark(
+        "math",
+        8,
+        "id",
+        Hub(
+            "HuggingFaceH4/aime_2024",
+            "train",
+            "problem",
+            "answer",
+            revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+        ),
+        ("aime", "aime24"),
+    ),
+    "aime25": Benchmark(
+        "math",
+        8,
+        "id",
+        Hub("math-ai/aime25", "test", "problem", "answer", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
+        ("aime25",),
+    ),
+    # The paper's AMC numbers are multiples of 1/(8 x 83): the 83 problems of AMC 12, 2022 and 2023.
+    "amc": Benchmark("math", 8, "id", Hub("AI-MO/aimo-validation-amc", "train", "problem", "answer"), ("amc",)),
+    "amc23": Benchmark(
+        "math",
+        8,
+        "none",
+        Hub("math-ai/amc23", "test", "question", "answer", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057"),
+        ("amc23",),
+    ),
+    "math500": Benchmark(
+        "math",
+        8,
+        "id",
+        Hub(
+            "HuggingFaceH4/MATH-500",
+            "test",
+            "problem",
+            "answer",
+            category="subject",
+            revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+        ),
+        ("math",),
+    ),
+    "minerva": Benchmark("math", 8, "id", Hub("math-ai/minervamath", "test", "question", "answer"), ("minerva",)),
+    "olympiadbench": Benchmark(
+        "math", 8, "id", Hub("math-ai/olympiadbench", "test", "question", "final_answer"), ("olympiad_bench",)
+    ),
+    "gpqa_diamond": Benchmark(
+        "choice",
+        8,
+        "ood",
+        Hub(
+            "Idavidrein/gpqa",
+            "train",
+            "Question",
+            "Correct Answer",
+            config="gpqa_diamond",
+            wrong=("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"),
+        ),
+        ("gpqa",),
+    ),
+    "arc_challenge": Benchmark(
+        "choice",
+        8,
+        "ood",
+        Hub(
+            "allenai/ai2_arc",
+            "test",
+            "question",
+            "answerKey",
+            config="ARC-Challenge",
+            choices="choices",
+            revision="210d026faf9955653af8916fad021475a3f00453",
+        ),
+        ("arc_c",),
+    ),
+    "mmlu_pro": Benchmark(
+        "choice",
+        1,
+        "ood",
+        Hub("TIGER-Lab/MMLU-Pro", "test", "question", "answer", choices="options", category="category"),
+        ("mmlu_pro",),
+    ),
+    "arithmetic": Benchmark("math", 8, "none"),
+}
+
+
+def load_benchmark(
+    name: str, *, data: str | None = None, limit: int | None = None, keep_system: bool = False
+) -> list[Problem]:
+    """The questions of a benchmark, repeated rows taken once, each with an id of its own.
+
+    Args:
+        name: a key of `BENCHMARKS`.
+        data: a local JSONL, JSON or parquet file in place of the hub.
+        limit: first questions only.
+        keep_system: the file's system messages go with its questions.
+
+    Raises:
+        CurioError: the benchmark does not exist or is out of reach, a row cannot be read, or one question has two
+            answers.
+    """
+    if name not in BENCHMARKS:
+        raise CurioError(f"benchmark '{name}' does not exist", nearest(name, BENCHMARKS))
+    benchmark = BENCHMARKS[name]
+    if data is not None:
+        problems = _from_file(Path(data), name, benchmark, keep_system)
+    elif benchmark.hub is None:
+        problems = generate("test", ARITHMETIC_ROWS)
+    else:
+        problems = list(_from_hub(benchmark.hub, name))
+    if not problems:
+        raise CurioError(f"benchmark '{name}' has no rows", f"Give a file: eval.data.{name}=FILE.")
+    return distinct_ids(unique(problems, name), name)[:limit]
+
+
+def unique(problems: Iterable[Problem], name: str) -> list[Problem]:
+    """Drop repetitions of a question.
+
+    Raises:
+        CurioError: the same question has two different answers.
+    """
+    first: dict[tuple[str, tuple[str, ...]], Problem] = {}
+    for problem in problems:
+        known = first.setdefault((problem.question.strip(), problem.choices), problem)
+        if known.answer != problem.answer:
+            raise CurioError(
+                f"{name}: the question of rows {known.id} and {problem.id} has two answers, "
+                f"'{known.answer}' and '{problem.answer}'",
+                "Mend the data: one question has one answer.",
+            )
+    return list(first.values())
+
+
+def distinct_ids(problems: list[Problem], name: str) -> list[Problem]:
+    """The problems with the ids they have, or numbered where two have the same one."""
+    if len({problem.id for problem in problems}) == len(problems):
+        return problems
+    return [replace(problem, id=f"{name}-{number:04d}") for number, problem in enumerate(problems)]
+
+
+def split_choices(question: str) -> tuple[str, tuple[str, ...]]:
+    """Take lettered options off the end of a question: `A) ...`, `(A) ...` or `A. ...`, a line each, from A on."""
+    starts = [
+        match
+        for match in re.finditer(r"(?m)^[ \t]*\(?([A-Z])[).:][ \t]+", question)
+        if match[1] in LETTERS[: question.count("\n") + 1]
+    ]
+    for first in reversed([index for index, match in enumerate(starts) if match[1] == "A"]):
+        options = starts[first:]
+        if len(options) > 1 and "".join(match[1] for match in options) == LETTERS[: len(options)]:
+            ends = [match.start() for match in options[1:]] + [len(question)]
+            texts = [question[match.end() : end].strip() for match, end in zip(options, ends, strict=True)]
+            return question[: options[0].start()].rstrip(), tuple(texts)
+    return question, ()
+
+
+def _from_file(path: Path, name: str, benchmark: Benchmark, keep_system: bool) -> list[Problem]:
+    """A file's problems; of a verl file that holds several sets, those of this benchmark."""
+    rows = list(read_rows(path))
+    held = {str(row.get("data_source")) for _, row in rows if isinstance(row, Mapping) and "data_source" in row}
+    if len(held) > 1:
+        wanted = {name, *benchmark.data_sources}
+        rows = [item for item in rows if isinstance(item[1], BadRow) or item[1].get("data_source") in wanted]
+        if not rows:
+            raise CurioError(
+                f"{path} has no row of '{name}', its data_source is one of {', '.join(sorted(held))}",
+                f"Give another file: eval.data.{name}=FILE.",
+            )
+    problems = [_problem(row, f"{path}, row {number}", f"{name}-{number - 1:04d}", benchmark) for number, row in rows]
+    if not keep_system:
+        return problems
+    return [replace(problem, system=_system(row)) for problem, (_, row) in zip(problems, rows, strict=True)]
+
+
+def _system(row: Row | BadRow) -> str:
+    """The system message of a row that holds a list of messages."""
+    talks = (row[column] for column in TALK_COLUMNS if isinstance(row, Mapping) and isinstance(row.get(column), list))
+    return next((str(turn["content"]) for talk in talks for turn in talk if turn.get("role") == "system"), "")
+
+
+def _problem(row: Row | BadRow, place: str, default_id: str, benchmark: Benchmark) -> Problem:
+    """One row as a problem of this benchmark's kind.
+
+    Raises:
+        CurioError: the row is not one.
+    """
+    try:
+        if isinstance(row, BadRow):
+            raise row
+        problem = to_problem(row, default_id)
+        if benchmark.kind == "choice" and not problem.choices:
+            question, choices = split_choices(problem.question)
+            problem = to_problem({**row, "question": question, "choices": list(choices)}, default_id)
+        if problem.kind != benchmark.kind:
+            raise BadRow(f"found a question with {len(problem.choices)} choices, expected one of kind {benchmark.kind}")
+        if not problem.answer.strip():
+            raise BadRow("column answer: found nothing, expected the gold")
+    except BadRow as error:
+        raise CurioError(f"{place}: {error}", "Mend the row: a benchmark is read whole or not at all.") from None
+    return problem
+
+
+def _from_hub(hub: Hub, name: str) -> Iterator[Problem]:
+    rows = hub_rows(hub.name, split=hub.split, config=hub.config, revision=hub.revision)
+    for number, row in rows:
+        yield _problem(hub_row(row, hub), f"{hub.name}, row {number}", f"{name}-{number - 1:04d}", BENCHMARKS[name])
+
+
+def hub_row(row: Mapping[str, Any], hub: Hub) -> Row | BadRow:
+    """A hub's row in our own layout."""
+    missing = [column for column in (hub.question, hub.answer, hub.choices, *hub.wrong) if column and column not in row]
+    if missing:
+        return BadRow(f"found the columns {', '.join(sorted(row))}; expected {', '.join(missing)}")
+    ours: Row = {"question": row[hub.question], "answer": row[hub.answer], "source": hub.name}
+    if hub.category:
+        ours["category"] = row.get(hub.category) or ""
+    if hub.wrong:
+        right = str(row[hub.answer]).strip()
+        texts = shuffled([right, *(str(row[column]).strip() for column in hub.wrong)], str(row[hub.question]))
+        ours |= {"choices": texts, "answer": LETTERS[texts.index(right)]}
+    elif isinstance(options := row.get(hub.choices), Mapping):
+        ours["choices"] = list(options["text"])
+        ours["answer"] = LETTERS[list(options["label"]).index(row[hub.answer])]
+    elif options is not None:
+        ours["choices"] = list(options)
+    return ours
+
+
+def shuffled(texts: list[str], question: str) -> list[str]:
+    """The texts in an order that depends on the question and on them alone, the same on every machine."""
+    return sorted(texts, key=lambda text: hashlib.sha256(f"{question}\n{text}".encode()).digest())

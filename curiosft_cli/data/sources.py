@@ -1,0 +1,309 @@
+"""Problems from wherever they lie: local files, the hub, this run's cleaned questions, the built-in generator.
+
+Layouts, told apart by their columns: verl / LUFFY (`prompt` messages, `reward_model`, `target`), `messages`,
+`prompt` + `completion`, `problem` + `solution`, and our own `question`, `answer`, `choices`, `response`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.data.arithmetic import SPLITS, generate, noisy
+from curiosft_cli.data.files import BadRow, Row, read_rows
+from curiosft_cli.data.hub import hub_rows, is_hub_id
+from curiosft_cli.data.records import Problem
+from curiosft_cli.data.response_format import THINK_OPEN, last_box
+from curiosft_cli.run.errors import CurioError
+
+if TYPE_CHECKING:
+    from curiosft_cli.run.sections import Data
+
+QUESTION_COLUMNS = ("question", "problem")
+TALK_COLUMNS = ("messages", "prompt")
+ANSWER_COLUMNS = ("answer", "gold", "ground_truth")
+RESPONSE_COLUMNS = ("response", "solution", "completion", "target")
+BROKEN_TEXT = re.compile("[\0\ud800-\udfff]")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Problems(list[Problem]):
+    """Problems in the order read; `skipped` has one line for every row that was left out."""
+
+    def __init__(self, problems: Iterable[Problem], skipped: list[str]) -> None:
+        super().__init__(problems)
+        self.skipped = skipped
+
+
+def read_all(data: Data, *, run_dir: Path, sources: Iterable[str] | None = None) -> Problems:
+    """All problems of `data.train` (or of `sources`) in order, cut at `data.rows`.
+
+    Raises:
+        CurioError: a source does not exist, or a row cannot be read and `data.on_bad_row` is "stop".
+    """
+    skipped: list[str] = []
+    return Problems((problem for _, problem in read_pairs(data, skipped, run_dir=run_dir, sources=sources)), skipped)
+
+
+def read_problems(
+    source: str, *, run_dir: Path, skipped: list[str] | None = None, rows: int | None = None
+) -> Iterator[Problem]:
+    """Stream the problems of one source, the first `rows` of them; see `read_source`."""
+    return (problem for _, problem in itertools.islice(read_source(source, run_dir=run_dir, skipped=skipped), rows))
+
+
+def read_pairs(
+    data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
+) -> Iterator[tuple[Row, Problem]]:
+    """Stream `(row as it was found, problem)` over the sources; lines on bad rows are appended to `skipped`."""
+    found = read_numbered(data, skipped, run_dir=run_dir, sources=sources)
+    return ((row, problem) for _, _, row, problem in found)
+
+
+def read_numbered(
+    data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
+) -> Iterator[tuple[int, int, Row, Problem]]:
+    """Stream `(which source from 0, row number from 1, row as it was found, problem)`; see `read_pairs`."""
+    report = skipped if data.on_bad_row == "skip" else None
+    streams = (
+        ((index, *found) for found in _numbered(source, run_dir=run_dir, skipped=report))
+        for index, source in enumerate(sources or data.train)
+    )
+    return itertools.islice(itertools.chain.from_iterable(streams), data.rows)
+
+
+def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None) -> Iterator[tuple[Row, Problem]]:
+    """Stream `(row as it was found, problem)` of one source.
+
+    Args:
+        source: a generator, `rephrase`, a file, or a hub id.
+        run_dir: where `rephrase` looks for this run's cleaned questions.
+        skipped: a bad row adds a line here and is left out; without it, a bad row stops the reading.
+
+    Raises:
+        CurioError: the source does not exist or cannot be read, or it has a bad row.
+    """
+    return ((row, problem) for _, row, problem in _numbered(source, run_dir=run_dir, skipped=skipped))
+
+
+def _numbered(source: str, *, run_dir: Path, skipped: list[str] | None) -> Iterator[tuple[int, Row, Problem]]:
+    """`read_source` with row numbers from 1."""
+    if source.partition(":")[0] in GENERATORS:
+        yield from ((number, to_row(problem), problem) for number, problem in enumerate(_generated(source), start=1))
+        return
+    path = cleaned_questions(run_dir / "rephrase") if source == "rephrase" else Path(source)
+    if source == "rephrase" and not path.exists():
+        raise CurioError(
+            f"this run has no cleaned questions ({path})", "Run `curiosft rephrase` with this configuration first."
+        )
+    for number, row in numbered_rows(str(path) if source == "rephrase" else source):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            yield number, row, _clean(to_problem(row, f"{path.stem}-{number}"), row)
+        except BadRow as error:
+            if skipped is None:
+                raise CurioError(
+                    f"{source}, row {number}: {error}",
+                    "Mend the row, or set data.on_bad_row=skip to leave such rows out.",
+                ) from None
+            skipped.append(f"{source}, row {number}: {error}")
+
+
+def numbered_rows(source: str) -> Iterator[tuple[int, Row | BadRow]]:
+    """Stream `(row number from 1, row)` of a file (its lines), a generator or a hub id, unread.
+
+    Raises:
+        CurioError: the source does not exist or cannot be read.
+    """
+    if source.partition(":")[0] in GENERATORS:
+        return enumerate((to_row(problem) for problem in _generated(source)), start=1)
+    if Path(source).exists():
+        return read_rows(Path(source))
+    if is_hub_id(source):
+        return hub_rows(source)
+    raise CurioError(f"there is no data file {source}", "Give an existing file, a hub id OWNER/NAME, or a generator.")
+
+
+def cleaned_questions(folder: Path) -> Path:
+    """The file of cleaned questions in the folder of the rephrase stage: parquet where the data was parquet."""
+    table = folder / "questions.parquet"
+    return table if table.exists() else folder / "questions.jsonl"
+
+
+def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
+    """Read one row of any known layout. A leading think tag of the response is dropped.
+
+    Raises:
+        BadRow: a column is missing or has another type than expected.
+    """
+    column, question, said = _question(row)
+    if not question.strip():
+        raise BadRow(f"column {column}: found no text, expected a question")
+    choices = _choices(row)
+    answer = _answer(row)
+    if choices and answer not in tuple(LETTERS[: len(choices)]):
+        raise BadRow(f"column answer: found {answer!r}, expected a letter of the {len(choices)} choices")
+    return Problem(
+        id=_identity(row) or default_id,
+        question=question,
+        answer=answer,
+        source=str(row.get("source") or row.get("data_source") or ""),
+        kind="choice" if choices else "math",
+        choices=choices,
+        category=str(row.get("category") or ""),
+        response=_expert(row, column, said).lstrip().removeprefix(THINK_OPEN).lstrip("\n"),
+    )
+
+
+def _clean(problem: Problem, row: Mapping[str, Any]) -> Problem:
+    """The problem, if its question is text that can be sent and trained on.
+
+    Raises:
+        BadRow: it holds NUL characters or halves of characters.
+    """
+    if BROKEN_TEXT.search(problem.question):
+        column = _question(row)[0]
+        raise BadRow(f"column {column}: found NUL characters or half characters, expected Unicode text")
+    return problem
+
+
+def to_row(problem: Problem) -> Row:
+    """A problem in our own layout; empty columns are left out."""
+    row = {
+        "id": problem.id,
+        "question": problem.question,
+        "answer": problem.answer,
+        "source": problem.source,
+        "choices": list(problem.choices),
+        "category": problem.category,
+        "response": problem.response,
+    }
+    return {column: value for column, value in row.items() if value}
+
+
+def with_question(row: Mapping[str, Any], question: str) -> Row:
+    """The same row, whatever its layout, with another question; nothing else changes.
+
+    Raises:
+        BadRow: the row holds no question.
+    """
+    column, _, _ = _question(row)
+    if isinstance(row[column], str):
+        return {**row, column: question}
+    turns = [dict(turn) for turn in row[column]]
+    last = max(index for index, turn in enumerate(turns) if turn.get("role") == "user")
+    turns[last]["content"] = question
+    return {**row, column: turns}
+
+
+def _question(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Column and text of the question, and the expert's response where both come in one list of messages."""
+    for column in QUESTION_COLUMNS:
+        if row.get(column) is not None:
+            return column, _text(row, column), ""
+    for column in TALK_COLUMNS:
+        talk = row.get(column)
+        if isinstance(talk, str):
+            return column, talk, ""
+        if talk is not None:
+            users, experts = _turns(talk, column, "user"), _turns(talk, column, "assistant")
+            if not users:
+                raise BadRow(f"column {column}: found no user message, expected one")
+            turns = [str(turn.get("role")) for turn in talk if turn.get("role") != "system"]
+            if turns not in (["user"], ["user", "assistant"]):
+                raise BadRow(
+                    f"column {column}: found the turns {', '.join(turns)}, expected one question and at most its answer"
+                )
+            return column, users[0], experts[0] if experts else ""
+    raise BadRow(f"found the columns {', '.join(sorted(row))}; expected question, problem, prompt or messages")
+
+
+def _turns(talk: Any, column: str, role: str) -> list[str]:
+    """What this role says in a list of messages."""
+    if not isinstance(talk, list) or not all(isinstance(turn, Mapping) for turn in talk):
+        raise BadRow(f"column {column}: found {type(talk).__name__}, expected text or a list of messages")
+    said = [turn.get("content") for turn in talk if turn.get("role") == role]
+    if not all(isinstance(content, str) for content in said):
+        raise BadRow(f"column {column}: found a message of role {role} without text, expected content as text")
+    return said
+
+
+def _answer(row: Mapping[str, Any]) -> str:
+    """The gold: `reward_model.ground_truth`, an answer column, or the last box of a `solution`."""
+    model = row.get("reward_model")
+    if isinstance(model, Mapping) and model.get("ground_truth") is not None:
+        return _gold(model["ground_truth"], "reward_model.ground_truth")
+    for column in ANSWER_COLUMNS:
+        if row.get(column) is not None:
+            return _gold(row[column], column)
+    solution = row.get("solution")
+    return (last_box(solution) or "") if isinstance(solution, str) else ""
+
+
+def _gold(value: Any, column: str) -> str:
+    if isinstance(value, list) and value:
+        return ",".join(_gold(item, column) for item in value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadRow(f"column {column}: found {type(value).__name__}, expected text or a number")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
+    choices = row.get("choices") or ()
+    if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) for choice in choices):
+        raise BadRow(f"column choices: found {str(choices)[:40]!r}, expected a list of texts")
+    return tuple(choices)
+
+
+def _expert(row: Mapping[str, Any], column: str, said: str) -> str:
+    """The response: `said` in the list of messages of the question, or in a column of its own."""
+    if not said:
+        return _response(row)
+    if column == "prompt" and _response(row) not in ("", said):
+        raise BadRow("column prompt: found an answer there and another in a column of its own, expected one")
+    return said
+
+
+def _response(row: Mapping[str, Any]) -> str:
+    for column in RESPONSE_COLUMNS:
+        value = row.get(column)
+        if isinstance(value, str):
+            return value
+        if value is not None:
+            said = _turns(value, column, "assistant")
+            return said[-1] if said else ""
+    return ""
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    """The row's own id, or verl's split and index."""
+    if row.get("id") is not None:
+        return str(row["id"])
+    extra = row.get("extra_info")
+    if isinstance(extra, Mapping) and extra.get("index") is not None:
+        return f"{extra.get('split') or 'row'}-{extra['index']}"
+    return ""
+
+
+def _text(row: Mapping[str, Any], column: str) -> str:
+    if isinstance(row[column], str):
+        return row[column]
+    raise BadRow(f"column {column}: found {type(row[column]).__name__} {str(row[column])[:40]}, expected text")
+
+
+GENERATORS = ("arithmetic", "arithmetic-forum")
+
+
+def _generated(source: str) -> Iterator[Problem]:
+    kind, *arguments = source.split(":")
+    if not 2 <= len(arguments) <= 3 or arguments[0] not in SPLITS or not all(n.isdecimal() for n in arguments[1:]):
+        raise CurioError(
+            f"'{source}' is not a generator", f"Write {kind}:SPLIT:ROWS[:SEED] with SPLIT {' or '.join(SPLITS)}."
+        )
+    seed = int(arguments[2]) if len(arguments) == 3 else 0
+    problems = generate(arguments[0], int(arguments[1]), seed)
+    yield from (noisy(problem, seed) for problem in problems) if kind == "arithmetic-forum" else problems

@@ -1,0 +1,1 @@
+"""Any OpenAI-compatible endpoint: one client, its retries, its budget and its pace."""

@@ -1,0 +1,148 @@
+"""One POST to an OpenAI-compatible endpoint through the openai client, over its aiohttp transport.
+
+Its retries and its parsing are off: what is tried again, and when, is decided where budget and overload are known.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from curiosft_cli.engine.endpoint.outcomes import Fault
+from curiosft_cli.run.errors import MISSING, CurioError
+
+NO_KEY = "none"
+"""The client will not do without a key; a server on this machine does not look at it."""
+
+
+class Refused(Exception):
+    """The endpoint answered with an error.
+
+    Args:
+        status: of HTTP.
+        retry_after: its Retry-After header.
+        content: what it said.
+    """
+
+    def __init__(self, status: int, retry_after: str | None, content: bytes) -> None:
+        super().__init__(str(status))
+        self.status = status
+        self.retry_after = retry_after
+        self.content = content
+
+
+class Wire:
+    """The open connections to one endpoint; for one event loop.
+
+    Args:
+        base_url: the endpoint.
+        secret: its key, "" for none.
+        connections: open at most.
+    """
+
+    def __init__(self, base_url: str, secret: str, connections: int) -> None:
+        import aiohttp
+        import openai
+
+        self._unreachable = aiohttp.ClientConnectorError
+        self._refused = openai.APIStatusError
+        self._broken = (openai.APIConnectionError, aiohttp.ClientError, OSError)
+        # The one deadline, around a whole request, is the caller's; proxies are looked up once, and not for loopback.
+        transport = openai.DefaultAioHttpClient(
+            timeout=None,
+            proxy=proxy_for(base_url),
+            trust_env=False,
+            verify=ssl.create_default_context(),
+            limits=type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=connections),
+        )
+        self._client = openai.AsyncOpenAI(
+            api_key=secret or NO_KEY, base_url=base_url, max_retries=0, http_client=transport
+        )
+        # What the environment says of an account at OpenAI is no business of another endpoint.
+        self._client.organization = self._client.project = None
+
+    async def post(self, path: str, body: Mapping[str, object]) -> bytes:
+        """The answer to some JSON, as it came.
+
+        Raises:
+            Refused: the endpoint says no.
+            Fault: there was no whole answer.
+            UnicodeEncodeError: the body holds half characters, which nothing can send.
+        """
+        try:
+            return await self._client.post(path, cast_to=bytes, body=body)
+        except self._refused as error:
+            raise Refused(
+                error.status_code, error.response.headers.get("Retry-After"), error.response.content
+            ) from None
+        except self._broken as error:
+            causes = _causes(error)
+            found = next((cause for cause in causes if isinstance(cause, self._unreachable)), causes[-1])
+            unreachable = isinstance(found, self._unreachable)
+            raise Fault("connection", str(found) or type(found).__name__, unreachable=unreachable) from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it wraps, the innermost last."""
+    return [error, *(_causes(error.__cause__) if error.__cause__ else ())]
+
+
+def read_key(base_url: str, variable: str) -> str:
+    """The key from the environment, "" for a loopback address without one.
+
+    Raises:
+        CurioError: the address is not one (exit code 2), or the key is missing or unusable (exit code 3).
+    """
+    try:
+        address = urlsplit(base_url)
+    except ValueError:
+        address = urlsplit("")
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise CurioError(f"'{base_url}' is not an address", "Give an OpenAI-compatible endpoint, https://...")
+    if address.username or address.password:
+        raise CurioError("the endpoint's address holds a name or password", f"Put the key into {variable} instead.")
+    key = os.environ.get(variable, "").strip()
+    if not key and not is_loopback(address.hostname):
+        raise CurioError(f"the environment variable {variable} is not set", f"export {variable}=...", MISSING)
+    if not (key.isascii() and key.isprintable()):
+        raise CurioError(f"the key in {variable} is not plain text", "Set it again.", MISSING)
+    return key
+
+
+def proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names for this address, if any. Looked up once: a look-up per request is slow."""
+    address = urlsplit(base_url)
+    if not address.hostname or is_loopback(address.hostname) or proxy_bypass(address.hostname):
+        return None
+    return getproxies().get(address.scheme)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def retry_after_s(header: str | None, now_s: float, longest_s: float = 300.0) -> float:
+    """Seconds that a Retry-After header asks for, as a number or a date; 0 without a readable one."""
+    if not header:
+        return 0.0
+    try:
+        wait_s = float(header)
+    except ValueError:
+        try:
+            wait_s = parsedate_to_datetime(header).timestamp() - now_s
+        except ValueError:
+            return 0.0
+    return min(longest_s, max(0.0, wait_s))

@@ -1,0 +1,1 @@
+"""vLLM inside this process, and vLLM servers. The only imports of vllm."""

@@ -1,0 +1,146 @@
+"""A vLLM server on loopback for as long as it is needed, and nothing of it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from curiosft_cli.engine.vllm_engines.embedded import CPU_BLOCK_TOKENS, GIB, GOOD_NEIGHBOUR, IN_PROCESS, require_vllm
+from curiosft_cli.run.device import Dtype, resolve_dtype
+from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.processes import free_port
+
+HOST = "127.0.0.1"
+ENVIRONMENT = GOOD_NEIGHBOUR | {"VLLM_LOGGING_LEVEL": "INFO"}
+"""As for an embedded engine, but talkative, since its log is a file."""
+
+
+@contextmanager
+def serve(
+    model_dir: str | Path,
+    *,
+    name: str,
+    log_file: Path,
+    max_model_len: int,
+    dtype: Dtype = "auto",
+    kv_cache_gib: float = 1.0,
+    api_key: str | None = None,
+    trust_remote_code: bool = False,
+    start_limit_s: float = 300.0,
+    stop_limit_s: float = 10.0,
+    attempts: int = 3,
+) -> Generator[str]:
+    """Start vLLM's OpenAI-compatible server on a free loopback port; yield its base URL; end all its processes.
+
+    They also end when this process is killed.
+
+    Args:
+        model_dir: model folder with a tokenizer.
+        name: model name that requests use.
+        log_file: what the server prints is appended to it.
+        max_model_len: tokens of prompt and completion together; a request for more is answered with status 400.
+        dtype: "auto" is bfloat16 where the hardware has it.
+        kv_cache_gib: key-value cache on a CPU, GiB.
+        api_key: demanded from every request; None lets every process of this machine ask.
+        trust_remote_code: run Python code that comes with the model.
+        start_limit_s: seconds until it must answer.
+        stop_limit_s: seconds between asking it to stop and killing it.
+        attempts: how many ports to try, since another process may take the free one first.
+
+    Raises:
+        CurioError: exit code 3 when vLLM is missing or the server does not come up, with its last lines.
+    """
+    require_vllm()
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    arguments = ["--model", str(model_dir), "--served-model-name", name, "--host", HOST]
+    arguments += ["--max-model-len", str(max_model_len), *_device_arguments(dtype, kv_cache_gib)]
+    arguments += ["--trust-remote-code"] if trust_remote_code else []
+    for attempt in range(1, attempts + 1):
+        port = free_port(HOST)
+        start_of_log = log_file.stat().st_size if log_file.exists() else 0
+        process = _start([*arguments, "--port", str(port)], log_file, api_key, stop_limit_s)
+        base_url = f"http://{HOST}:{port}/v1"
+        try:
+            if _wait_until_it_answers(process, base_url, name, api_key, start_limit_s):
+                yield base_url
+                return
+        finally:
+            _stop(process, stop_limit_s)
+        log = log_file.read_bytes()[start_of_log:].decode(errors="replace")
+        if "address already in use" not in log.lower() or attempt == attempts:
+            raise CurioError(_failure(log, start_limit_s), f"The whole log is {log_file}", MISSING)
+
+
+def _device_arguments(dtype: Dtype, kv_cache_gib: float) -> list[str]:
+    import torch
+
+    number_format = ["--dtype", resolve_dtype(dtype)]
+    if torch.cuda.is_available():
+        return number_format
+    cache = ["--block-size", str(CPU_BLOCK_TOKENS), "--kv-cache-memory-bytes", str(int(kv_cache_gib * GIB))]
+    return [*number_format, "--enforce-eager", *cache]
+
+
+def _start(arguments: list[str], log_file: Path, api_key: str | None, stop_limit_s: float) -> subprocess.Popen[bytes]:
+    """Start the server under a supervisor, in a process group of its own. The key is not on the command line."""
+    embedded_only = {*IN_PROCESS, "VLLM_API_KEY"}  # an engine opened in this process before may have left them
+    environment = ENVIRONMENT | {name: value for name, value in os.environ.items() if name not in embedded_only}
+    if api_key is not None:
+        environment["VLLM_API_KEY"] = api_key
+    supervisor = [sys.executable, "-m", "curiosft_cli.run.processes", str(os.getpid()), str(stop_limit_s)]
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            [*supervisor, sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _wait_until_it_answers(
+    process: subprocess.Popen[bytes],
+    base_url: str,
+    name: str,
+    api_key: str | None,
+    limit_s: float,
+    poll_s: float = 0.2,
+) -> bool:
+    """Ask for the model's name until it comes; False when the process ends or the time is over."""
+    request = urllib.request.Request(f"{base_url}/models", headers={"Authorization": f"Bearer {api_key}"})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + limit_s
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError), direct.open(request, timeout=10 * poll_s) as answer:
+            if any(model["id"] == name for model in json.load(answer)["data"]):
+                return True
+        time.sleep(poll_s)
+    return False
+
+
+def _failure(log: str, limit_s: float, lines: int = 10, longest: int = 300) -> str:
+    """One message with the end of the log."""
+    last = [line[:longest] for line in log.strip().splitlines()[-lines:]]
+    return f"the vLLM server ended or did not answer within {limit_s:g} s; its last lines:\n" + "\n".join(last) + "\n"
+
+
+def _stop(process: subprocess.Popen[bytes], limit_s: float) -> None:
+    """Ask the supervisor to end its group; kill the group when that takes more than twice the limit."""
+    process.terminate()
+    try:
+        process.wait(2 * limit_s)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,1 @@
+"""From samples to numbers: saved samples, scores, intervals, results. No torch."""

@@ -1,0 +1,85 @@
+"""What made a result: the grader, the model, the questions, each by name and digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+import curiosft_cli
+from curiosft_cli.data.records import Grader, Problem
+
+READ_BY_GRADING = ("records", "response_format")
+WEIGHTS = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
+LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
+
+
+def grader_identity(name: Grader) -> dict[str, str]:
+    """`{"name", "version", "code", "math-verify", ...}`: two results with equal identities were graded alike."""
+    identity = {"name": name, "version": curiosft_cli.__version__, "code": _digest_of_code()}
+    for library in LIBRARIES:
+        try:
+            identity[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            identity[library] = "missing"
+    return identity
+
+
+def model_identity(path: str, revision: str | None = None) -> dict[str, str | None]:
+    """`{"path", "sha256"}` of a folder's weights, configuration and tokenizer, or `{"path", "commit"}` of a hub id."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return {"path": path, "commit": _cached_commit(path, revision)}
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)}):
+        with file.open("rb") as content:
+            digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return {"path": path, "sha256": digest.hexdigest()}
+
+
+def questions_digest(problems: Iterable[Problem]) -> str:
+    """SHA-256 of ids, questions, choices and golds in this order."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        fields = [problem.id, problem.question, problem.answer, list(problem.choices)]
+        digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()
+
+
+def data_commit(name: str, revision: str | None) -> str | None:
+    """The commit of a hub data set: the pinned one, or what the local cache says its branch is at; None if unknown."""
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    from huggingface_hub import constants
+
+    reference = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}" / "refs" / (revision or "main")
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def _cached_commit(path: str, revision: str | None) -> str | None:
+    """The commit of a hub model in the local cache, where it lies once it was used."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(path, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+@lru_cache(maxsize=1)
+def _digest_of_code(characters: int = 12) -> str:
+    """Digest of `grading/`, and of what it reads of `data/`: the modules that decide a grade."""
+    package = Path(curiosft_cli.__file__).parent
+    digest = hashlib.sha256()
+    for file in (
+        *sorted((package / "grading").glob("*.py")),
+        *(package / "data" / f"{name}.py" for name in READ_BY_GRADING),
+    ):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:characters]

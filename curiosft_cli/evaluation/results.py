@@ -1,0 +1,140 @@
+"""Result folders of evaluations, read back: each model's benchmarks, their summaries and their questions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from curiosft_cli.data.benchmarks import BENCHMARKS
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import read_jsonl
+
+SUMMARY = "summary.json"
+GRADES = "grades.jsonl"
+QUESTIONS = "questions.jsonl"
+SUITES = ("id", "ood")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What one model did on one benchmark, question by question.
+
+    Attributes:
+        summary: the benchmark's summary.json.
+        golds: question id -> gold.
+        scores: "answer" and "strict": question id -> mean over its samples, gradable questions only.
+    """
+
+    summary: Mapping[str, Any]
+    golds: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model's results.
+
+    Attributes:
+        label: how tables call it.
+        folder: where its benchmarks lie.
+        benchmarks: name -> its questions, in the order of the paper's tables.
+    """
+
+    label: str
+    folder: Path
+    benchmarks: Mapping[str, Questions]
+
+
+def read_results(paths: Sequence[Path]) -> list[Result]:
+    """The models found in these folders: of a benchmark, a checkpoint, an evaluation, or a run.
+
+    Raises:
+        CurioError: a folder does not exist or holds no finished benchmark.
+    """
+    results = [result for path in paths for result in _read(path)]
+    names = Counter(result.label for result in results)
+    return [
+        result if names[result.label] == 1 else replace(result, label=_shortest_path(result.folder, results))
+        for result in results
+    ]
+
+
+def suite_rows(names: Sequence[str]) -> dict[str, list[str]]:
+    """The averages of the paper that these benchmarks allow: a title -> the benchmarks in it, at least two.
+
+    An incomplete suite is called so: "ID average (2 of 6)".
+    """
+    rows = {}
+    for suite in SUITES:
+        whole = [name for name, benchmark in BENCHMARKS.items() if benchmark.suite == suite]
+        present = [name for name in whole if name in names]
+        if len(present) > 1:
+            partly = "" if len(present) == len(whole) else f" ({len(present)} of {len(whole)})"
+            rows[f"{suite.upper()} average{partly}"] = present
+    return rows
+
+
+def suite_averages(summaries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """`{"ID average": {"avg", "standard_error"}, ...}` of one model, in percent: plain means of its benchmarks.
+
+    The benchmarks are independent, so their squared errors add up. Sets without a score are left out.
+    """
+    scored = {row["benchmark"]: row for row in summaries if row["avg"] is not None}
+    averages: dict[str, dict[str, float | None]] = {}
+    for title, names in suite_rows(list(scored)).items():
+        errors = [scored[name]["standard_error"] for name in names]
+        known = [error for error in errors if error is not None]
+        averages[title] = {
+            "avg": sum(scored[name]["avg"] for name in names) / len(names),
+            "standard_error": math.hypot(*known) / len(names) if len(known) == len(names) else None,
+        }
+    return averages
+
+
+def in_table_order(names: Sequence[str]) -> list[str]:
+    """Known benchmarks in the order of the paper's tables, then the others by name."""
+    known = list(BENCHMARKS)
+    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def _read(path: Path) -> list[Result]:
+    if not path.is_dir():
+        raise CurioError(f"{path} is not a folder", "Name a result folder, such as runs/NAME/eval or one inside it.")
+    models: dict[Path, dict[str, Questions]] = {}
+    for file in sorted(path.rglob(SUMMARY)):
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        if "benchmark" in summary and (file.parent / QUESTIONS).exists():
+            models.setdefault(file.parent.parent, {})[summary["benchmark"]] = _questions(file.parent, summary)
+    if not models:
+        raise CurioError(
+            f"{path} holds no finished benchmark ({SUMMARY} beside {QUESTIONS})", "Run `curiosft eval` first."
+        )
+    return [
+        Result(
+            str(next(iter(found.values())).summary["checkpoint"]),
+            folder,
+            {name: found[name] for name in in_table_order(list(found))},
+        )
+        for folder, found in models.items()
+    ]
+
+
+def _questions(folder: Path, summary: Mapping[str, Any]) -> Questions:
+    rows = list(read_jsonl(folder / QUESTIONS))
+    scores = {name: {row["id"]: row[name] for row in rows if row[name] is not None} for name in ("answer", "strict")}
+    return Questions(summary, {row["id"]: row["gold"] for row in rows}, scores)
+
+
+def _shortest_path(folder: Path, results: Sequence[Result]) -> str:
+    """As many last parts of the path as tell it from the others."""
+    parts = folder.resolve().parts
+    others = [result.folder.resolve().parts for result in results if result.folder.resolve() != folder.resolve()]
+    for length in range(1, len(parts) + 1):
+        if all(other[-length:] != parts[-length:] for other in others):
+            return "/".join(parts[-length:])
+    return str(folder)

@@ -1,0 +1,156 @@
+"""Saved samples of one benchmark: appended in finishing order, read back question by question."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from curiosft_cli.data.records import Problem
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import PACKED_SUFFIX, open_lines
+
+SAMPLES = "samples.jsonl"
+NOWHERE = -1
+
+TEXT_COLUMNS = ("text", "response", "completion")
+LAYOUT = "A row is {id, sample?, text, finish_reason?, tokens?, token_ids?, prefilled?}, as an evaluation saves it."
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One saved completion.
+
+    Attributes:
+        text: without the prompt; "" when nothing was sampled.
+        tokens: its length, end token included; 0 when the file does not say.
+        finish_reason: "stop", "length", "prompt_too_long", or "refused" by an endpoint.
+        token_ids: the tokens, or () when the file does not have them.
+        prefilled: the prompt ended with the opening think tag; none when the file does not say.
+        error: what the endpoint said when it refused.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: str
+    token_ids: tuple[int, ...] = ()
+    prefilled: bool | None = None
+    error: str = ""
+
+
+def sample_row(question: str, number: int, sample: Sample) -> dict[str, Any]:
+    """One line of samples.jsonl."""
+    row: dict[str, Any] = {"id": question, "sample": number, "finish_reason": sample.finish_reason}
+    row |= {"tokens": sample.tokens, "text": sample.text}
+    if sample.token_ids:
+        row["token_ids"] = list(sample.token_ids)
+    if sample.error:
+        row["error"] = sample.error
+    return row if sample.prefilled is None else {**row, "prefilled": sample.prefilled}
+
+
+class Generations:
+    """The samples of these questions in a file, by (question, number); only their places are held in memory.
+
+    Rows of other questions and a torn last line are passed over; of two rows for one sample the first counts. A row
+    without a number is the next one of its question.
+
+    Args:
+        path: JSONL or `.jsonl.zst`; one that does not exist has no samples.
+        problems: the questions asked for.
+        most: sample numbers must be below it.
+
+    Raises:
+        CurioError: a line is not a sample.
+    """
+
+    def __init__(self, path: Path, problems: Sequence[Problem], most: int = 1_000_000) -> None:
+        self.path = path
+        self._ids = [problem.id for problem in problems]
+        self._places = {id_: array("q") for id_ in self._ids}
+        if path.exists():
+            self._index(most)
+
+    def missing(self, samples: int) -> list[tuple[int, int]]:
+        """(index of the question, number of the sample) of what is not saved yet."""
+        return [
+            (index, number)
+            for index, id_ in enumerate(self._ids)
+            for number in range(samples)
+            if self._place(id_, number) == NOWHERE
+        ]
+
+    def complete_samples(self) -> int:
+        """The number of samples that every question has."""
+        firsts = ([*places, NOWHERE].index(NOWHERE) for places in self._places.values())
+        return min(firsts, default=0)
+
+    def read(self, samples: int) -> Iterator[tuple[int, Sample]]:
+        """Yield (index of the question, sample), question by question, the first `samples` of each."""
+        with self._seekable() as file:
+            for index, id_ in enumerate(self._ids):
+                for number in range(samples):
+                    file.seek(self._place(id_, number))
+                    yield index, _sample(json.loads(file.readline()), self.path)
+
+    def _place(self, id_: str, number: int) -> int:
+        places = self._places[id_]
+        return places[number] if number < len(places) else NOWHERE
+
+    def _seekable(self) -> IO[bytes]:
+        """The file; of a packed one its content, in a nameless temporary file that goes with the process."""
+        if self.path.suffix != PACKED_SUFFIX:
+            return self.path.open("rb")
+        beside = self.path.parent
+        content = tempfile.TemporaryFile(dir=beside if os.access(beside, os.W_OK) else None)  # noqa: SIM115
+        with open_lines(self.path) as packed:
+            shutil.copyfileobj(packed, content)
+        return content
+
+    def _index(self, most: int) -> None:
+        following = dict.fromkeys(self._ids, 0)
+        with open_lines(self.path) as file:
+            place = 0
+            for line in file:
+                start, place = place, place + len(line)
+                if not line.endswith(b"\n"):
+                    break
+                row = _row(line, self.path, most)
+                if (places := self._places.get(row["id"])) is not None:
+                    number = row.get("sample", following[row["id"]])
+                    following[row["id"]] = number + 1
+                    places.extend([NOWHERE] * (number + 1 - len(places)))
+                    if places[number] == NOWHERE:
+                        places[number] = start
+
+
+def _row(line: bytes, path: Path, most: int) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise CurioError(f"{path} holds a line that is not JSON: {error}", LAYOUT) from None
+    number = row.get("sample", 0) if isinstance(row, dict) else None
+    if not isinstance(row, dict) or "id" not in row or not isinstance(number, int) or not 0 <= number < most:
+        raise CurioError(f"{path} holds a row without an id, or with a sample number that is none", LAYOUT)
+    return {**row, "id": str(row["id"])}
+
+
+def _sample(row: Mapping[str, Any], path: Path) -> Sample:
+    text = next((row[column] for column in TEXT_COLUMNS if isinstance(row.get(column), str)), None)
+    if text is None:
+        raise CurioError(f"{path}, sample {row.get('sample', 0)} of question {row['id']} has no text", LAYOUT)
+    token_ids = tuple(row.get("token_ids") or ())
+    prefilled = row.get("prefilled")
+    return Sample(
+        text,
+        row.get("tokens", len(token_ids)),
+        row.get("finish_reason") or "stop",
+        token_ids,
+        prefilled if isinstance(prefilled, bool) else None,
+    )

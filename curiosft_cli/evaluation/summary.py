@@ -1,0 +1,179 @@
+"""The numbers of one checkpoint on one benchmark, added up question by question."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import Any
+
+from curiosft_cli.data.records import Grade, Problem
+from curiosft_cli.evaluation.metrics import (
+    interval_95,
+    maj_at_k,
+    ngram_diversities,
+    pass_at_k,
+    standard_error,
+    unique_answers,
+)
+from curiosft_cli.grading.match import same_spelling_key
+from curiosft_cli.run.errors import CurioError
+
+PERCENT = 100.0
+PROMPT_TOO_LONG = "prompt_too_long"
+REFUSED = "refused"
+ORDERS = (1, 2, 3, 4)
+RIGHT = ("right",)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One graded sample.
+
+    Attributes:
+        grade: see `records.Grade`.
+        text: the completion.
+        tokens: its length, end token included.
+        finish_reason: see `generations.Sample`.
+        prefilled: its prompt ended with the opening think tag.
+    """
+
+    grade: Grade
+    text: str
+    tokens: int
+    finish_reason: str
+    prefilled: bool = True
+
+
+def _numbers() -> array[float]:
+    return array("d")
+
+
+@dataclass
+class Summary:
+    """Adds questions, keeps eight bytes for each of a few numbers, and forgets the texts.
+
+    Questions whose gold cannot be graded are left out of the scores and counted; shares and lengths count every
+    sample.
+    """
+
+    samples: int = 0
+    questions: int = 0
+    answer: array[float] = field(default_factory=_numbers)
+    strict: array[float] = field(default_factory=_numbers)
+    majority: array[float] = field(default_factory=_numbers)
+    unique: array[float] = field(default_factory=_numbers)
+    diversities: dict[int, array[float]] = field(default_factory=lambda: {n: _numbers() for n in ORDERS})
+    tokens: array[int] = field(default_factory=lambda: array("q"))
+    whole: array[float] = field(default_factory=_numbers)
+    prefilled: set[bool] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def add(self, problem: Problem, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Add one question with all its samples; return its row for questions.jsonl.
+
+        "answer" and "strict" are means over the samples, null for an ungradable gold; "majority" is the score of the
+        most frequent answer; "unique" is the number of different answers.
+        """
+        if self.samples not in (0, len(outcomes)):
+            raise CurioError(
+                f"question {problem.id} has {len(outcomes)} samples, the one before {self.samples}",
+                "Give every question the same number of samples.",
+            )
+        self.samples, self.questions = len(outcomes), self.questions + 1
+        row: dict[str, Any] = {"id": problem.id, "gold": problem.answer, "samples": len(outcomes)}
+        for outcome in outcomes:
+            self._count(problem, outcome)
+        keys = [_answer_key(problem, outcome.grade) for outcome in outcomes]
+        row["unique"] = unique_answers([keys], tuple.__eq__)
+        self.unique.append(row["unique"])
+        for n, value in ngram_diversities([[outcome.text for outcome in outcomes]], ORDERS).items():
+            if value is not None:
+                self.diversities[n].append(value)
+        if any(outcome.grade.answer is None for outcome in outcomes):
+            return {**row, "answer": None, "strict": None, "majority": None}
+        scores = [outcome.grade.answer or 0.0 for outcome in outcomes]
+        row["answer"], row["strict"] = fmean(scores), fmean(outcome.grade.strict or 0.0 for outcome in outcomes)
+        row["majority"] = maj_at_k([keys], [scores], tuple.__eq__)
+        for name in ("answer", "strict", "majority"):
+            getattr(self, name).append(row[name])
+        self.whole.extend(s for s, outcome in zip(scores, outcomes, strict=True) if outcome.finish_reason != "length")
+        return row
+
+    def numbers(self, pass_k: Sequence[int]) -> dict[str, Any]:
+        """Percentages, lengths and counts. Entries that nothing was there to compute are null.
+
+        "avg" is the answer-only score, "strict" the training reward; "standard_error" treats the question as the
+        unit; "avg_untruncated" leaves out the samples cut at the length limit.
+
+        Raises:
+            CurioError: a k of `pass_k` is above the number of samples.
+        """
+        right = [round(mean * self.samples) for mean in self.answer]
+        return {
+            "questions": self.questions,
+            "samples": self.samples,
+            "ungradable_questions": self.questions - len(self.answer),
+            "avg": _percent_mean(self.answer),
+            "standard_error": PERCENT * standard_error(self.answer) if len(self.answer) > 1 else None,
+            "interval_95": [PERCENT * end for end in interval_95(self.answer)] if len(self.answer) > 1 else None,
+            "pass": {str(k): _percent_mean([pass_at_k(self.samples, c, k) for c in right]) for k in pass_k},
+            "maj": _percent_mean(self.majority),
+            "strict": _percent_mean(self.strict),
+            "strict_standard_error": PERCENT * standard_error(self.strict) if len(self.strict) > 1 else None,
+            "avg_untruncated": _percent_mean(self.whole),
+            **{name: self._share(name) for name in ("format", "no_answer", "fallback", "truncated")},
+            PROMPT_TOO_LONG: self.counts[PROMPT_TOO_LONG],
+            REFUSED: self.counts[REFUSED],
+            "prefilled": next(iter(self.prefilled)) if len(self.prefilled) == 1 else None,
+            "reasons": dict(sorted(self.reasons.items())),
+            "grader_status": dict(sorted(self.statuses.items())),
+            "tokens_mean": fmean(self.tokens),
+            "tokens_median": median(self.tokens),
+            "unique_answers": fmean(self.unique),
+            **{f"ngram_diversity_{n}": fmean(found) if found else None for n, found in self.diversities.items()},
+        }
+
+    def _count(self, problem: Problem, outcome: Outcome) -> None:
+        grade = outcome.grade
+        said = grade.letter if problem.kind == "choice" else grade.extracted
+        self.tokens.append(outcome.tokens)
+        self.reasons[grade.reason] += 1
+        self.statuses[grade.status] += 1
+        self.counts["format"] += grade.format_error is None
+        self.counts["no_answer"] += said is None
+        self.counts["fallback"] += grade.fallback
+        self.counts["truncated"] += outcome.finish_reason == "length"
+        self.prefilled.add(outcome.prefilled)
+        for reason in (PROMPT_TOO_LONG, REFUSED):
+            self.counts[reason] += outcome.finish_reason == reason
+
+    def _share(self, name: str) -> float:
+        return PERCENT * self.counts[name] / len(self.tokens)
+
+
+def summarise(
+    problems: Sequence[Problem], questions: Sequence[Sequence[Outcome]], pass_k: Sequence[int]
+) -> dict[str, Any]:
+    """`Summary` of all questions at once."""
+    summary = Summary()
+    for problem, outcomes in zip(problems, questions, strict=True):
+        summary.add(problem, outcomes)
+    return summary.numbers(pass_k)
+
+
+def _answer_key(problem: Problem, grade: Grade) -> tuple[str, ...] | None:
+    """What tells this answer from another: all right ones are one, a wrong one is its letter, number, or spelling."""
+    if grade.answer:
+        return RIGHT
+    if problem.kind == "choice":
+        return None if grade.letter is None else ("letter", grade.letter)
+    return None if grade.extracted is None else same_spelling_key(grade.extracted)
+
+
+def _percent_mean(values: Sequence[float]) -> float | None:
+    return PERCENT * fmean(values) if values else None

@@ -1,0 +1,1 @@
+"""The grade of one completion, and the processes that compute it. No torch."""

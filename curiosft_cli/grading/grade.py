@@ -1,0 +1,182 @@
+"""The grade of one completion: the strict reward of training and the answer-only score of evaluation.
+
+`grade` is a pure function of the text, for one process; `GraderPool` runs it where a completion can neither hang nor
+crash the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from curiosft_cli.data.records import Grade, Grader, GradeReason, GradeStatus, Problem
+from curiosft_cli.data.response_format import END_TOKENS, THINK_OPEN, answer_region, cut_at_end_token, format_error
+from curiosft_cli.grading import symbolic
+from curiosft_cli.grading.choices import LETTERS, letter_in_box, stated_letter
+from curiosft_cli.grading.extract import Extraction, extract_answer
+from curiosft_cli.grading.match import is_within_limits, match_math
+from curiosft_cli.grading.normalise import normalise
+from curiosft_cli.grading.other_graders import OTHER_GRADERS
+from curiosft_cli.grading.parse import exact_multiple, number_list, option, plain_number, top_level_values, words
+
+
+@dataclass(frozen=True)
+class GradeItem:
+    """One completion to grade, with the keyword arguments of `grade`: what travels to a worker."""
+
+    completion: str
+    problem: Problem
+    prefilled: bool = True
+    truncated: bool = False
+    end_tokens: tuple[str, ...] = END_TOKENS
+    grader: Grader = "curiosft"
+
+    def unmatched(self, status: GradeStatus) -> Grade:
+        """Return the grade when the comparison did not finish."""
+        return grade_unmatched(
+            self.completion,
+            self.problem,
+            status,
+            prefilled=self.prefilled,
+            truncated=self.truncated,
+            end_tokens=self.end_tokens,
+        )
+
+
+def grade(
+    completion: str,
+    problem: Problem,
+    *,
+    prefilled: bool = True,
+    truncated: bool = False,
+    end_tokens: tuple[str, ...] = END_TOKENS,
+    grader: Grader = "curiosft",
+    library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S,
+) -> Grade:
+    """Grade one completion against the gold of its problem. Never raises on any text; main thread only.
+
+    Args:
+        completion: the generated text, without the prompt.
+        problem: `kind` picks free-form matching or letters.
+        prefilled: the prompt ended with the opening think tag, so the completion lacks it.
+        truncated: generation stopped at its length limit (names the reason of a broken format, changes no score).
+        end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
+        grader: one of `official.OTHER_GRADERS` scores `answer` in its own way, without a look at the format;
+            `strict` needs both.
+        library_timeout_s: CPU seconds that Math-Verify gets for each parse and each comparison.
+    """
+    text = cut_at_end_token(completion, end_tokens)
+    reading = _read(text, problem, prefilled)
+    if not is_gradable(problem, library_timeout_s):
+        return _ungradable(reading)
+    if grader in OTHER_GRADERS:
+        matched, status = OTHER_GRADERS[grader](text, problem.answer, library_timeout_s)
+    elif problem.kind == "choice":
+        matched, status = reading.letter == _gold_letter(problem), "ok"
+    else:
+        matched, status = _match_free_form(reading.extraction, problem.answer, library_timeout_s)
+    return _grade(reading, matched, status, truncated)
+
+
+def grade_unmatched(
+    completion: str,
+    problem: Problem,
+    status: GradeStatus,
+    *,
+    prefilled: bool = True,
+    truncated: bool = False,
+    end_tokens: tuple[str, ...] = END_TOKENS,
+) -> Grade:
+    """Return the grade of a completion whose comparison did not finish: score 0, format and extraction as usual."""
+    return _grade(_read(cut_at_end_token(completion, end_tokens), problem, prefilled), False, status, truncated)
+
+
+def is_gradable(problem: Problem, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> bool:
+    """Say whether the gold can be graded: a letter within the choices, or a text that can be parsed in time."""
+    if problem.kind == "choice":
+        return _gold_letter(problem) is not None
+    return _is_gradable_text(problem.answer, library_timeout_s)
+
+
+@lru_cache(maxsize=8192)
+def _is_gradable_text(gold: str, timeout_s: float) -> bool:
+    clean = normalise(gold)
+    if not clean or not is_within_limits(clean):
+        return False
+    if any(read(clean) for read in (plain_number, words, option, exact_multiple, number_list)):
+        return True  # without the parser's 10 ms: such a gold can be met, if only by its like
+    return symbolic.can_parse(clean, timeout_s)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a completion says, before it is compared."""
+
+    extraction: Extraction
+    letter: str | None
+    has_answer: bool
+    format_error: str | None
+
+
+def _read(text: str, problem: Problem, prefilled: bool) -> _Reading:
+    region = answer_region(text)
+    extraction = extract_answer(region)
+    letter = None
+    if problem.kind == "choice":
+        letter = _letter(region, extraction, problem)
+        if not extraction.has_box and letter is not None:
+            extraction = replace(extraction, content=letter, fallback=True)
+    has_answer = extraction.content is not None if problem.kind == "math" else letter is not None
+    return _Reading(extraction, letter, has_answer, format_error(f"{THINK_OPEN}\n{text}" if prefilled else text))
+
+
+def _letter(region: str, extraction: Extraction, problem: Problem) -> str | None:
+    n_choices = len(problem.choices) or len(LETTERS)
+    if extraction.has_box:
+        return letter_in_box(extraction.content, n_choices, problem.choices) if extraction.content else None
+    return stated_letter(region, n_choices)
+
+
+def _gold_letter(problem: Problem) -> str | None:
+    letter = problem.answer.strip(" ().").upper()
+    return letter if len(letter) == 1 and letter in LETTERS[: len(problem.choices) or None] else None
+
+
+def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tuple[bool, GradeStatus]:
+    """Compare the last box; a list of values may also be answered with one box for each."""
+    if extraction.content is None:
+        return False, "ok"
+    matched, status = match_math(extraction.content, gold, timeout_s)
+    if not matched and 1 < len(extraction.boxes) == len(top_level_values(normalise(gold))):
+        return match_math(",".join(extraction.boxes), gold, timeout_s)
+    return matched, status
+
+
+def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: bool) -> Grade:
+    strict = matched and reading.format_error is None
+    return Grade(
+        strict=float(strict),
+        answer=float(matched),
+        extracted=reading.extraction.content,
+        letter=reading.letter,
+        status=status,
+        reason="correct" if strict else _reason(reading, status, truncated),
+        format_error=reading.format_error,
+        fallback=reading.extraction.fallback,
+    )
+
+
+def _ungradable(reading: _Reading) -> Grade:
+    """No score, but format and extraction as they are: their shares count every sample."""
+    content, fallback = reading.extraction.content, reading.extraction.fallback
+    return Grade(None, None, content, reading.letter, "ok", "ungradable_gold", reading.format_error, fallback)
+
+
+def _reason(reading: _Reading, status: GradeStatus, truncated: bool) -> GradeReason:
+    if reading.format_error is not None and truncated:
+        return "truncated"
+    if reading.format_error in (None, "F4") and not reading.has_answer:
+        return "no_answer"
+    if reading.format_error is not None:
+        return "bad_format"
+    return "timeout" if status == "timeout" else "wrong"

@@ -1,0 +1,238 @@
+"""Does a free-form answer say the same as the gold? Cheap exact tests first, Math-Verify last."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+
+from curiosft_cli.data.records import GradeStatus
+from curiosft_cli.grading import symbolic
+from curiosft_cli.grading.normalise import has_bracketed_thousands, normalise, squeeze
+from curiosft_cli.grading.parse import (
+    TEXT,
+    exact_multiple,
+    flat_text,
+    has_digits_of,
+    listed_values,
+    named_option,
+    number_list,
+    numeral_with_base,
+    option,
+    plain_number,
+    top_level_values,
+    without_variables,
+    words,
+)
+from curiosft_cli.grading.units import contradict, has_variables, strip_units
+
+Verdict = tuple[bool, GradeStatus]
+Number = tuple[Fraction, bool]
+
+MAX_CHARACTERS = 4000
+MAX_DIGITS = 1000
+MAX_DEPTH = 50
+
+_LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
+_BRACKET = re.compile(r"[()\[\]{}]")
+_FORBIDDEN = re.compile(
+    r"\\(?:ne|not|notin|nequiv|input|include|write|openin|openout|read|immediate|catcode|def|special|usepackage"
+    r"|newcommand)(?![A-Za-z])|\\write18|!=(?=\s*\S)|--"
+)
+# An answer with one of these says more, or less, than a gold without it; Math-Verify reads only the last part.
+_NOT_ADDED = re.compile(
+    r"\\[lcv]?dots(?![A-Za-z])|\.\.\."
+    r"|\\(?:to|(?:long)?(?:left)?(?:right)arrow|(?:Long)?(?:Left)?Rightarrow|implies|iff|mapsto|equiv|sim|cong|propto"
+    r"|v?ee|wedge|lor|land|x?cancel|sout|phantom|stackrel|overset|underset)(?![A-Za-z])"
+    r"|\b(?:not|or (?:more|less|fewer|greater|higher|lower|above|below|so)|at (?:least|most)"
+    r"|(?:more|less|fewer|greater|larger|smaller|other) than|except|wrong|incorrect|squared|cubed|factorial|dozen"
+    r"|half|over|choose|either)\b"
+)
+_INEQUALITY = re.compile(r"\s*(?:[<>]|\\(?:le|ge|lt|gt)(?![A-Za-z]))")
+_CELLS = re.compile(r"&|\\\\")
+_SET = re.compile(r"\s*(?:\\left\s*)?\\\{(.*?)(?:\\right\s*)?\\\}\s*", re.DOTALL)
+_OPENED = re.compile(r"\s*(?:\\left\s*)?[(\[]")
+_INDEX = re.compile(r"_\s*\{[^{}]*(?:=|\\to)[^{}]*\}")
+_SIDES = re.compile(r"(?<![\\<>:])=")
+_NUMERIC = re.compile(
+    r"(?:[\d.+\-*/^_!%|(){}\[\]\s]|\\(?:frac|sqrt|pi|cdot|times|div|left|right|circ|binom|ln|log|sin|cos|tan|exp"
+    r"|arc(?:sin|cos|tan)|%|[,;: {}]))+"
+)
+_VALUE = re.compile(r"\d|\\pi")
+_ASSIGNED = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?\s*=([^=]+)")
+_COMPOUND = re.compile(r"[,;<>]|\\(?:text|mbox|le|ge|in|cup|cap)(?![A-Za-z])|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
+_IN_BRACKETS = re.compile(r"^\s*(?:\\left)?\(([\d.\s]+)(?:\\right)?\)\s*$")
+_ROUNDING = 10**6
+_RELATIVE = 1000
+
+
+def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Verdict:
+    """Return whether a free-form answer (the inside of a box) equals the gold, and how the comparison went.
+
+    Never raises on any text; must run in the main thread.
+    """
+    if len(answer) > 2 * MAX_CHARACTERS:
+        return False, "ok"
+    ours, clean = normalise(answer), normalise(gold)
+    listed, listed_gold = normalise(answer, thousands=False), normalise(gold, thousands=False)
+    if has_bracketed_thousands(listed_gold):
+        return _match(listed, listed_gold, timeout_s)  # a point: 5177 is not (5,177)
+    verdict = _match(ours, clean, timeout_s)
+    if verdict[0] or (listed, listed_gold) == (ours, clean):
+        return verdict
+    may_list = len(top_level_values(clean)) > 1 or has_bracketed_thousands(listed)
+    return _match(listed, listed_gold, timeout_s) if may_list else verdict
+
+
+def same_spelling_key(answer: str) -> tuple[str, ...]:
+    """Return a key that is equal for two answers which are the same number, or the same text when printed."""
+    if len(answer) > MAX_CHARACTERS:
+        return ("text", answer)
+    text = normalise(answer)
+    number = plain_number(text) if is_within_limits(text) else None
+    return ("number", str(number[0])) if number else ("text", squeeze(text))
+
+
+def is_within_limits(text: str) -> bool:
+    """Say whether a text is small enough to be handed to a parser: length, run of digits, bracket depth."""
+    if len(text) > MAX_CHARACTERS or _LONG_NUMBER.search(text):
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(text):
+        depth += 1 if bracket[0] in "([{" else -1
+        if depth > MAX_DEPTH:
+            return False
+    return True
+
+
+@lru_cache(maxsize=8192)
+def _match(answer: str, gold: str, timeout_s: float) -> Verdict:
+    if not is_within_limits(answer):
+        return False, "ok"
+    if squeeze(answer) == squeeze(gold) != "":
+        return True, "ok"
+    if "=" not in gold and (assigned := _ASSIGNED.fullmatch(answer)):
+        answer = assigned[1].strip()
+    for decide in (_match_words, _match_option, _refuse, _match_base):
+        decided = decide(answer, gold)
+        if decided is not None:
+            return decided, "ok"
+    gold_core, gold_units = strip_units(gold)
+    core, units = strip_units(answer, single_letters=not has_variables(gold_core))
+    if contradict(units, gold_units):
+        return False, "ok"
+    if _differs_in_count(core, gold_core):
+        return False, "ok"
+    if "=" in core and "=" not in gold_core:
+        return _match_equation(without_variables(core), gold_core, timeout_s)
+    return _match_value(core, gold_core, timeout_s)
+
+
+def _differs_in_count(answer: str, gold: str) -> bool:
+    """Say whether a list of values is answered by a list of another length: Math-Verify drops repeated values."""
+    count = len(listed_values(gold))
+    if count < 2 or r"\pm" in answer + gold:
+        return False
+    inner = _SET.fullmatch(answer)
+    listed = len(listed_values(inner[1] if inner else answer))
+    return listed != count and not (listed == 1 and _OPENED.match(answer))
+
+
+def _match_words(answer: str, gold: str) -> bool | None:
+    """Compare words with words; undecided when the gold is not in words, or may be a product of variables."""
+    gold_words = words(gold)
+    if gold_words is None:
+        return True if TEXT.search(gold) and flat_text(answer) == flat_text(gold) else None
+    if words(answer) == gold_words:
+        return True
+    return False if TEXT.search(gold) else None
+
+
+def _match_option(answer: str, gold: str) -> bool | None:
+    letter = option(gold)
+    return None if letter is None else named_option(answer) == letter
+
+
+def _refuse(answer: str, gold: str) -> bool | None:
+    """Refuse what must not be parsed, and what Math-Verify would read only in part."""
+    if _FORBIDDEN.search(answer):
+        return False
+    if not set(_NOT_ADDED.findall(_INDEX.sub("", answer))) <= set(_NOT_ADDED.findall(gold)):
+        return False
+    if _INEQUALITY.match(answer) and not _INEQUALITY.match(gold):
+        return False
+    if _CELLS.search(answer) and r"\begin" not in answer:
+        return False
+    return None
+
+
+def _match_base(answer: str, gold: str) -> bool | None:
+    """Compare numerals with a base by digits and base; the gold alone may leave the base out, or have it alone."""
+    based, gold_based = numeral_with_base(answer), numeral_with_base(gold)
+    if based is None and gold_based is None:
+        return None
+    digits, base = based or (squeeze(answer).lstrip("0").upper(), None)
+    gold_digits, gold_base = gold_based or (squeeze(gold).lstrip("0").upper(), None)
+    if base is not None and not has_digits_of(digits, base):
+        return False
+    return digits == gold_digits and (base is None or gold_base is None or base == gold_base)
+
+
+def _match_equation(answer: str, gold: str, timeout_s: float) -> Verdict:
+    """Every purely numeric side must equal the gold: `37=38` is not 38."""
+    sides = [side.strip() for side in _SIDES.split(_INDEX.sub("", answer))]
+    numeric = [strip_units(side)[0] for side in sides if _is_numeric(strip_units(side)[0])]
+    for side in numeric:
+        verdict = _match(side, gold, timeout_s)
+        if not verdict[0]:
+            return verdict
+    if numeric and not _COMPOUND.search(answer):
+        return True, "ok"
+    return symbolic.equal(gold, answer, timeout_s)
+
+
+def _is_numeric(side: str) -> bool:
+    return _NUMERIC.fullmatch(side) is not None and _VALUE.search(side) is not None
+
+
+def _match_value(answer: str, gold: str, timeout_s: float) -> Verdict:
+    """Decide plain numbers, lists of them, and multiples of a root or of pi exactly; leave the rest to Math-Verify."""
+    number, gold_number = plain_number(_IN_BRACKETS.sub(r"\1", answer)), plain_number(_IN_BRACKETS.sub(r"\1", gold))
+    if number and gold_number:
+        return _match_numbers(number, gold_number, _is_percent(answer), _is_percent(gold)), "ok"
+    listed, gold_listed = number_list(answer), number_list(gold)
+    if listed and gold_listed and listed[0] == gold_listed[0]:
+        (is_tuple, values), gold_values = listed, gold_listed[1]
+        return (values == gold_values if is_tuple else sorted(values) == sorted(gold_values)), "ok"
+    if (listed and gold_number and _are_distinct(listed)) or (gold_listed and number):
+        return False, "ok"
+    multiple, gold_multiple = exact_multiple(answer), exact_multiple(gold)
+    if multiple and gold_multiple:
+        return multiple == gold_multiple, "ok"
+    return symbolic.equal(gold, answer, timeout_s)
+
+
+def _are_distinct(listed: tuple[bool, list[Fraction]]) -> bool:
+    return len(set(listed[1])) > 1
+
+
+def _match_numbers(number: Number, gold_number: Number, percent: bool, gold_percent: bool) -> bool:
+    """Compare two numbers; where one of them alone is a percentage it may be meant as a share of 1 or of 100."""
+    if percent == gold_percent:
+        return _same_number(number, gold_number)
+    value, exact = number if percent else gold_number
+    other = gold_number if percent else number
+    return any(_same_number((meant, exact), other) for meant in (value, value / 100))
+
+
+def _is_percent(text: str) -> bool:
+    return text.rstrip().endswith("%")
+
+
+def _same_number(number: Number, gold_number: Number) -> bool:
+    """Compare exactly, or to six decimal places where one is a decimal; a tiny number must also be close."""
+    (value, exact), (gold_value, gold_exact) = number, gold_number
+    if exact and gold_exact:
+        return value == gold_value
+    close = round(value * _ROUNDING) == round(gold_value * _ROUNDING)
+    return close and abs(value - gold_value) * _RELATIVE <= abs(gold_value)

@@ -1,0 +1,327 @@
+"""Grading in worker processes that can be killed: nothing a model prints can hang or crash a run.
+
+One item at a time has the worker's attention, and the parent times it: from the moment it was sent, or the item
+before it was reported, to its own report. Past the deadline the worker is killed and replaced. A worker is sent a
+few small items ahead, so that it never waits for the parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from types import TracebackType
+
+import curiosft_cli
+from curiosft_cli.data.records import Grade, Grader, GradeStatus, Problem
+from curiosft_cli.data.response_format import END_TOKENS
+from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.worker import READY, RETIRE, START, decode_grade, encode_item
+from curiosft_cli.run.errors import MISSING, CurioError
+
+_AHEAD_ITEMS = 32
+_AHEAD_BYTES = 32 * 1024
+_START_LIMIT_S = 120.0
+_START_ATTEMPTS = 3
+
+
+@dataclass
+class _Task:
+    ticket: int
+    key: Hashable
+    item: GradeItem
+    message: bytes = field(repr=False)
+
+
+class _Worker:
+    """One process, its pipe, and the tasks it was sent and has not reported."""
+
+    def __init__(self, process: subprocess.Popen[bytes], connection: Connection) -> None:
+        self.process = process
+        self.connection = connection
+        self.ready = False
+        self.sent = 0
+        self.tasks: deque[_Task] = deque()
+        self.bytes_ahead = 0
+        self.since = time.monotonic()
+
+    def send(self, task: _Task) -> None:
+        """Send a task. Blocks only while the worker is there to read: it is idle, or the pipe has room."""
+        if not self.tasks:
+            self.since = time.monotonic()
+        self.tasks.append(task)
+        self.bytes_ahead += len(task.message)
+        self.sent += 1
+        self.connection.send_bytes(task.message)
+
+    def has_room(self, task: _Task) -> bool:
+        return not self.tasks or (
+            len(self.tasks) < _AHEAD_ITEMS and self.bytes_ahead + len(task.message) <= _AHEAD_BYTES
+        )
+
+    def finish(self) -> _Task:
+        task = self.tasks.popleft()
+        self.bytes_ahead -= len(task.message)
+        self.since = time.monotonic()
+        return task
+
+    def kill(self) -> int:
+        self.process.kill()
+        self.connection.close()
+        return self.process.wait()
+
+
+class GraderPool:
+    """A pool of grading processes.
+
+    Results of `grade_all` come in input order; `submit` and `poll` or `drain` overlap grading with other work (call
+    `poll` often: it also feeds the workers and enforces deadlines). One thread at a time.
+
+    Args:
+        workers: processes; each uses one core.
+        deadline_s: seconds one item may take before its worker is killed and the item scores 0 with "timeout".
+        memory_gib: address space of a worker; exceeding it scores 0 with "oom" or "crash".
+        recycle_after: items after which an idle worker is replaced, because the algebra's caches grow.
+        library_timeout_s: CPU seconds for each parse and each comparison inside the worker.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        deadline_s: float = 10.0,
+        memory_gib: float = 2.0,
+        recycle_after: int = 1000,
+        library_timeout_s: float = 3.0,
+    ) -> None:
+        if workers < 1 or recycle_after < 1 or min(deadline_s, memory_gib, library_timeout_s) <= 0:
+            raise CurioError(
+                f"grader pool with workers={workers}, deadline_s={deadline_s}, memory_gib={memory_gib}, "
+                f"recycle_after={recycle_after}, library_timeout_s={library_timeout_s}: all must be positive",
+                "give at least one worker and positive limits",
+            )
+        self.deadline_s = deadline_s
+        self.memory_gib = memory_gib
+        self.recycle_after = recycle_after
+        self.library_timeout_s = library_timeout_s
+        self.counts: Counter[GradeStatus] = Counter()
+        self._waiting: deque[_Task] = deque()
+        self._finished: deque[tuple[_Task, Grade]] = deque()
+        self._tickets = 0
+        self._failed_starts = 0
+        self._workers = [self._start() for _ in range(workers)]
+
+    def submit(
+        self,
+        key: Hashable,
+        completion: str,
+        problem: Problem,
+        *,
+        prefilled: bool = True,
+        truncated: bool = False,
+        end_tokens: tuple[str, ...] = END_TOKENS,
+        grader: Grader = "curiosft",
+    ) -> None:
+        """Queue one completion; its grade comes back from `poll` or `drain` under `key`."""
+        self._queue(key, GradeItem(completion, problem, prefilled, truncated, end_tokens, grader))
+        self._advance(0.0)
+
+    def poll(self, timeout_s: float = 0.0) -> list[tuple[Hashable, Grade]]:
+        """Return the grades finished so far, waiting up to `timeout_s` for the first one."""
+        until = time.monotonic() + timeout_s
+        self._advance(0.0)
+        while not self._finished and self.pending and (left_s := until - time.monotonic()) > 0:
+            self._advance(left_s)
+        finished = [(task.key, graded) for task, graded in self._finished]
+        self._finished.clear()
+        return finished
+
+    def drain(self) -> Iterator[tuple[Hashable, Grade]]:
+        """Yield every grade still to come, in finishing order."""
+        while self.pending or self._finished:
+            yield from self.poll(self.deadline_s)
+
+    def grade_all(self, items: Iterable[GradeItem]) -> list[Grade]:
+        """Grade items and return their grades in the same order. Grades of `submit` stay for `poll`."""
+        tickets = [self._queue(None, item) for item in items]
+        mine = set(tickets)
+        grades: dict[int, Grade] = {}
+        others: list[tuple[_Task, Grade]] = []
+        while len(grades) < len(tickets):
+            if not self._finished:
+                self._advance(self.deadline_s)
+            while self._finished:
+                task, graded = self._finished.popleft()
+                if task.ticket in mine:
+                    grades[task.ticket] = graded
+                else:
+                    others.append((task, graded))
+        self._finished.extend(others)
+        return [grades[ticket] for ticket in tickets]
+
+    @property
+    def pending(self) -> int:
+        """Number of items submitted and not yet graded."""
+        return len(self._waiting) + sum(len(worker.tasks) for worker in self._workers)
+
+    def close(self) -> None:
+        """Kill the workers. Items not yet graded are dropped. Safe to call twice."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+        self._waiting.clear()
+
+    def __enter__(self) -> GraderPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _queue(self, key: Hashable, item: GradeItem) -> int:
+        if not self._workers:
+            raise CurioError("this grader pool is closed", "make a new GraderPool")
+        self._tickets += 1
+        message = encode_item(item)
+        self._waiting.append(_Task(self._tickets, key, item, message))
+        return self._tickets
+
+    def _start(self) -> _Worker:
+        ours, theirs = Pipe()
+        options = {
+            "fd": theirs.fileno(),
+            "memory_gib": self.memory_gib,
+            "library_timeout_s": self.library_timeout_s,
+            "deadline_s": self.deadline_s,
+            "parent_pid": os.getpid(),
+            "parent_is_main_thread": threading.current_thread() is threading.main_thread(),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", START, json.dumps(options), str(Path(curiosft_cli.__file__).parents[1])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _advance(self, timeout_s: float) -> None:
+        """Feed the workers, take in what they report within `timeout_s`, and replace the dead and the overdue."""
+        self._feed()
+        waits = [self._allowed_s(w) - (time.monotonic() - w.since) for w in self._workers if self._is_timed(w)]
+        patience_s = max(0.0, min([timeout_s, *waits]))
+        reported = wait([worker.connection for worker in self._workers], patience_s)
+        for index, worker in enumerate(self._workers):
+            if worker.connection in reported:
+                self._take_in(index, worker)
+            elif self._is_timed(worker) and time.monotonic() - worker.since > self._allowed_s(worker):
+                self._replace(index, "timeout")
+        self._feed()
+
+    def _is_timed(self, worker: _Worker) -> bool:
+        return bool(worker.tasks) or not worker.ready
+
+    def _allowed_s(self, worker: _Worker) -> float:
+        return self.deadline_s if worker.ready else _START_LIMIT_S
+
+    def _feed(self) -> None:
+        for index, worker in enumerate(self._workers):
+            if worker.ready and worker.sent >= self.recycle_after and not worker.tasks and self._waiting:
+                self._replace(index)
+        for worker in self._workers:
+            while (
+                self._waiting
+                and worker.ready
+                and worker.sent < self.recycle_after
+                and worker.has_room(self._waiting[0])
+            ):
+                try:
+                    worker.send(self._waiting.popleft())
+                except OSError:
+                    break
+
+    def _take_in(self, index: int, worker: _Worker) -> None:
+        try:
+            while worker.connection.poll():
+                message = worker.connection.recv_bytes()
+                if message == READY:
+                    worker.ready, worker.since, self._failed_starts = True, time.monotonic(), 0
+                elif message == RETIRE:
+                    return self._replace(index)
+                else:
+                    self._finish(worker.finish(), decode_grade(message))
+        except (EOFError, OSError):
+            self._replace(index, "crash")
+
+    def _finish(self, task: _Task, graded: Grade) -> None:
+        self.counts[graded.status] += 1
+        self._finished.append((task, graded))
+
+    def _replace(self, index: int, status: GradeStatus | None = None) -> None:
+        """Put a new worker in the place of one, and its tasks back in front of the queue.
+
+        With a status the first of them, the one the worker was at, gets it instead: it is not retried.
+        """
+        worker = self._workers[index]
+        code = worker.kill()
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _START_ATTEMPTS:
+                raise CurioError(
+                    f"the grader worker does not start (exit code {code}, memory limit {self.memory_gib} GiB)",
+                    "run `python -c 'import math_verify'` and see its error, or raise the memory limit",
+                    MISSING,
+                )
+        if worker.tasks and status is not None:
+            task = worker.finish()
+            self._finish(task, task.item.unmatched("timeout" if code == -signal.SIGPROF else status))
+        self._waiting.extendleft(reversed(worker.tasks))
+        self._workers[index] = self._start()
+
+
+def grade_in_order(pool: GraderPool, items: Iterable[GradeItem], ahead: int = 512) -> Iterator[Grade]:
+    """Yield the grade of each item in the order of the items, reading at most `ahead` of them in advance.
+
+    The pool must have nothing else to do. One slow item holds back what is yielded, not what is graded.
+    """
+    finished: dict[int, Grade] = {}
+    submitted = yielded = 0
+    for item in items:
+        pool.submit(
+            submitted,
+            item.completion,
+            item.problem,
+            prefilled=item.prefilled,
+            truncated=item.truncated,
+            end_tokens=item.end_tokens,
+            grader=item.grader,
+        )
+        submitted += 1
+        _collect(pool, finished, wait=False)
+        while yielded in finished or submitted - yielded >= ahead:
+            if yielded in finished:
+                yield finished.pop(yielded)
+                yielded += 1
+            else:
+                _collect(pool, finished, wait=True)
+    while yielded < submitted:
+        if yielded in finished:
+            yield finished.pop(yielded)
+            yielded += 1
+        else:
+            _collect(pool, finished, wait=True)
+
+
+def _collect(pool: GraderPool, finished: dict[int, Grade], *, wait: bool) -> None:
+    for key, graded in pool.poll(pool.deadline_s if wait else 0.0):
+        assert isinstance(key, int)  # our own submission numbers
+        finished[key] = graded

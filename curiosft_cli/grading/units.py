@@ -1,0 +1,110 @@
+"""Units at the end of an answer: taken off before the comparison, refused where they contradict the gold's."""
+
+from __future__ import annotations
+
+import re
+
+from curiosft_cli.grading.parse import TEXT, top_level_values
+
+# One line per unit: its name (a sum of names for a compound), then its other spellings.
+# Answers whose names differ contradict each other.
+_SPELLINGS = """
+mm millimeter millimeters millimetre millimetres
+cm centimeter centimeters centimetre centimetres
+m meter meters metre metres
+km kilometer kilometers kilometre kilometres
+inch inches
+ft foot feet
+yd yard yards
+mile miles
+mg milligram milligrams
+g gram grams
+kg kilogram kilograms
+lb lbs pound pounds
+oz ounce ounces
+ml milliliter milliliters
+liter liters litre litres
+gallon gallons
+ms millisecond milliseconds
+s sec secs second seconds
+min mins minute minutes
+h hr hrs hour hours
+day days
+week weeks
+month months
+year years
+dollar dollars usd
+cent cents
+mile+h mph
+km+h kmh kmph
+degree degrees
+radian radians rad
+hz hertz
+joule joules
+newton newtons
+watt watts
+volt volts
+mol mole moles
+angstrom angstroms
+"""
+_UNITS = {name: line.split()[0].split("+") for line in _SPELLINGS.strip().splitlines() for name in line.split()}
+# Only inside \text: elsewhere these may be products of variables.
+_ABBREVIATIONS = {"n": "newton", "j": "joule", "w": "watt", "v": "volt"}
+_HALVES = frozenset({"am", "pm"})
+_ABBREVIATIONS |= {name: name for name in (*_HALVES, "kn", "kj", "kw", "kv", "ev", "kev", "pa", "kpa", "khz", "mhz")}
+_COUNTED = ("units", "unit", "people", "students", "ways", "times", "points", "sides", "square", "sq", "cubic")
+_WORD = "|".join(sorted((w for w in [*_UNITS, *_COUNTED] if w.isalpha() and len(w) > 1), key=len, reverse=True))
+_POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d|\{?\\circ\}?))?"
+_FONT = r"\\(?:text(?:rm|normal|bf|it|sf)?|mathrm|mbox|hbox|operatorname)"
+_GROUP = rf"(?:\\mu\s*)?{_FONT}\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_POWER}"
+_JOIN = r"(?:\s|/|\\cdot|\\times|\*|\\[,; ])*"
+_QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
+_TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
+_BARE_UNIT = re.compile(rf"(?<=[\d}})])\s*(?<![A-Za-z])(?:{_WORD})(?:(?:\s+|\s*/\s*|\s+per\s+)(?:{_WORD}))*{_POWER}$")
+_LETTER_UNIT = re.compile(rf"(?<=\d)\s*[msghL]{_POWER}$")
+# What is counted, in the plural: `7 apples`. Words that change the number are none of it.
+_CHANGES = "pair|dozen|score|halve|third|fourth|quarter|fifth|sixth|eighth|tenth|percent|ten|hundred|thousand|million"
+_CHANGES += "|billion|trillion|zero|zeroe|root|factorial|power|plu|minu|les|equal|divide|multiple|base|bit|inverse"
+_NOUN_UNIT = re.compile(rf"(?<=\d)\s+(?!(?:{_CHANGES})s$)[a-z]{{2,}}s$")
+_TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
+_UNIT_LETTERS = frozenset("msghlLJNWVKACFTH")
+_CONNECTIVES = frozenset({"or", "and"})
+_OPEN_END = re.compile(r"(?:[-+=^_,(<>/*]|\\(?:cdot|times|div|pm|le|ge|in|cup|cap|sqrt|frac|sin|cos|tan|ln|log))\s*$")
+_LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
+
+
+def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozenset[str]]:
+    """Take the units off each value of a normalised text. Returns the rest and the known units that were there.
+
+    `single_letters` also takes a bare m, s, g, h or L after a digit, and a noun in the plural: only where the gold has
+    no variables.
+    """
+    found: set[str] = set()
+    values = [_strip_one(value, single_letters, found) for value in top_level_values(text)]
+    return ",".join(values), frozenset(found)
+
+
+def contradict(units: frozenset[str], gold_units: frozenset[str]) -> bool:
+    """Say whether an answer's units are not the gold's. Either may leave them out, but a time's half of the day."""
+    return units != gold_units if units and gold_units else not gold_units.isdisjoint(_HALVES)
+
+
+def has_variables(text: str) -> bool:
+    """Say whether a single letter stands for something in a normalised text."""
+    return _LETTER.search(TEXT.sub("", text)) is not None
+
+
+def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:
+    match = _TEXT_UNIT.search(value) or _BARE_UNIT.search(value) or _TEMPERATURE.search(value)
+    if match is None and single_letters:
+        match = _LETTER_UNIT.search(value) or _NOUN_UNIT.search(value)
+    core = value[: match.start()] if match else value
+    if match is None or not core.strip() or _OPEN_END.search(core):
+        return value
+    names = re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|\\circ", " ", match[0]))
+    if match.re is _TEXT_UNIT and any(n in _CONNECTIVES or (len(n) == 1 and n not in _UNIT_LETTERS) for n in names):
+        return value
+    found.update(part for name in names for part in _UNITS.get(name.lower(), ()))
+    if match.re is _TEXT_UNIT:
+        found.update(_ABBREVIATIONS[name.lower()] for name in names if name.lower() in _ABBREVIATIONS)
+    return core

@@ -1,0 +1,1 @@
+"""Sample and grade benchmarks with checkpoints."""

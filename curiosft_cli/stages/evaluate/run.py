@@ -1,0 +1,124 @@
+"""Evaluation: sample every benchmark from every checkpoint, grade the saved samples, summarise.
+
+    for each checkpoint and benchmark:
+        sample what is missing   -> samples.jsonl, one line a completion, as they finish; .zst once all is done
+        measure entropy          -> entropy.json: teacher-forced, temperature 1, full vocabulary, nats
+        grade and add up         -> grades.jsonl.zst, questions.jsonl and, written last, summary.json
+
+Samples are drawn once and kept; grading reads them back, one question at a time. A killed evaluation loses only what
+was in flight, and asking for more samples draws only those that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from curiosft_cli.evaluation.benchmark_run import (
+    Asked,
+    ask,
+    claim,
+    is_summarised,
+    summarise_benchmark,
+    write_run_summary,
+)
+from curiosft_cli.evaluation.fingerprint import questions_digest
+from curiosft_cli.evaluation.metrics import self_check
+from curiosft_cli.run.device import hardware
+from curiosft_cli.run.files import write_json
+from curiosft_cli.run.launch import run_stage
+from curiosft_cli.run.log import Console
+from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
+from curiosft_cli.run.sections import Config
+from curiosft_cli.stages.evaluate.sampling import Job, check_endpoint, encoded, identity, sample
+
+
+def run(config: Config, stage: StageDir) -> None:
+    """Evaluate every checkpoint reference of `eval.checkpoints` on every benchmark."""
+    self_check()
+    check_endpoint(config)
+    console = Console(stage.log_file)
+    benchmarks = ask(config)
+    paths = {reference: resolve_checkpoint(reference, config) for reference in config.eval.checkpoints}
+    for reference, path in paths.items():
+        evaluate_checkpoint(config, stage, reference, path, benchmarks, console)
+    write_run_summary(config, stage)
+    console.close()
+
+
+def evaluate_checkpoint(
+    config: Config, stage: StageDir, reference: str, path: str, benchmarks: list[Asked], console: Console
+) -> None:
+    """Sample, grade and summarise the benchmarks that this checkpoint still lacks."""
+    from curiosft_cli.train.load import load_tokenizer
+
+    folders = {asked.name: stage.benchmark(reference, asked.name) for asked in benchmarks}
+    todo = [asked for asked in benchmarks if not is_summarised(folders[asked.name], asked, config)]
+    if not todo:
+        console.say(f"{reference}: complete already")
+        return
+    model = identity(config, path)
+    tokenizer = None if config.eval.endpoint == "chat" else load_tokenizer(path, config.model)
+    jobs = [Job(asked, encoded(config, asked, tokenizer), folders[asked.name]) for asked in todo]
+    for job in jobs:
+        claim(job.folder, model)
+    sample(config, path, tokenizer, jobs, console, reference)
+    entropies = measure_entropy(config, path, jobs)
+    for job in jobs:
+        summarise_benchmark(
+            config,
+            job.folder,
+            job.asked,
+            job.generations(),
+            reference=reference,
+            model=model,
+            entropy=entropies.get(job.asked.name),
+            hardware=hardware(),
+            console=console,
+        )
+        console.say(f"{reference} on {job.asked.name}: done")
+
+
+def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dict[str, float]]:
+    """Teacher-forced entropy in nats of the saved completions; the engine is closed by now.
+
+    Kept in entropy.json, since it depends neither on the grader nor on how many more samples are drawn.
+    """
+    count = config.eval.entropy_samples
+    if not count or config.eval.engine == "openai":
+        return {}
+    from curiosft_cli.train.entropy import completion_entropies
+
+    known: dict[str, dict[str, float]] = {}
+    sequences: dict[str, Iterator[tuple[list[int], list[int]]]] = {}
+    stamps = {job.asked.name: _entropy_stamp(job, count) for job in jobs}
+    for job in jobs:
+        file = job.folder / "entropy.json"
+        saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if saved.get("of") == stamps[job.asked.name]:
+            known[job.asked.name] = saved["entropy"]
+        else:
+            sequences[job.asked.name] = _sequences(job, count)
+    if sequences:
+        measured = completion_entropies(path, config.model, config.eval.precision, sequences)
+        for job in jobs:
+            if found := measured.get(job.asked.name):
+                write_json(job.folder / "entropy.json", {"of": stamps[job.asked.name], "entropy": found})
+        known |= measured
+    return known
+
+
+def _entropy_stamp(job: Job, count: int) -> dict[str, Any]:
+    return {"samples": min(count, job.asked.samples), "questions": questions_digest(job.asked.problems)}
+
+
+def _sequences(job: Job, samples: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Prompt and completion ids of the first `samples` non-empty completions of each question, one by one."""
+    for question, saved in job.generations().read(min(samples, job.asked.samples)):
+        if saved.token_ids:
+            yield job.prompts[question], list(saved.token_ids)
+
+
+if __name__ == "__main__":
+    run_stage(run)

@@ -1,0 +1,1 @@
+"""Clean the questions of a data set through an endpoint (Table 8)."""

@@ -1,0 +1,220 @@
+"""What the RL objectives read beside the student's own pass, token by token, for the packs of each update.
+
+Advantages and expert marks come from the samples. Old log-probabilities cost a pass without gradient, so they are
+taken only where they differ from the current ones: for the samples of a step's second update and later ones. The mass
+of the sampler's nucleus, which the correction of the engine's log-probabilities must know of, comes from that pass, or
+from the walk of the first update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.objectives.hybrid import keep_prefix
+from curiosft_cli.stages.rl.shared_packs import can_share, shared_rank_packs
+from curiosft_cli.train.start import gather_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.run.sections import Rl
+    from curiosft_cli.stages.rl.groups import Sample
+    from curiosft_cli.train.batches import Pack
+    from curiosft_cli.train.encode import Row
+    from curiosft_cli.train.loop import Loop
+
+SUPPLIED = frozenset({"old_logp", "advantage", "expert", "entropy", "logits"})
+"""What an RL objective may need: from here, or (the last two) from the head itself."""
+
+
+@dataclass
+class Batch:
+    """The samples of one update and this rank's packs of them.
+
+    Attributes:
+        samples: of all ranks.
+        packs: this rank's.
+        scored: whether `extras` hold the old policy's log-probabilities; the first update's are the current ones.
+        extras: one mapping per pack, [N] each.
+    """
+
+    samples: list[Sample]
+    packs: list[Pack]
+    scored: bool
+    extras: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The training rows, in the order that packs count them."""
+        return [sample.row for sample in self.samples]
+
+
+def open_batches(batches: Sequence[list[Sample]], rl: Rl, loop: Loop) -> list[Batch]:
+    """Pack each update's samples, and look at the policy as it is before the first one for those of the others."""
+    cap = importance_cap(rl, loop.dtype_name)
+    opened = [
+        Batch(samples, _packs([sample.row for sample in samples], rl, loop), scored=number > 0)
+        for number, samples in enumerate(batches)
+    ]
+    for batch in opened:
+        for pack in batch.packs:
+            extra = by_token(batch.samples, pack)
+            if batch.scored:
+                _score(pack, extra, rl, loop, cap)
+            batch.extras.append(extra)
+    return opened
+
+
+def by_token(samples: Sequence[Sample], pack: Pack) -> dict[str, Tensor]:
+    """Advantage, expert mark and what the engine reported (0 for expert tokens) of a pack's tokens, [N] each."""
+    import torch
+
+    advantage: list[float] = []
+    expert: list[bool] = []
+    engine: list[float] = []
+    for member in pack.members:
+        sample = samples[member]
+        sampled = len(sample.row.response_ids) - sample.given
+        advantage += [sample.given_advantage] * sample.given + [sample.advantage] * sampled
+        expert += [True] * sample.given + [False] * sampled
+        engine += [0.0] * sample.given + list(sample.engine_logp)
+    device = pack.labels.device
+    return {
+        "advantage": torch.tensor(advantage, dtype=torch.float32, device=device),
+        "expert": torch.tensor(expert, dtype=torch.bool, device=device),
+        "engine_logp": torch.tensor(engine, dtype=torch.float32, device=device),
+    }
+
+
+def importance_cap(rl: Rl, dtype: str) -> float | None:
+    """The cap of the correction, or none where there is no correction: `auto` corrects bfloat16 products."""
+    on = rl.importance_sampling == "on" or (rl.importance_sampling == "auto" and dtype == "bfloat16")
+    return rl.importance_cap if on else None
+
+
+def importance(
+    logp: Tensor, engine_logp: Tensor, kept_mass: Tensor | None, cap: float, log_ratio_clamp: float = 20.0
+) -> Tensor:
+    """min(pi_trainer / pi_sampler, cap) [N], detached.
+
+    The sampler drew from its nucleus, renormalised: pi_sampler = pi_engine / kept_mass. Without the mass the ratio
+    would be too large by exactly that.
+
+    Args:
+        logp: [N] nats, of the trainer at the sampling temperature.
+        engine_logp: [N] nats, of the engine at that temperature, over the whole vocabulary.
+        kept_mass: [N], or none where all of the vocabulary was sampled from.
+        cap: upper bound of the ratio.
+        log_ratio_clamp: bound of the log-ratio, nats.
+    """
+    ratio = (logp.detach() - engine_logp).clamp(-log_ratio_clamp, log_ratio_clamp).exp()
+    return (ratio if kept_mass is None else ratio * kept_mass).clamp(max=cap)
+
+
+def corrected(extra: Mapping[str, Tensor], logp: Tensor, kept_mass: Tensor | None, rl: Rl, cap: float) -> Tensor:
+    """The advantages [N], those of sampled tokens times their `importance`."""
+    ratio = importance(logp, _engine_logp(extra, kept_mass, rl), kept_mass, cap)
+    return extra["advantage"] * ratio.masked_fill(extra["expert"], 1.0)
+
+
+def anchored(objective: BoundObjective, rl: Rl, cap: float | None) -> BoundObjective:
+    """In a step's first update the old log-probabilities are the current ones: no pass is spent on them.
+
+    With a `cap` the advantages are corrected in the same walk, which supplies `extra["kept_mass"]` where there is a
+    nucleus.
+    """
+
+    def fn(rows: Any) -> Any:
+        extra = {**rows.extra, "old_logp": rows.logp.detach()}
+        if cap is not None:
+            extra["advantage"] = corrected(extra, rows.logp, extra.get("kept_mass"), rl, cap)
+        return objective.fn(replace(rows, extra=extra))
+
+    return replace(objective, fn=fn)
+
+
+def filter_prefixes(batch: Batch, keep_fraction: float, rl: Rl, loop: Loop) -> None:
+    """Take the advantage from the expert tokens of lowest entropy, over the whole update and all ranks."""
+    import torch
+
+    if not any(sample.given for sample in batch.samples):
+        return
+    seen = [loop.student_module.scored(pack, rl.temperature, entropy=True).entropy for pack in batch.packs]
+    own = [
+        entropy[extra["expert"]]
+        for pack, extra, entropy in zip(batch.packs, batch.extras, seen, strict=True)
+        if pack.counted and entropy is not None
+    ]
+    mine = torch.cat(own) if own else torch.zeros(0, device=loop.accelerator.device)
+    everywhere, start = gather_rows(loop.accelerator, mine)
+    kept = keep_prefix(everywhere, torch.ones_like(everywhere, dtype=torch.bool), keep_fraction)
+    parts = iter(kept[start : start + len(mine)].split([len(entropy) for entropy in own]))
+    for pack, extra in zip(batch.packs, batch.extras, strict=True):
+        if pack.counted:
+            advantage = extra["advantage"].clone()
+            advantage[extra["expert"]] *= next(parts)
+            extra["advantage"] = advantage
+
+
+def record_sampler(
+    loop: Loop,
+    extra: Mapping[str, Tensor],
+    logp: Tensor,
+    kept_mass: Tensor | None,
+    rl: Rl,
+    cap: float | None,
+    far_nats: float = 0.1,
+) -> None:
+    """Record how the sampler differs from the trainer on the sampled tokens before the step's first update.
+
+    Args:
+        logp: [N] of the trainer at the sampling temperature, nats.
+        kept_mass: [N] of the nucleus, or none.
+        cap: of the correction, or none where there is no correction.
+        far_nats: tokens further apart than this are counted.
+    """
+    own, engine = ~extra["expert"], _engine_logp(extra, kept_mass, rl)
+    gap = (logp - engine).abs()[own]
+    loop.stats.add("mismatch_nats", gap, extremes=True)
+    loop.stats.add("mismatch_share", gap > far_nats)
+    if kept_mass is not None:
+        loop.stats.add("kept_mass", kept_mass[own], extremes=True)
+    if cap is not None:
+        ratio = importance(logp, engine, kept_mass, cap)[own]
+        loop.stats.add("importance", ratio, extremes=True)
+        loop.stats.add("importance_capped", ratio >= cap)
+
+
+def nucleus(rl: Rl) -> float | None:
+    """The mass that rollouts are drawn from, or none for all of it."""
+    return rl.top_p if rl.top_p < 1.0 else None
+
+
+def _engine_logp(extra: Mapping[str, Tensor], kept_mass: Tensor | None, rl: Rl) -> Tensor:
+    """The engine's log-probabilities [N] at the sampling temperature over the whole vocabulary.
+
+    At temperature 1 it reports these; at others those of its nucleus, renormalised.
+    """
+    if kept_mass is None or rl.temperature == 1.0:
+        return extra["engine_logp"]
+    return extra["engine_logp"] + kept_mass.log()
+
+
+def _packs(rows: Sequence[Row], rl: Rl, loop: Loop) -> list[Pack]:
+    if not (rl.share_prompts and can_share(loop.model.config._attn_implementation)):
+        return loop.packs(rows, rl.max_tokens_per_batch)
+    ranks, rank = loop.accelerator.num_processes, loop.accelerator.process_index
+    return shared_rank_packs(rows, rl.max_tokens_per_batch, rank=rank, ranks=ranks, device=loop.accelerator.device)
+
+
+def _score(pack: Pack, extra: dict[str, Tensor], rl: Rl, loop: Loop, cap: float | None) -> None:
+    """Add the old policy's log-probabilities and correct the advantages of sampled tokens."""
+    old = loop.student_module.scored(pack, rl.temperature, top_p=nucleus(rl))
+    extra["old_logp"] = old.logp
+    if pack.counted:
+        record_sampler(loop, extra, old.logp, old.kept_mass, rl, cap)
+        if cap is not None:
+            extra["advantage"] = corrected(extra, old.logp, old.kept_mass, rl, cap)

@@ -1,0 +1,1 @@
+"""What `curiosft data` does."""

@@ -1,0 +1,193 @@
+"""`curiosft data check`: one pass over a data set and everything that is wrong with it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curiosft_cli.data.benchmarks import load_benchmark
+from curiosft_cli.data.files import BadRow, Row
+from curiosft_cli.data.records import Problem
+from curiosft_cli.data.sources import numbered_rows, to_problem
+from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.log import Console
+from curiosft_cli.tools.data.contamination import Contamination
+from curiosft_cli.tools.data.grades import DataGrades
+from curiosft_cli.tools.data.report import CONTAMINATION, DataReport
+from curiosft_cli.tools.data.row_checks import look, mended, roles
+from curiosft_cli.tools.data.whole_set import Repeats, TokenCounts, Tongues
+
+if TYPE_CHECKING:
+    from curiosft_cli.run.sections import Config
+
+
+def check_data(source: str, config: Config, console: Console, *, all_benchmarks: bool = False) -> DataReport:
+    """Look at every row of a source once; see `DataReport`.
+
+    Args:
+        source: a data file, a hub id, or a generator.
+        config: `check`, and the model, lengths and benchmark files that it needs.
+        console: for progress.
+        all_benchmarks: a benchmark that is out of reach ends the check at once, instead of being told in the report.
+
+    Raises:
+        CurioError: the source does not exist or cannot be read as a whole.
+    """
+    started = time.monotonic()
+    report = DataReport(source, limits=(config.data.max_prompt_length, config.sft.max_response_length))
+    rows, total = numbered_rows(source), row_count(source)
+    full = config.check.depth == "full"
+    contamination = _contamination(config, report, console) if full else None
+    if all_benchmarks and (why := report.unchecked.get(CONTAMINATION)):
+        raise CurioError(f"contamination cannot be looked at: {why}", "", MISSING)
+    with ExitStack() as stack:
+        lengths = _lengths(config, report, stack) if full else None
+        workers = config.check.grader_workers if full else 1
+        grades = stack.enter_context(DataGrades(report.findings, workers=workers, experts=full))
+        repeats, tongues = Repeats(), Tongues()
+        for number, problem in _readable(rows, source, report):
+            found = dict(look(problem, config.check.max_question_characters))
+            for name, seen in found.items():
+                report.findings.add(name, number, seen)
+            problem = mended_problem(problem)
+            repeats.add(number, problem)
+            tongues.add(number, problem)
+            report.sources[problem.source] += 1
+            if problem.answer.strip() and "cut_gold" not in found:
+                grades.add(number, problem)
+            if contamination:
+                contamination.add(number, problem.question)
+            if lengths and "long_question" not in found:
+                lengths.add(number, problem)
+            console.progress(number, max(number + 1, total), "rows read")
+        if lengths:
+            lengths.finish()
+        repeats.conclude(report, grades)
+        grades.finish()
+    tongues.conclude(report)
+    if contamination:
+        _conclude_contamination(contamination, report)
+    _conclude_missing(report)
+    report.seconds = time.monotonic() - started
+    report.peak_mib = (_peak_mib(resource.RUSAGE_SELF), _peak_mib(resource.RUSAGE_CHILDREN))
+    console.close()
+    return report
+
+
+def row_count(source: str) -> int:
+    """Rows to expect, for the progress line: 0 where only reading would tell."""
+    path = Path(source)
+    if path.suffix == ".jsonl" and path.is_file():
+        with path.open("rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    if path.suffix == ".parquet" and path.is_file():
+        import pyarrow
+        from pyarrow import parquet
+
+        with suppress(pyarrow.ArrowException, OSError):  # the reader of the rows says what is wrong with the file
+            return parquet.read_metadata(path).num_rows
+    return 0
+
+
+def mended_problem(problem: Problem) -> Problem:
+    """The problem without the characters that no tokenizer or pipe can take."""
+    return replace(
+        problem,
+        question=mended(problem.question),
+        answer=mended(problem.answer),
+        response=mended(problem.response),
+        choices=tuple(mended(list(problem.choices))),
+    )
+
+
+def _readable(
+    rows: Iterable[tuple[int, Row | BadRow]], source: str, report: DataReport
+) -> Iterator[tuple[int, Problem]]:
+    """The rows that are problems; the others, and rows of another layout than the first, are noted."""
+    stem = Path(source).stem
+    for number, row in rows:
+        report.rows += 1
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            problem = to_problem(row, f"{stem}-{number}")
+        except BadRow as error:
+            report.findings.add("unreadable", number, str(error))
+            continue
+        found = roles(row)
+        report.columns = found | report.columns
+        if any(found.get(role, report.columns.get(role)) != report.columns.get(role) for role in ("question", "gold")):
+            report.findings.add("columns", number, ", ".join(f"{role} {column}" for role, column in found.items()))
+        if problem.answer.strip():
+            report.has.add("gold")
+        else:
+            report.findings.add("no_gold", number)
+        if problem.response.strip():
+            report.has.add("response")
+        else:
+            report.findings.add("no_response", number)
+        yield number, problem
+
+
+def _lengths(config: Config, report: DataReport, stack: ExitStack) -> TokenCounts | None:
+    from curiosft_cli.tools.data.token_lengths import LengthCounter
+
+    try:
+        counter = LengthCounter(config.model)
+    except CurioError as error:
+        report.unchecked["token lengths"] = f"{error} Or set check.depth=quick."
+        return None
+    stack.callback(counter.close)
+    return TokenCounts(counter, report)
+
+
+def _contamination(config: Config, report: DataReport, console: Console) -> Contamination | None:
+    """What must not be in the data; a benchmark that is out of reach is told, not passed over."""
+    questions: list[tuple[str, str, str]] = []
+    unreached: dict[str, str] = {}
+    for name in config.check.benchmarks:
+        try:
+            problems = load_benchmark(name, data=config.eval.data.get(name))
+        except CurioError as error:
+            if error.exit_code != MISSING:
+                raise
+            unreached[name] = error.what
+            continue
+        report.benchmarks[name] = len(problems)
+        questions += [(name, problem.id, problem.question) for problem in problems]
+    if unreached:
+        names = ", ".join(unreached)
+        report.unchecked[CONTAMINATION] = (
+            f"no questions of {names} ({next(iter(unreached.values()))}). "
+            "Give files (eval.data.NAME=FILE), or name in check.benchmarks those that count."
+        )
+    if not questions:
+        return None
+    console.say(f"comparing with {len(questions):,} questions of {len(report.benchmarks)} benchmarks")
+    return Contamination(questions, ngram=config.check.ngram, similarity=config.check.similarity)
+
+
+def _conclude_contamination(contamination: Contamination, report: DataReport) -> None:
+    report.hits = contamination.hits()
+    best = {hit.row: hit for hit in reversed(report.hits)}
+    for row, hit in sorted(best.items()):
+        report.findings.add("contaminated", row, f"{hit.benchmark} {hit.id} ({hit.kind}, {hit.overlap:.0%})")
+
+
+def _conclude_missing(report: DataReport) -> None:
+    """A column that no row has is told once, not once for each row."""
+    for role, check in (("gold", "no_gold"), ("response", "no_response")):
+        if role not in report.has:
+            report.findings.rows.pop(check, None)
+            report.findings.seen.pop(check, None)
+
+
+def _peak_mib(who: int) -> float:
+    peak = resource.getrusage(who).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,54 @@
+"""What `curiosft data check` does with its report: print it, write the copy that was asked for, give the exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.log import Console
+from curiosft_cli.tools.data.check import check_data
+from curiosft_cli.tools.data.print_report import as_json as json_of
+from curiosft_cli.tools.data.print_report import as_text
+from curiosft_cli.tools.data.repair import repaired_path, write_repaired
+from curiosft_cli.tools.data.report import DataReport
+
+if TYPE_CHECKING:
+    from curiosft_cli.run.sections import Config
+
+
+def run(
+    source: str, config: Config, *, as_json: bool, fix: bool, drop_contaminated: bool, out: Path | None = None
+) -> int:
+    """Check a source and return the exit code.
+
+    Raises:
+        CurioError: the source cannot be read, the copy cannot be written, or a copy without contaminated rows was
+            asked for and a benchmark could not be compared with.
+    """
+    target = out or repaired_path(source)
+    if (fix or drop_contaminated) and target.exists():
+        raise CurioError(f"{target} exists already", "Remove it, or name another file with --out.")
+    if drop_contaminated and config.check.depth == "quick":
+        raise CurioError("--drop-contaminated needs check.depth=full, found quick", "Leave one of them out.")
+    report = check_data(source, config, Console(), all_benchmarks=drop_contaminated)
+    drop = report.to_drop(broken=fix, contaminated=drop_contaminated)
+    mend = report.findings.to_repair("mend") if fix else set()
+    if drop or mend:
+        write_repaired(source, target, drop=drop, mend=mend - drop)
+    written = {"path": str(target), "dropped": len(drop), "mended": len(mend - drop)} if drop or mend else None
+    if as_json:
+        print(json.dumps({**json_of(report), "copy": written}, ensure_ascii=False))
+    else:
+        print(as_text(report, config.check.show))
+        if fix or drop_contaminated:
+            print(_told(report, target, len(drop), len(mend - drop)))
+    solved = drop | mend | (set(report.findings.rows.get("repeated", ())) if fix else set())
+    return report.exit_code(frozenset(solved))
+
+
+def _told(report: DataReport, target: Path, dropped: int, mended: int) -> str:
+    if not dropped and not mended:
+        return "nothing to repair: no copy was written"
+    return f"wrote {target}: {report.rows - dropped:,} rows, {dropped:,} left out, {mended:,} mended"

@@ -1,0 +1,115 @@
+"""The chat template of a prepared model: Table 7 for a bare question, with the think tag opened for the answer.
+
+A conversation without a system message gets the system message and the question prefix; one that brings its own
+system message is left as it is, so that the trainer's explicit messages and a server's bare question become the same
+prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from curiosft_cli.data.prompts import SYSTEM_PROMPT
+from curiosft_cli.run.errors import CurioError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from curiosft_cli.run.sections import Model
+
+
+@dataclass(frozen=True)
+class Markers:
+    """How a family writes one turn: text before the role, between role and content, and after the content."""
+
+    before: str
+    between: str
+    after: str
+    start_with_bos: bool
+
+
+MARKERS: dict[str, Markers] = {
+    "ChatML": Markers("<|im_start|>", "\n", "<|im_end|>\n", start_with_bos=False),
+    "Llama 3": Markers("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", start_with_bos=True),
+}
+
+
+def prepared_template(tokenizer: PreTrainedTokenizerBase, settings: Model) -> tuple[str, str]:
+    """The template and the name of the markers it uses.
+
+    A model whose own template uses other markers keeps it, with the defaults before and the prefill after it.
+
+    Raises:
+        CurioError: there is neither a template nor a known set of markers in the vocabulary.
+    """
+    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    vocabulary = tokenizer.get_added_vocab()
+    defaults = _defaults(settings)
+    for name, markers in MARKERS.items():
+        known = all(token.strip() in vocabulary for token in (markers.before, markers.after))
+        if known and (not own or markers.before in own):
+            return defaults + _turns(markers, settings.prefill), name
+    if not own:
+        raise CurioError(
+            f"the tokenizer of {tokenizer.name_or_path} has neither a chat template nor the markers of "
+            f"{' or '.join(MARKERS)}",
+            "Take the instruct or chat version of the model.",
+        )
+    return defaults + own + _opening(tokenizer, settings.prefill), "its own"
+
+
+def _defaults(settings: Model) -> str:
+    """What a conversation without a system message becomes."""
+    system = SYSTEM_PROMPT if settings.system_prompt is None else settings.system_prompt
+    head = f"[{{'role': 'system', 'content': {literal(system)}}}] + " if system else ""
+    prefix = literal(settings.question_prefix)
+    return (
+        "{%- if messages and messages[0]['role'] == 'user' -%}"
+        "{%- set question = messages[0]['content'] -%}"
+        f"{{%- if not question.startswith({prefix}) -%}}{{%- set question = {prefix} + question -%}}{{%- endif -%}}"
+        f"{{%- set messages = {head}[{{'role': 'user', 'content': question}}] + messages[1:] -%}}"
+        "{%- endif -%}"
+    )
+
+
+def _turns(markers: Markers, prefill: str) -> str:
+    """Every turn, an empty system message left out, then the opened answer."""
+    bos = "{{- bos_token -}}" if markers.start_with_bos else ""
+    before, between, after = literal(markers.before), literal(markers.between), literal(markers.after)
+    return (
+        bos + "{%- for message in messages -%}"
+        "{%- if message['role'] != 'system' or message['content'] -%}"
+        f"{{{{- {before} + message['role'] + {between} + message['content'] + {after} -}}}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+        "{%- if add_generation_prompt -%}"
+        f"{{{{- {before} + 'assistant' + {between} + {literal(prefill)} -}}}}"
+        "{%- endif -%}"
+    )
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase, prefill: str) -> str:
+    """What a model's own template still lacks at the start of the answer.
+
+    Raises:
+        CurioError: the template refuses a bare question.
+    """
+    from jinja2 import TemplateError
+
+    talk = [{"role": "user", "content": "?"}]
+    try:
+        text = str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise CurioError(f"the chat template refuses a bare question: {error}", "Download the model again.") from None
+    opening = prefill.strip()
+    if opening and text.rstrip().endswith(opening):
+        missing = prefill.partition(opening)[2].removeprefix(text[len(text.rstrip()) :])
+    else:
+        missing = prefill
+    return f"{{% if add_generation_prompt %}}{{{{ {literal(missing)} }}}}{{% endif %}}" if missing else ""
+
+
+def literal(text: str) -> str:
+    """The text as a Jinja string."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"

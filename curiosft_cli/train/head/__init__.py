@@ -1,0 +1,1 @@
+"""The chunked head: the only place where hidden states become logits."""
