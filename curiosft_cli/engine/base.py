@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -50,6 +50,18 @@ class Completion:
     logprobs: tuple[float, ...]
     finish_reason: Literal["stop", "length"]
     weights_version: int = 0
+
+
+def cut_to(completion: Completion, room: int) -> Completion:
+    """At most `room` tokens of a completion; what was cut ends for its length."""
+    if len(completion.token_ids) <= room:
+        return completion
+    return replace(
+        completion,
+        token_ids=completion.token_ids[:room],
+        logprobs=completion.logprobs[:room],
+        finish_reason="length",
+    )
 
 
 class Sampler(Protocol):

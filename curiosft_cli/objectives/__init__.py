@@ -1,7 +1,8 @@
 """The objectives by name. Adding one is a function, a line here, and a golden test."""
 
-from curiosft_cli.objectives import baselines, hybrid
+from curiosft_cli.objectives import baselines, groups, hybrid
 from curiosft_cli.objectives.curio import curio
+from curiosft_cli.objectives.groups import RlMethod
 from curiosft_cli.objectives.grpo import curio_official, grpo
 from curiosft_cli.objectives.tokens import (
     BoundObjective,
@@ -14,28 +15,41 @@ from curiosft_cli.objectives.tokens import (
 SFT_OBJECTIVES: dict[str, Objective] = {
     "sft": Objective(baselines.sft),
     "entropy": Objective(baselines.entropy, frozenset({"entropy"})),
-    "entropy_top": Objective(baselines.entropy_top, frozenset({"entropy", "selected"}), baselines.entropy_top_terms),
+    "entropy_top": Objective(
+        baselines.entropy_top,
+        frozenset({"entropy", "selected"}),
+        baselines.entropy_top_terms,
+        beside=(baselines.select_top,),
+    ),
     "kl": Objective(baselines.kl, baselines.kl_needs),
     "gem": Objective(baselines.gem, frozenset({"logits"})),
     "dft": Objective(baselines.dft),
-    "psft": Objective(baselines.psft, frozenset({"old_logp"})),
+    "psft": Objective(baselines.psft, frozenset({"old_logp"}), beside=(baselines.old_policy_steps,)),
     "curio": Objective(curio, frozenset({"teacher_logp"})),
 }
 
-RL_OBJECTIVES: dict[str, Objective] = {
-    "grpo": Objective(grpo, frozenset({"old_logp", "advantage"})),
-    "curio_official": Objective(curio_official, frozenset({"old_logp", "advantage"})),
-    "luffy": Objective(hybrid.luffy, hybrid.hybrid_needs, hybrid.hybrid_terms),
-    "rl_plus": Objective(hybrid.rl_plus, hybrid.hybrid_needs, hybrid.hybrid_terms),
-    "prefix_rft": Objective(hybrid.prefix_rft, hybrid.hybrid_needs, hybrid.hybrid_terms),
-    "hpt": Objective(hybrid.hpt, hybrid.hybrid_needs, hybrid.hpt_terms),
+_HYBRID = (hybrid.hybrid_needs, hybrid.hybrid_terms)
+
+RL_METHODS: dict[str, RlMethod] = {
+    "grpo": RlMethod(Objective(grpo, frozenset({"old_logp", "advantage"})), use_std=True),
+    "curio_official": RlMethod(Objective(curio_official, frozenset({"old_logp", "advantage"})), use_std=True),
+    "luffy": RlMethod(Objective(hybrid.luffy, *_HYBRID), groups.expert_last),
+    "rl_plus": RlMethod(Objective(hybrid.rl_plus, *_HYBRID), groups.expert_last),
+    "prefix_rft": RlMethod(
+        Objective(hybrid.prefix_rft, *_HYBRID), groups.prefix_last, groups.prefix_apart, keep=groups.keep_prefix
+    ),
+    "hpt": RlMethod(Objective(hybrid.hpt, hybrid.hybrid_needs, hybrid.hpt_terms), groups.expert_beside, groups.gated),
 }
 
+RL_OBJECTIVES: dict[str, Objective] = {name: method.objective for name, method in RL_METHODS.items()}
+
 __all__ = [
+    "RL_METHODS",
     "RL_OBJECTIVES",
     "SFT_OBJECTIVES",
     "BoundObjective",
     "Objective",
+    "RlMethod",
     "TokenLoss",
     "TokenRows",
     "objective_parameters",

@@ -26,10 +26,12 @@ def entropy(rows: TokenRows, *, entropy_coef: float = 0.06) -> TokenLoss:
     return TokenLoss(-rows.logp - entropy_coef * rows.entropy)
 
 
-def select_top(entropy: Tensor, top_fraction: float) -> Tensor:
-    """The `top_fraction` of tokens with the highest entropy: [N] bool, H >= the linear quantile (TRL's rule).
+def select_top(entropy: Tensor, *, top_fraction: float = 0.2) -> Tensor:
+    """The tokens with the highest entropy: [N] bool, H >= the linear quantile (TRL's rule).
 
-    `entropy` [N] holds every counted token of the optimizer step, on all ranks; empty in, empty out.
+    Args:
+        entropy: [N] nats, of every counted token of the optimizer step, on all ranks. Empty gives empty.
+        top_fraction: share of the tokens that is selected.
     """
     if entropy.numel() == 0:
         return entropy.bool()
@@ -42,14 +44,12 @@ def entropy_top(
     rows: TokenRows,
     *,
     entropy_coef: float = 0.06,
-    top_fraction: float = 0.2,
     denominator: Literal["all", "selected"] = "all",
 ) -> TokenLoss:
     """-log pi(y) - a s H with s = 1 on the highest-entropy tokens. `extra`: selected (`select_top`).
 
     Args:
         entropy_coef: a, as in `entropy`.
-        top_fraction: share of the tokens that is selected; read by the pass that fills `selected`.
         denominator: "all" divides the entropy term as the first one, so a selected token feels what it feels
             in `entropy`; "selected" divides by the number of selected tokens.
     """
@@ -142,7 +142,6 @@ def psft(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
     log_ratio_clamp: float = 20.0,
-    psft_old_refresh: int = 8,
 ) -> TokenLoss:
     """PSFT: PPO's clipped surrogate with advantage 1 on expert tokens. `extra`: old_logp.
 
@@ -150,8 +149,17 @@ def psft(
         clip_low: lower clip width; never binds, because the advantage is positive.
         clip_high: upper clip width; a ratio above 1 + clip_high has no gradient.
         log_ratio_clamp: bound of the log-ratio, nats.
-        psft_old_refresh: optimizer steps for which old_logp is kept; read by the stage.
     """
     ratio = (rows.logp - rows.extra["old_logp"]).clamp(-log_ratio_clamp, log_ratio_clamp).exp()
     loss = -ratio.minimum(ratio.clamp(1.0 - clip_low, 1.0 + clip_high))
     return TokenLoss(loss, {"ratio": ratio.detach(), "clipped": (ratio.detach() > 1.0 + clip_high).float()})
+
+
+def old_policy_steps(step: int, *, psft_old_refresh: int = 8) -> range:
+    """The steps whose old_logp is computed before the 0-based optimizer step `step`; empty where it is there already.
+
+    Args:
+        step: of the optimizer.
+        psft_old_refresh: optimizer steps for which PSFT's old policy stays the same.
+    """
+    return range(step, step + psft_old_refresh) if step % psft_old_refresh == 0 else range(0)

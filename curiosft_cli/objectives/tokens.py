@@ -70,13 +70,17 @@ class BoundObjective:
             `extra`.
         terms: the divisor of each term of the loss. "reduction": the configured reduction. "tokens": all
             counted tokens. Any other name: the tokens whose `extra[name]` is true.
-        params: every parameter by name; the stage reads those that concern more than one chunk.
+        params: every parameter by name, also those of the functions beside `fn`.
     """
 
     fn: Callable[[TokenRows], TokenLoss]
     needs: frozenset[str]
     terms: tuple[str, ...]
     params: Mapping[str, Any]
+
+    def filled(self, function: FunctionType) -> Callable[..., Any]:
+        """One of the functions beside `fn`, with its parameters filled in."""
+        return _filled(function, self.params)
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,15 @@ class Objective:
 
     `needs` and `terms` may depend on the parameters (a coefficient of 0 needs nothing): then they are
     functions of the complete parameter mapping.
+
+    `beside` holds functions that the stage calls for this objective. Their keyword-only arguments are parameters of
+    the objective too.
     """
 
     fn: FunctionType
     needs: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
     terms: tuple[str, ...] | Callable[[Mapping[str, Any]], tuple[str, ...]] = ("reduction",)
+    beside: tuple[FunctionType, ...] = ()
 
     def bind(self, **params: Any) -> BoundObjective:
         """Fill in `params`; what is not given keeps its default.
@@ -103,21 +111,25 @@ class Objective:
         full = {name: parameter.default for name, parameter in legal.items()} | params
         needs = self.needs if isinstance(self.needs, frozenset) else self.needs(full)
         terms = self.terms if isinstance(self.terms, tuple) else self.terms(full)
-        return BoundObjective(partial(self.fn, **full), needs, terms, full)
+        return BoundObjective(_filled(self.fn, full), needs, terms, full)
 
 
 def objective_parameters(objective: Objective) -> dict[str, inspect.Parameter]:
-    """The objective's own parameters: the keyword-only arguments of its function, annotations resolved."""
-    scope = objective.fn.__globals__
-    own = {
-        name: parameter
-        for name, parameter in inspect.signature(objective.fn).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    """The objective's own parameters: the keyword-only arguments of its functions, annotations resolved."""
     return {
-        name: p.replace(annotation=eval(p.annotation, scope)) if isinstance(p.annotation, str) else p
-        for name, p in own.items()
+        name: p.replace(annotation=eval(p.annotation, fn.__globals__)) if isinstance(p.annotation, str) else p
+        for fn in (objective.fn, *objective.beside)
+        for name, p in _keyword_only(fn).items()
     }
+
+
+def _keyword_only(function: FunctionType) -> dict[str, inspect.Parameter]:
+    found = inspect.signature(function).parameters
+    return {name: p for name, p in found.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _filled(function: FunctionType, params: Mapping[str, Any]) -> Callable[..., Any]:
+    return partial(function, **{name: params[name] for name in _keyword_only(function)})
 
 
 def label_logp(logits: Tensor, labels: Tensor) -> Tensor:

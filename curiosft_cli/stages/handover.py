@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import LogprobKind, RolloutEngine
-    from curiosft_cli.engine.open import EngineKind
     from curiosft_cli.run.device import Dtype
     from curiosft_cli.run.sections import Config
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.loop import Loop
-
-
-class EngineSettings(Protocol):
-    """What the `sft` and `rl` sections say of their engine."""
-
-    @property
-    def engine(self) -> EngineKind: ...
-    @property
-    def kv_cache_gib(self) -> float: ...
-    @property
-    def gpu_memory_utilization(self) -> float: ...
 
 
 def open_engine_beside(
@@ -45,32 +35,55 @@ def open_engine_beside(
     )
 
 
-def hand_over(
-    engine: RolloutEngine, loop: Loop, probe: Row, step: int, *, every: int = 1, tolerance: float | None = None
-) -> None:
-    """Give the engine the new weights; the first time and at multiples of `every`, compare log-probabilities.
+@contextmanager
+def asleep(engine: RolloutEngine) -> Generator[RolloutEngine]:
+    """An engine that gives its memory to the trainer until a hand-over wakes it; closed at the end."""
+    try:
+        engine.sleep()
+        yield engine
+    finally:
+        engine.close()
 
-    Args:
-        engine: of this rank.
+
+@dataclass
+class HandOver:
+    """Gives the engine the policy's weights, and compares the log-probabilities of both sides now and then.
+
+    Attributes:
+        engine: of this rank; asleep.
         loop: whose weights are given; adapters arrive merged.
-        probe: what both sides score.
-        step: version of the weights.
-        every: steps between comparisons.
-        tolerance: mean difference in nats; none is what rounding explains.
-
-    Raises:
-        CurioError: exit code 4 when the engine does not answer as the trainer does.
+        every: steps between comparisons. The first hand-over is always compared.
+        tolerance: mean difference in nats; None is what rounding explains.
     """
-    from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, FullState, check_handover
-    from curiosft_cli.train.lora import plain_state
 
-    engine.load_weights(step, plain_state(loop.model, FullState(loop.model)))
-    loop.accelerator.wait_for_everyone()
-    if step % every and not loop.first_handover:
-        return
-    loop.first_handover = False
-    probe = replace(probe, response_ids=probe.response_ids[:-1] or probe.response_ids)  # engines want room for one more
-    with loop.evaluating():
-        trainer = loop.student_module.scored(loop.single_pack(probe)).logp.tolist()
-    scored = engine.score([*probe.prompt_ids, *probe.response_ids])[-len(probe.response_ids) :]
-    check_handover(scored, trainer, tolerance or HANDOVER_TOLERANCE[loop.dtype_name])
+    engine: RolloutEngine
+    loop: Loop
+    every: int = 1
+    tolerance: float | None = None
+    compared: bool = False
+
+    def __call__(self, step: int, probe: Row) -> None:
+        """Wake the engine with the weights after `step` steps.
+
+        Args:
+            step: version of the weights.
+            probe: the tokens that both sides score.
+
+        Raises:
+            CurioError: exit code 4 when the engine does not answer as the trainer does.
+        """
+        from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, FullState, check_handover
+        from curiosft_cli.train.lora import plain_state
+
+        loop = self.loop
+        self.engine.wake()
+        self.engine.load_weights(step, plain_state(loop.model, FullState(loop.model)))
+        loop.accelerator.wait_for_everyone()
+        if step % self.every and self.compared:
+            return
+        self.compared = True
+        probe = replace(probe, response_ids=probe.response_ids[:-1] or probe.response_ids)  # room for one token more
+        with loop.evaluating():
+            trainer = loop.student_module.scored(loop.single_pack(probe)).logp.tolist()
+        scored = self.engine.score([*probe.prompt_ids, *probe.response_ids])[-len(probe.response_ids) :]
+        check_handover(scored, trainer, self.tolerance or HANDOVER_TOLERANCE[loop.dtype_name])

@@ -1,34 +1,35 @@
 """Avg@k on benchmarks between the steps of a training: the accuracy curves of Figures 1 and 2.
 
     give the engine the weights; every rank samples and grades its share
-    put the shares together, and save them
-    add up, and measure the entropy of what was said
+    gather the shares, and save them
+    compute the scores, and the entropy of the completions
 
-Prompts, sampling and grading are those of `[eval]`. The engine sleeps before and after; the training's random state
-is not touched.
+Prompts, sampling and grading are those of `[eval]`. The engine sleeps before and after. The random state of the
+training is not touched.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from curiosft_cli.data.benchmarks import BENCHMARKS
-from curiosft_cli.data.records import Grade
+from curiosft_cli.engine.base import Completion
 from curiosft_cli.evaluation.benchmark_run import Asked, questions
 from curiosft_cli.evaluation.samples import Sample, sample_row
 from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG, Outcome, summarise
 from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_compressed_jsonl
-from curiosft_cli.stages.benchmark_sampling import draw, evaluation_sampling
-from curiosft_cli.stages.handover import EngineSettings, hand_over, open_engine_beside
-from curiosft_cli.train.encode import PromptFormat, Row, decode_completion, encode_prompt, stop_token_ids
-from curiosft_cli.train.heldout import look_at
+from curiosft_cli.stages.benchmark_sampling import evaluation_sampling, seeds_of
+from curiosft_cli.stages.graded_stream import GradedCompletion, GradedRequest, graded_stream
+from curiosft_cli.stages.handover import HandOver, asleep, open_engine_beside
+from curiosft_cli.train.encode import PromptFormat, Row, encode_prompt, stop_token_ids
+from curiosft_cli.train.heldout import evaluate_packs
 from curiosft_cli.train.load import check_context
 
 if TYPE_CHECKING:
@@ -38,30 +39,17 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
     from curiosft_cli.train.loop import Loop
 
-SHOWN = ("avg", "standard_error", "strict", "format", "no_answer", "truncated", "tokens_mean", "unique_answers")
-"""Those of a summary's numbers that become metrics."""
-
-
-class CurveSettings(Protocol):
-    """What the `sft` and `rl` sections say of it."""
-
-    @property
-    def eval_benchmarks(self) -> tuple[str, ...]: ...
-    @property
-    def eval_samples(self) -> int | None: ...
-    @property
-    def eval_limit(self) -> int | None: ...
-    @property
-    def max_tokens_per_batch(self) -> int: ...
+REPORTED = ("avg", "standard_error", "strict", "format", "no_answer", "truncated", "tokens_mean", "unique_answers")
+"""The numbers of a summary that become metrics."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class StepSample:
     """One graded sample.
 
     Attributes:
         question: index of the question.
-        number: which sample of it.
+        number: which sample of the question.
         outcome: text and grade.
         token_ids: empty where the prompt was too long to be sent.
     """
@@ -72,8 +60,8 @@ class Answer:
     token_ids: tuple[int, ...]
 
 
-def asked_between_steps(config: Config, settings: CurveSettings) -> list[Asked]:
-    """The benchmarks that a training stage looks at.
+def benchmarks_between_steps(config: Config, settings: Training) -> list[Asked]:
+    """The benchmarks that a training stage evaluates.
 
     Raises:
         CurioError: one does not exist or cannot be loaded.
@@ -86,22 +74,17 @@ def asked_between_steps(config: Config, settings: CurveSettings) -> list[Asked]:
     return asked
 
 
-def is_due(step: int, every: int | None, total: int) -> bool:
-    """Whether there is a look after optimizer step `step` (1-based) of `total`."""
-    return step == total or (every is not None and step % every == 0)
-
-
-class SampledCurve:
-    """Looks at the benchmarks of `asked` between steps.
+class StepEvaluation:
+    """Evaluates the policy on benchmarks between steps.
 
     Args:
         config: the whole configuration.
         settings: the stage's own.
-        asked: the questions; none makes every method do nothing.
+        benchmarks: their questions; with none of them every method does nothing.
         loop: the trainer.
         path: the model that the stage starts with; its generation settings name end tokens.
         stage: where the samples are kept.
-        console: where the scores are said.
+        console: where the scores are printed.
 
     Raises:
         CurioError: no prompt is short enough to be sent.
@@ -110,8 +93,8 @@ class SampledCurve:
     def __init__(
         self,
         config: Config,
-        settings: CurveSettings,
-        asked: Sequence[Asked],
+        settings: Training,
+        benchmarks: Sequence[Asked],
         loop: Loop,
         path: str,
         stage: StageDir,
@@ -119,64 +102,54 @@ class SampledCurve:
     ) -> None:
         style = PromptFormat.from_config(config.model)
         self._config, self._settings, self._loop, self._path = config, settings, loop, path
-        self._stage, self._console = stage, console
-        self._prompts = {job.name: [encode_prompt(loop.tokenizer, p, style) for p in job.problems] for job in asked}
-        self._asked = asked
+        self._stage, self._console, self._benchmarks = stage, console, benchmarks
+        self._prompts = {
+            job.name: [encode_prompt(loop.tokenizer, problem, style) for problem in job.problems] for job in benchmarks
+        }
         self._sampling = evaluation_sampling(config.eval, stop_token_ids(loop.tokenizer, path))
-        if asked and not self._sendable():
+        if benchmarks and not self._sendable():
             raise CurioError(
                 f"eval.max_prompt_length = {config.eval.max_prompt_length} leaves no prompt of "
                 f"{', '.join(self._prompts)} to sample",
                 "Raise it, or set it to none.",
             )
 
-    def __bool__(self) -> bool:
-        return bool(self._asked)
-
     @property
     def context(self) -> int:
         """Tokens of the longest prompt that is sent and its completion; 0 without benchmarks."""
-        return max(map(len, self._sendable())) + self._sampling.max_tokens if self else 0
+        return max(map(len, self._sendable())) + self._sampling.max_tokens if self._benchmarks else 0
 
-    @contextmanager
-    def engine(self, settings: EngineSettings) -> Generator[RolloutEngine | None]:
-        """An engine for these looks alone, asleep; none without benchmarks."""
-        if not self:
-            yield None
-            return
+    def engine(self) -> AbstractContextManager[RolloutEngine | None]:
+        """An engine for these evaluations alone, asleep; None without benchmarks."""
+        if not self._benchmarks:
+            return nullcontext()
         context = check_context(self._path, self._config.model, self.context)
-        engine = open_engine_beside(self._config, settings, self._path, context, self._loop.dtype_name)
-        try:
-            engine.sleep()
-            yield engine
-        finally:
-            engine.close()
+        return asleep(open_engine_beside(self._config, self._settings, self._path, context, self._loop.dtype_name))
 
-    def look(self, engine: RolloutEngine | None, step: int) -> dict[str, float]:
+    def evaluate(self, engine: RolloutEngine | None, step: int) -> dict[str, float]:
         """Numbers of every benchmark with the weights after `step`, and `eval/avg`, their mean; every rank calls it.
 
         Raises:
             CurioError: exit code 4 when the engine does not answer as the trainer does.
         """
-        if not self or engine is None:
+        if engine is None or not self._benchmarks:
             return {}
         started = time.monotonic()
-        engine.wake()
         probe = self._sendable()[0]
-        hand_over(engine, self._loop, Row(tuple(probe[:1]), tuple(probe[1:])), step)
+        HandOver(engine, self._loop)(step, Row(tuple(probe[:1]), tuple(probe[1:])))
         with GraderPool(self._config.eval.grader_workers) as pool:
-            answers = {job.name: self._together(self._share(engine, pool, job)) for job in self._asked}
+            samples = {job.name: self._gathered(self._own_share(engine, pool, job)) for job in self._benchmarks}
         engine.sleep()
         values: dict[str, float] = {}
-        for job in self._asked:
-            numbers = self._numbers(job, answers[job.name])
+        for job in self._benchmarks:
+            numbers = self._numbers(job, samples[job.name])
             values |= {f"eval/{job.name}/{name}": number for name, number in numbers.items()}
             if self._loop.accelerator.is_main_process:
-                _save(self._stage, step, job, answers[job.name])
+                _save(self._stage, step, job, samples[job.name])
             if "avg" in numbers:
-                spread = f" +- {numbers['standard_error']:.1f}" if "standard_error" in numbers else ""
-                self._console.say(f"step {step}: {job.name} Avg@{job.samples} {numbers['avg']:.1f}{spread}")
-        scores = [values[key] for job in self._asked if (key := f"eval/{job.name}/avg") in values]
+                error = f" +- {numbers['standard_error']:.1f}" if "standard_error" in numbers else ""
+                self._console.say(f"step {step}: {job.name} Avg@{job.samples} {numbers['avg']:.1f}{error}")
+        scores = [values[key] for job in self._benchmarks if (key := f"eval/{job.name}/avg") in values]
         return values | ({"eval/avg": fmean(scores)} if scores else {}) | {"time/eval_s": time.monotonic() - started}
 
     def _fits(self, prompt: Sequence[int]) -> bool:
@@ -186,77 +159,77 @@ class SampledCurve:
     def _sendable(self) -> list[list[int]]:
         return [prompt for prompts in self._prompts.values() for prompt in prompts if self._fits(prompt)]
 
-    def _share(self, engine: RolloutEngine, pool: GraderPool, job: Asked) -> list[Answer]:
-        """This rank's samples, graded while others are still drawn."""
+    def _own_share(self, engine: RolloutEngine, pool: GraderPool, job: Asked) -> list[StepSample]:
+        """This rank's samples. A prompt that is too long is graded as an empty completion."""
         accelerator, prompts = self._loop.accelerator, self._prompts[job.name]
         every = [(question, number) for question in range(len(prompts)) for number in range(job.samples)]
         mine = every[accelerator.process_index :: accelerator.num_processes]
-        sent = [key for key in mine if self._fits(prompts[key[0]])]
-        waiting: dict[tuple[int, int], tuple[str, tuple[int, ...], str]] = {}
-        answers: list[Answer] = []
-        prefilled = bool(self._config.model.prefill)
-
-        def submit(key: tuple[int, int], token_ids: tuple[int, ...], reason: str) -> None:
-            text = decode_completion(self._loop.tokenizer, token_ids)
-            waiting[key] = text, token_ids, reason
-            pool.submit(
+        nothing = Completion((), (), "stop")
+        requests = [
+            GradedRequest(
                 key,
-                text,
                 job.problems[key[0]],
-                prefilled=prefilled,
-                truncated=reason == "length",
-                grader=self._config.eval.grader,
+                prompts[key[0]],
+                seed,
+                complete=None if self._fits(prompts[key[0]]) else nothing,
             )
+            for key, seed in zip(mine, seeds_of(job, mine, self._config.run.seed), strict=True)
+        ]
+        prefilled = bool(self._config.model.prefill)
+        stream = graded_stream(
+            engine,
+            pool,
+            self._loop.tokenizer,
+            requests,
+            self._sampling,
+            on_sampled=lambda done, total: self._console.progress(done, total, f"{job.name}: completions"),
+            prefilled=prefilled,
+            grader=self._config.eval.grader,
+        )
+        return [_step_sample(done, prefilled) for done in stream]
 
-        def take(graded: Iterable[tuple[Any, Grade]]) -> None:
-            for key, grade in graded:
-                text, token_ids, reason = waiting.pop(key)
-                answers.append(Answer(*key, Outcome(grade, text, len(token_ids), reason, prefilled), token_ids))
-
-        for key in mine:
-            if not self._fits(prompts[key[0]]):
-                submit(key, (), PROMPT_TOO_LONG)
-        found = draw(engine, job, prompts, sent, self._sampling, self._config.run.seed)
-        for count, (index, completion) in enumerate(found, start=1):
-            submit(sent[index], completion.token_ids, completion.finish_reason)
-            take(pool.poll())
-            self._console.progress(count, len(sent), f"{job.name}: completions")
-        take(pool.drain())
-        return answers
-
-    def _together(self, answers: list[Answer]) -> list[Answer]:
-        """All ranks' answers, in the order of questions and samples."""
+    def _gathered(self, samples: list[StepSample]) -> list[StepSample]:
+        """The samples of all ranks, in the order of questions and numbers."""
         if self._loop.ranks > 1:
             from accelerate.utils import gather_object
 
-            answers = gather_object(answers)
-        return sorted(answers, key=lambda answer: (answer.question, answer.number))
+            samples = gather_object(samples)
+        return sorted(samples, key=lambda sample: (sample.question, sample.number))
 
-    def _numbers(self, job: Asked, answers: Sequence[Answer]) -> dict[str, float]:
-        """What becomes metrics; a number that nothing was there to compute is left out."""
-        per_question = [answers[start : start + job.samples] for start in range(0, len(answers), job.samples)]
-        summary = summarise(job.problems, [[answer.outcome for answer in some] for some in per_question], job.pass_k)
-        shown = {name: summary[name] for name in SHOWN} | {f"pass@{k}": share for k, share in summary["pass"].items()}
-        troubles = {f"grader_{status}": count for status, count in summary["grader_status"].items() if status != "ok"}
-        said = [
-            Row(tuple(self._prompts[job.name][answer.question]), answer.token_ids)
-            for answer in answers
-            if answer.token_ids and answer.number < self._config.eval.entropy_samples
+    def _numbers(self, job: Asked, samples: Sequence[StepSample]) -> dict[str, float]:
+        """What becomes metrics. A number that cannot be computed is left out."""
+        per_question = [samples[start : start + job.samples] for start in range(0, len(samples), job.samples)]
+        summary = summarise(job.problems, [[sample.outcome for sample in some] for some in per_question], job.pass_k)
+        numbers = {name: summary[name] for name in REPORTED}
+        numbers |= {f"pass@{k}": share for k, share in summary["pass"].items()}
+        numbers |= {f"grader_{status}": n for status, n in summary["grader_status"].items() if status != "ok"}
+        rows = [
+            Row(tuple(self._prompts[job.name][sample.question]), sample.token_ids)
+            for sample in samples
+            if sample.token_ids and sample.number < self._config.eval.entropy_samples
         ]
-        if said:
-            packs = self._loop.packs(said, self._settings.max_tokens_per_batch)
-            shown["entropy_nats"] = look_at(self._loop, packs)["entropy_nats"]
-        return {name: number for name, number in (shown | troubles).items() if number is not None}
+        if rows:
+            packs = self._loop.packs(rows, self._settings.max_tokens_per_batch)
+            numbers["entropy_nats"] = evaluate_packs(self._loop, packs)["entropy_nats"]
+        return {name: number for name, number in numbers.items() if number is not None}
 
 
-def _save(stage: StageDir, step: int, job: Asked, answers: Sequence[Answer]) -> None:
-    """Keep what was said, in the layout of an evaluation's samples."""
+def _step_sample(done: GradedCompletion, prefilled: bool) -> StepSample:
+    ids = done.completion.token_ids
+    reason = done.completion.finish_reason if done.request.complete is None else PROMPT_TOO_LONG
+    return StepSample(*done.request.key, Outcome(done.grade, done.text, len(ids), reason, prefilled), ids)
+
+
+def _save(stage: StageDir, step: int, job: Asked, samples: Sequence[StepSample]) -> None:
+    """Save the samples in the layout of an evaluation."""
     write_compressed_jsonl(
         stage.samples(step, job.name),
-        (sample_row(job.problems[answer.question].id, answer.number, _sample(answer)) for answer in answers),
+        (
+            sample_row(job.problems[sample.question].id, sample.number, _saved(sample.outcome, sample.token_ids))
+            for sample in samples
+        ),
     )
 
 
-def _sample(answer: Answer) -> Sample:
-    said = answer.outcome
-    return Sample(said.text, said.tokens, said.finish_reason, answer.token_ids, said.prefilled)
+def _saved(outcome: Outcome, token_ids: tuple[int, ...]) -> Sample:
+    return Sample(outcome.text, outcome.tokens, outcome.finish_reason, token_ids, outcome.prefilled)

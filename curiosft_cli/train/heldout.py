@@ -1,4 +1,4 @@
-"""A look at tokens without a gradient: loss, probability and entropy; of held-out rows, or of what was sampled."""
+"""Loss, probability and entropy without a gradient: of held-out rows, or of sampled completions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def held_out(loop: Loop, feed: RowFeed, max_tokens: int) -> dict[str, float]:
-    """`look_at` all rows of `feed`, under `eval/`."""
+    """`evaluate_packs` on all rows of `feed`, under `eval/`."""
     windows = (feed.rows(window) for window in range(steps_per_epoch(len(feed), feed.batch_size)))
-    seen = look_at(loop, (pack for rows in windows for pack in loop.packs(rows, max_tokens)))
+    seen = evaluate_packs(loop, (pack for rows in windows for pack in loop.packs(rows, max_tokens)))
     return {f"eval/{name}": value for name, value in seen.items()}
 
 
-def look_at(loop: Loop, packs: Iterable[Pack]) -> dict[str, float]:
+def evaluate_packs(loop: Loop, packs: Iterable[Pack]) -> dict[str, float]:
     """Means over the supervised tokens of all ranks' packs: nats, and shares of 1."""
     stats = StepStats()
     with loop.evaluating():

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curiosft_cli.objectives import RL_OBJECTIVES
-from curiosft_cli.stages.rl.groups import GROUPINGS, Sample, informative, mini_batches
+from curiosft_cli.stages.rl.groups import GROUPINGS, TrainingSample, informative, mini_batches
 from curiosft_cli.train.encode import Row
 
 PARAMS = {name: RL_OBJECTIVES[name].bind().params for name in RL_OBJECTIVES}
 
 
-def sample(group: int, reward: float, given: int = 0, length: int = 4) -> Sample:
-    return Sample(Row((1,), tuple(range(length))), group, reward, given, (-1.0,) * (length - given))
+def sample(group: int, reward: float, given: int = 0, length: int = 4) -> TrainingSample:
+    return TrainingSample(Row((1,), tuple(range(length))), group, reward, given, (-1.0,) * (length - given))
 
 
 def test_every_objective_has_a_grouping() -> None:

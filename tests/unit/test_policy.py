@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from curiosft_cli.engine.transformers_engine import draw
 from curiosft_cli.objectives import RL_OBJECTIVES, TokenRows
 from curiosft_cli.run.sections import Rl
-from curiosft_cli.stages.rl.groups import Sample
+from curiosft_cli.stages.rl.groups import TrainingSample
 from curiosft_cli.stages.rl.updates import anchored, by_token, importance, importance_cap
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.encode import Row
@@ -20,8 +20,8 @@ from curiosft_cli.train.head.scores import head_logp
 
 
 def test_each_token_bears_its_writers_advantage() -> None:
-    plain = Sample(Row((5, 6), (7, 8)), 0, 1.0, 0, (-0.1, -0.2), advantage=2.0)
-    guided = Sample(Row((5,), (9, 9, 3)), 0, 1.0, 2, (-0.3,), advantage=1.0, given_advantage=-4.0)
+    plain = TrainingSample(Row((5, 6), (7, 8)), 0, 1.0, 0, (-0.1, -0.2), advantage=2.0)
+    guided = TrainingSample(Row((5,), (9, 9, 3)), 0, 1.0, 2, (-0.3,), advantage=1.0, given_advantage=-4.0)
     pack = make_pack([plain.row, guided.row], [1, 0], "cpu")
     extra = by_token([plain, guided], pack)
     assert pack.labels.tolist() == [9, 9, 3, 7, 8]

@@ -13,7 +13,7 @@ from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.log import Console
 from curiosft_cli.stages.rl.preflight import (
-    Check,
+    PreflightCheck,
     _hand_made_checks,
     _prompt_check,
     _stop_check,
@@ -70,7 +70,7 @@ def test_one_bad_gold_is_said_and_does_not_stop() -> None:
 
 @pytest.mark.parametrize(("action", "plumbing", "stops"), [("stop", True, True), ("stop", False, False), ("warn", True, False)])  # fmt: skip
 def test_only_broken_plumbing_stops_and_all_is_said(action: str, plumbing: bool, stops: bool, tmp_path: Path) -> None:
-    checks = [Check("fine", True, "all"), Check("broken", False, "none", "Mend it.", plumbing)]
+    checks = [PreflightCheck("fine", True, "all"), PreflightCheck("broken", False, "none", "Mend it.", plumbing)]
     console = Console(tmp_path / "log.txt")
     if stops:
         with pytest.raises(CurioError, match="broken: none") as raised:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from curiosft_cli.data.records import Grade, Problem
-from curiosft_cli.engine.base import Completion
+from curiosft_cli.engine.base import Completion, cut_to
 from curiosft_cli.run.files import JsonLines
-from curiosft_cli.stages.rl.rollouts import Prompt, Rollout, as_row, cut_to, describe, save_rollouts, saved_rollouts
+from curiosft_cli.stages.rl.rollouts import Prompt, Rollout, as_row, describe, save_rollouts, saved_rollouts
 
 PROMPT = Prompt(Problem("q1", "1+1?", "2"), [1, 2], (7, 8, 9))
 

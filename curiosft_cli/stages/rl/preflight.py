@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Check:
+class PreflightCheck:
     """One line of the table.
 
     Attributes:
@@ -55,8 +55,8 @@ def run(config: Config, stage: StageDir) -> None:
         CurioError: exit code 4 when a check fails.
     """
     from curiosft_cli.engine.base import Sampling
+    from curiosft_cli.objectives import RL_METHODS
     from curiosft_cli.stages.handover import open_engine_beside
-    from curiosft_cli.stages.rl.groups import GROUPINGS
     from curiosft_cli.stages.rl.prompts import read_prompts
     from curiosft_cli.train.encode import stop_token_ids
     from curiosft_cli.train.load import check_context, compute_dtype, load_tokenizer, name_of
@@ -64,7 +64,7 @@ def run(config: Config, stage: StageDir) -> None:
     rl, path = config.rl, resolve_checkpoint(config.rl.init, config)
     console = Console(stage.log_file)
     tokenizer = load_tokenizer(path, config.model)
-    prompts = read_prompts(config, stage, tokenizer, console, expert=GROUPINGS[rl.objective].expert)
+    prompts = read_prompts(config, stage, tokenizer, console, expert=RL_METHODS[rl.objective].needs_expert)
     context = check_context(path, config.model, max(len(p.ids) for p in prompts) + rl.max_completion_length)
     sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop_token_ids(tokenizer, path))
     engine = open_engine_beside(config, rl, path, context, name_of(compute_dtype(rl.precision, _device())))
@@ -84,7 +84,7 @@ def preflight(
     prompts: Sequence[Prompt],
     engine: RolloutEngine,
     sampling: Sampling,
-) -> list[Check]:
+) -> list[PreflightCheck]:
     """Look at the first prompts; samples `rl.preflight_prompts` completions once each."""
     some = prompts[: config.rl.preflight_prompts]
     return [
@@ -95,7 +95,7 @@ def preflight(
     ]
 
 
-def enforce(checks: Sequence[Check], action: str, console: Console) -> None:
+def enforce(checks: Sequence[PreflightCheck], action: str, console: Console) -> None:
     """Say what failed; with "stop", end the run where no reward could be right.
 
     Raises:
@@ -113,7 +113,7 @@ def enforce(checks: Sequence[Check], action: str, console: Console) -> None:
         )
 
 
-def as_table(checks: Sequence[Check]) -> str:
+def as_table(checks: Sequence[PreflightCheck]) -> str:
     """Go or no go, what was seen, and the fix of each failure."""
     width = max(len(check.name) for check in checks)
     lines = [
@@ -124,7 +124,7 @@ def as_table(checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
-def _prompt_check(config: Config, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> Check:
+def _prompt_check(config: Config, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> PreflightCheck:
     """The prompt's text must carry the question and end with the prefill, once."""
     prefill, wrong = config.model.prefill, []
     for prompt in prompts:
@@ -132,7 +132,7 @@ def _prompt_check(config: Config, tokenizer: PreTrainedTokenizerBase, prompts: S
         ends = text.endswith(prefill) and not text.removesuffix(prefill).rstrip().endswith(prefill.strip() or "\0")
         if not ends or prompt.problem.question.strip() not in text:
             wrong.append(prompt.problem.id)
-    return Check(
+    return PreflightCheck(
         "prompt",
         not wrong,
         f"{len(wrong)} of {len(prompts)} lack the question or end otherwise than with {prefill!r}"
@@ -141,9 +141,9 @@ def _prompt_check(config: Config, tokenizer: PreTrainedTokenizerBase, prompts: S
     )
 
 
-def _stop_check(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> Check:
+def _stop_check(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> PreflightCheck:
     end = end_token_id(tokenizer)
-    return Check(
+    return PreflightCheck(
         "stop tokens",
         end in sampling.stop_token_ids,
         f"{tokenizer.convert_ids_to_tokens(end)} ({end}) ends a turn, {list(sampling.stop_token_ids)} a completion",
@@ -153,7 +153,7 @@ def _stop_check(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> Check
 
 def _hand_made_checks(
     config: Config, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], sampling: Sampling
-) -> list[Check]:
+) -> list[PreflightCheck]:
     """A right and a wrong answer, written by us, through tokenizer, end of generation and grader."""
     right = [_graded(config, tokenizer, problem, problem.answer, sampling) for problem in problems]
     wrong = [_graded(config, tokenizer, problem, _another(problem), sampling) for problem in problems]
@@ -161,7 +161,7 @@ def _hand_made_checks(
     praised = [p.id for p, found in zip(problems, wrong, strict=True) if found.strict != 0.0]
     reasons = Counter(found.format_error or found.reason for found in right if found.strict != 1.0)
     return [
-        Check(
+        PreflightCheck(
             "right answers",
             not missed,
             f"{len(right) - len(missed)} of {len(right)} are rewarded"
@@ -169,7 +169,7 @@ def _hand_made_checks(
             "Look at model.prefill, and at the gold answers of the questions named.",
             plumbing=len(missed) == len(right),
         ),
-        Check(
+        PreflightCheck(
             "wrong answers",
             not praised,
             f"{len(praised)} of {len(wrong)} are rewarded" + (f", e.g. {praised[0]}" if praised else ""),
@@ -202,36 +202,35 @@ def _sample_checks(
     prompts: Sequence[Prompt],
     engine: RolloutEngine,
     sampling: Sampling,
-) -> list[Check]:
+) -> list[PreflightCheck]:
     """What the model itself writes: is it cut, is it ever right, is it always right?"""
-    from curiosft_cli.engine.base import generate
-    from curiosft_cli.grading.grade import GradeItem
     from curiosft_cli.grading.pool import GraderPool
+    from curiosft_cli.stages.graded_stream import GradedRequest, graded_stream
 
-    seeds = [sample_seed(config.run.seed, "preflight", prompt.problem.id, 0) for prompt in prompts]
-    completions = generate(engine, [prompt.ids for prompt in prompts], sampling, seeds)
-    cut = sum(completion.finish_reason == "length" for completion in completions)
-    with GraderPool(config.rl.grader_workers) as pool:
-        grades = pool.grade_all(
-            GradeItem(
-                decode_completion(tokenizer, completion.token_ids),
-                prompt.problem,
-                prefilled=bool(config.model.prefill),
-                truncated=completion.finish_reason == "length",
-            )
-            for completion, prompt in zip(completions, prompts, strict=True)
+    requests = [
+        GradedRequest(
+            (index, 0),
+            prompt.problem,
+            prompt.ids,
+            sample_seed(config.run.seed, "preflight", prompt.problem.id, 0),
         )
+        for index, prompt in enumerate(prompts)
+    ]
+    with GraderPool(config.rl.grader_workers) as pool:
+        done = list(graded_stream(engine, pool, tokenizer, requests, sampling, prefilled=bool(config.model.prefill)))
+    cut = sum(one.completion.finish_reason == "length" for one in done)
+    grades = [one.grade for one in done]
     solved = sum(found.strict or 0.0 for found in grades)
     reasons = ", ".join(f"{why} {count}" for why, count in Counter(found.reason for found in grades).most_common())
     return [
-        Check(
+        PreflightCheck(
             "completion length",
             2 * cut <= len(prompts),
             f"{cut} of {len(prompts)} cut at {sampling.max_tokens} tokens",
             "Raise rl.max_completion_length, or start from a checkpoint that ends its answers.",
             plumbing=False,
         ),
-        Check(
+        PreflightCheck(
             "pass rate",
             0 < solved < len(prompts),
             f"{solved:g} of {len(prompts)} right ({reasons})",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +59,6 @@ class Rollout:
     def sampled(self) -> bool:
         """Whether the policy had a part in it."""
         return bool(self.completion.token_ids)
-
-
-def cut_to(completion: Completion, room: int) -> Completion:
-    """At most `room` tokens of a completion; what was cut ends for its length."""
-    if len(completion.token_ids) <= room:
-        return completion
-    return replace(
-        completion,
-        token_ids=completion.token_ids[:room],
-        logprobs=completion.logprobs[:room],
-        finish_reason="length",
-    )
 
 
 def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -1,13 +1,13 @@
 """Reinforcement learning with verifiable rewards: GRPO (Table 6), LUFFY, RL-PLUS, Prefix-RFT and HPT.
 
     for each step:
-        sample G responses to each of P prompts       (engine; graded while others still run; expert rows join here)
-        reward: 1 if correct and well formatted       (grader processes)
+        hand the policy's weights to the engine       (checked against the trainer's log-probabilities)
+        sample G responses to each of P prompts       (engine; expert rows join here)
+        reward: 1 if correct and well formatted       (grader processes, while other responses still run)
         advantage within each group of G
         old log-probabilities                         (of the samples that later updates learn from)
         for each mini-batch of prompts: loss, clip, optimizer step
-        hand the new weights to the engine            (checked against the trainer's log-probabilities)
-        look at benchmarks; log; save
+        evaluate benchmarks; log; save
 
 Absent from the textbook loop: no reward model, no value function, no KL term. Token ids go in and token ids come
 out; nothing is tokenised twice.
@@ -15,171 +15,102 @@ out; nothing is tokenised twice.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curiosft_cli.engine.base import Sampling
 from curiosft_cli.grading.pool import GraderPool
-from curiosft_cli.objectives import RL_OBJECTIVES, BoundObjective
+from curiosft_cli.objectives import RL_METHODS
 from curiosft_cli.run.launch import run_stage
-from curiosft_cli.run.log import Console, Metrics
-from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
+from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
-from curiosft_cli.stages.handover import hand_over, open_engine_beside
+from curiosft_cli.stages.handover import HandOver, asleep, open_engine_beside
 from curiosft_cli.stages.rl.rollouts import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from curiosft_cli.engine.base import RolloutEngine
-    from curiosft_cli.stages.rl.groups import Grouping, Sample
+    from curiosft_cli.stages.bookkeeping import Bookkeeping
+    from curiosft_cli.stages.rl.groups import TrainingSample
+    from curiosft_cli.stages.rl.rollouts import Prompt, Rollout
     from curiosft_cli.train.guards import Guards
-    from curiosft_cli.train.loop import Loop
+
+PROGRESS = "reward {reward/mean:.3f}, {time/step_s:.0f} s a step"
 
 
 def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
     from curiosft_cli.engine.vllm_engines.nccl_transfer import require_nccl
-    from curiosft_cli.stages.rl.groups import GROUPINGS
+    from curiosft_cli.stages.bookkeeping import Bookkeeping
+    from curiosft_cli.stages.rl.groups import trained_on, with_advantages
     from curiosft_cli.stages.rl.preflight import enforce, preflight
     from curiosft_cli.stages.rl.prompts import read_prompts
-    from curiosft_cli.stages.rl.sampling import Sampler
-    from curiosft_cli.stages.rl.updates import SUPPLIED
-    from curiosft_cli.stages.step_evaluation import SampledCurve, asked_between_steps, is_due
-    from curiosft_cli.train.encode import Row, stop_token_ids
-    from curiosft_cli.train.load import check_context
-    from curiosft_cli.train.loop import Loop
-    from curiosft_cli.train.start import check_supplied, start_accelerator
+    from curiosft_cli.stages.rl.sampling import RolloutSampler
+    from curiosft_cli.stages.rl.updates import SUPPLIED, Updates
 
-    rl = config.rl
+    rl, method = config.rl, RL_METHODS[config.rl.objective]
     if rl.server_sync == "nccl":
         require_nccl()
-    accelerator = start_accelerator(config, stage)
-    console = Console(stage.log_file, enabled=accelerator.is_main_process)
-    objective, grouping = RL_OBJECTIVES[rl.objective].bind(**rl.params), GROUPINGS[rl.objective]
-    check_supplied(objective, rl.objective, SUPPLIED)
-    asked, init = asked_between_steps(config, rl), resolve_checkpoint(rl.init, config)
-    loop = Loop.open(config, rl, stage, init, accelerator)
-    step = loop.resume()
-    guards = open_guards(config)
-    guards.load(loop.counters.get("guards", {}))
-    path = str(loop.source or init)
-    prompts = read_prompts(
-        config, stage, loop.tokenizer, console, expert=grouping.expert, write=accelerator.is_main_process
-    )
-    curve = SampledCurve(config, rl, asked, loop, path, stage, console)
-    longest = max(len(p.ids) for p in prompts) + rl.max_completion_length
-    context = check_context(path, config.model, max(longest, curve.context))
-    sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop_token_ids(loop.tokenizer, path))
-    metrics = Metrics(stage.metrics_file, step, accelerator) if accelerator.is_main_process else None
-    engine = open_rollout_engine(config, stage, path, context, loop)
-    console.say(f"rl: {rl.objective}, {len(prompts)} prompts, steps {step} to {rl.steps}, {loop.describe()}")
-    try:
-        with GraderPool(rl.grader_workers) as pool:
-            # The engine's weights bear the number of the step they come from, also in a resumed run.
-            every, tolerance = rl.handover_check_every, rl.handover_tolerance
-            probe = Row(tuple(prompts[0].ids[:1]), tuple(prompts[0].ids[1:]))
-            hand_over(engine, loop, probe, step, every=every, tolerance=tolerance)
-            if step == 0 and rl.preflight != "off":
-                enforce(preflight(config, loop.tokenizer, prompts, engine, sampling), rl.preflight, console)
-            sampler = Sampler(config, stage, loop, engine, sampling, pool, grouping, objective.params, prompts)
-            while step < rl.steps:
-                started = time.monotonic()
-                rollouts, samples = sampler.step(step)
-                engine.sleep()
-                sampled = time.monotonic()
+    with Bookkeeping.open(config, "rl", rl, stage, method.objective, SUPPLIED) as book:
+        loop, objective = book.loop, book.objective
+        first = loop.accelerator.is_main_process
+        prompts = read_prompts(config, stage, loop.tokenizer, book.console, expert=method.needs_expert, write=first)
+        book.begin(rl.steps, f"{len(prompts)} prompts", open_guards(config), PROGRESS)
 
-                values = update_policy(config, objective, grouping, samples, loop, step)
-                step += 1
-                trained = time.monotonic()
-                seen = curve.look(engine, step) if is_due(step, rl.eval_steps, rl.steps) else {}
-                looked = time.monotonic()
+        def advantages(rollouts: Sequence[Rollout]) -> list[TrainingSample]:
+            return with_advantages(rollouts, method, objective, rl)
 
-                engine.wake()
-                probe = next(
-                    (s.row for s in samples if s.row.response_ids), Row((prompts[0].ids[0],), (prompts[0].ids[1],))
-                )
-                hand_over(engine, loop, probe, step, every=every, tolerance=tolerance)
-                handed = time.monotonic()
-
-                values |= describe(rollouts) | seen
-                values |= {
-                    "completions/groups_used": len({sample.group for sample in samples}),
-                    "time/sample_s": sampled - started,
-                    "time/train_s": trained - sampled,
-                    "time/handover_s": handed - looked,
-                    "time/step_s": time.monotonic() - started - (looked - trained),
-                }
-                if metrics and (seen or step % config.log.every == 0 or step == rl.steps):
-                    metrics.log(step, values)
-                console.progress(
-                    step, rl.steps, f"rl: reward {values['reward/mean']:.3f}, {values['time/step_s']:.0f} s a step"
-                )
-                for breach in (breaches := guards.check(step, values)):
-                    console.say(f"rl: warning: {breach}")
-                score, stopping = seen.get("eval/avg"), breaches and rl.guards.action == "stop"
-                if step % rl.save_steps == 0 or step == rl.steps or loop.is_best(score) or stopping:
-                    loop.save(step, score=score, guards=guards.state())
-                guards.stop(breaches)
-    finally:
-        engine.close()
-        console.close()
+        engine, sampling = open_rollout_engine(book, prompts)
+        with asleep(engine), GraderPool(rl.grader_workers) as pool:
+            rows, updates = objective.filled(method.rows), Updates(rl, loop, method, objective)
+            sampler = RolloutSampler(config, stage, loop, engine, sampling, pool, prompts, rows, advantages)
+            hand_over = HandOver(engine, loop, rl.handover_check_every, rl.handover_tolerance)
+            for step in book.steps():
+                with loop.timed("handover"):
+                    hand_over(step, sampler.probe)
+                if step == 0 and rl.preflight != "off":
+                    enforce(preflight(config, loop.tokenizer, prompts, engine, sampling), rl.preflight, book.console)
+                with loop.timed("sample"):
+                    rollouts = sampler.sample(step)  # and reward: each is graded while others still run
+                    engine.sleep()
+                with loop.timed("train"):
+                    samples = trained_on(advantages(rollouts), rl)
+                    with loop.timed("old"):
+                        batches = updates.batches(samples)
+                    for number, batch in enumerate(batches):
+                        updates.accumulate(batch)  # the loss and its gradients
+                        loop.update(updates.learning_rate(step, number), rl.skip_grad_norm)
+                used = {"completions/groups_used": len({sample.group for sample in samples})}
+                book.after(step + 1, describe(rollouts) | used, engine)
 
 
-def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int, loop: Loop) -> RolloutEngine:
+def open_rollout_engine(book: Bookkeeping, prompts: Sequence[Prompt]) -> tuple[RolloutEngine, Sampling]:
     """The engine of this rank, in the precision of the trainer's products, or the servers that stand for it."""
     from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
     from curiosft_cli.engine.weights import FullState
+    from curiosft_cli.train.encode import stop_token_ids
+    from curiosft_cli.train.load import check_context
 
+    config, loop, rl = book.config, book.loop, book.config.rl
+    longest = max(len(prompt.ids) for prompt in prompts) + rl.max_completion_length
+    context = check_context(book.path, config.model, max(longest, book.evaluation.context))
+    stop = stop_token_ids(loop.tokenizer, book.path)
+    sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop)
     # At temperature 1 the trainer sees the same numbers over the whole vocabulary; at others only the sampler has them.
-    logprobs = "raw" if config.rl.temperature == 1.0 else "processed"
-    if config.rl.servers:
-        return RemoteEngine(
-            config.rl.servers,
-            max_model_len=context,
-            weights=Path(config.rl.server_weights or stage.path / "server-weights"),
-            writer=loop.accelerator.is_main_process,
-            seed=config.run.seed,
-            logprobs=logprobs,
-            over_nccl=FullState(loop.model) if config.rl.server_sync == "nccl" else None,
-        )
-
-    return open_engine_beside(config, config.rl, path, context, loop.dtype_name, logprobs)
-
-
-def update_policy(
-    config: Config, objective: BoundObjective, grouping: Grouping, samples: Sequence[Sample], loop: Loop, step: int
-) -> dict[str, float]:
-    """One update per mini-batch of prompts; returns what there is to log. Every sample may be of no use: then none."""
-    from curiosft_cli.stages.rl.groups import mini_batches
-    from curiosft_cli.stages.rl.updates import (
-        anchored,
-        filter_prefixes,
-        importance_cap,
-        nucleus,
-        open_batches,
-        record_sampler,
+    logprobs = "raw" if rl.temperature == 1.0 else "processed"
+    if not rl.servers:
+        return open_engine_beside(config, rl, book.path, context, loop.dtype_name, logprobs), sampling
+    engine = RemoteEngine(
+        rl.servers,
+        max_model_len=context,
+        weights=Path(rl.server_weights or book.stage.path / "server-weights"),
+        writer=loop.accelerator.is_main_process,
+        seed=config.run.seed,
+        logprobs=logprobs,
+        over_nccl=FullState(loop.model) if rl.server_sync == "nccl" else None,
     )
-    from curiosft_cli.train.optim import constant_lr
-
-    rl, cap = config.rl, importance_cap(config.rl, loop.dtype_name)
-    with loop.timed("old"):
-        batches = open_batches(mini_batches(samples, rl.mini_batch_prompts), rl, loop)
-    for number, batch in enumerate(batches):
-        if grouping.filters:
-            filter_prefixes(batch, objective.params["prefix_keep_fraction"], rl, loop)
-        bound = objective if batch.scored else anchored(objective, rl, cap)
-        totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, bound, batch.extras)
-        for place, (pack, extra) in enumerate(zip(batch.packs, batch.extras, strict=True), start=1):
-            last, top_p = place == len(batch.packs), None if batch.scored else nucleus(rl)
-            seen = loop.accumulate(pack, bound, extra, totals, last=last, temperature=rl.temperature, top_p=top_p)
-            if not batch.scored and pack.counted:
-                record_sampler(loop, extra, seen.logp, seen.kept_mass, rl, cap)
-        update = step * (rl.prompts_per_step // rl.mini_batch_prompts) + number
-        rate = constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps)
-        loop.update(rate, rl.skip_grad_norm)
-    return loop.report()
+    return engine, sampling
 
 
 def open_guards(config: Config) -> Guards:

@@ -1,9 +1,9 @@
-"""What the RL objectives read beside the student's own pass, token by token, for the packs of each update.
+"""The policy's updates: what the loss of an RL method reads, token by token, and the loss over a mini-batch.
 
 Advantages and expert marks come from the samples. Old log-probabilities cost a pass without gradient, so they are
-taken only where they differ from the current ones: for the samples of a step's second update and later ones. The mass
-of the sampler's nucleus, which the correction of the engine's log-probabilities must know of, comes from that pass, or
-from the walk of the first update.
+computed only where they differ from the current ones: for the samples of a step's second update and later ones. The
+correction of the engine's log-probabilities needs the mass of the sampler's nucleus. It comes from that pass, or from
+the pass of the first update.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.objectives.hybrid import keep_prefix
+from curiosft_cli.stages.rl.groups import TrainingSample, mini_batches
 from curiosft_cli.stages.rl.shared_packs import can_share, shared_rank_packs
+from curiosft_cli.train.head import HeadPass
+from curiosft_cli.train.optim import constant_lr
 from curiosft_cli.train.start import gather_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.objectives import BoundObjective, RlMethod
     from curiosft_cli.run.sections import Rl
-    from curiosft_cli.stages.rl.groups import Sample
     from curiosft_cli.train.batches import Pack
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.loop import Loop
@@ -37,13 +38,13 @@ class Batch:
     Attributes:
         samples: of all ranks.
         packs: this rank's.
-        scored: whether `extras` hold the old policy's log-probabilities; the first update's are the current ones.
-        extras: one mapping per pack, [N] each.
+        first: the step's first update, whose old log-probabilities are the current ones.
+        extras: one mapping per pack, [N] each: what the objective reads.
     """
 
-    samples: list[Sample]
+    samples: list[TrainingSample]
     packs: list[Pack]
-    scored: bool
+    first: bool
     extras: list[dict[str, Tensor]] = field(default_factory=list)
 
     @property
@@ -52,23 +53,125 @@ class Batch:
         return [sample.row for sample in self.samples]
 
 
-def open_batches(batches: Sequence[list[Sample]], rl: Rl, loop: Loop) -> list[Batch]:
-    """Pack each update's samples, and look at the policy as it is before the first one for those of the others."""
-    cap = importance_cap(rl, loop.dtype_name)
-    opened = [
-        Batch(samples, _packs([sample.row for sample in samples], rl, loop), scored=number > 0)
-        for number, samples in enumerate(batches)
-    ]
-    for batch in opened:
-        for pack in batch.packs:
-            extra = by_token(batch.samples, pack)
-            if batch.scored:
-                _score(pack, extra, rl, loop, cap)
-            batch.extras.append(extra)
-    return opened
+@dataclass
+class Updates:
+    """The updates of a step, one per mini-batch of prompts.
+
+    Attributes:
+        cap: of the importance correction, or None where there is no correction.
+    """
+
+    rl: Rl
+    loop: Loop
+    method: RlMethod
+    objective: BoundObjective
+    cap: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cap = importance_cap(self.rl, self.loop.dtype_name)
+
+    def batches(self, samples: Sequence[TrainingSample]) -> list[Batch]:
+        """The step's mini-batches, packed, with the old log-probabilities of those that are not the first.
+
+        There are none where no sample is left to train on.
+        """
+        opened = [
+            Batch(some, self._packs([sample.row for sample in some]), first=number == 0)
+            for number, some in enumerate(mini_batches(samples, self.rl.mini_batch_prompts))
+        ]
+        for batch in opened:
+            batch.extras = [by_token(batch.samples, pack) for pack in batch.packs]
+            if not batch.first:
+                for pack, extra in zip(batch.packs, batch.extras, strict=True):
+                    self._score(pack, extra)
+        return opened
+
+    def accumulate(self, batch: Batch) -> None:
+        """The loss over one mini-batch, and its gradients."""
+        rl, loop = self.rl, self.loop
+        if self.method.keep is not None:
+            self._keep_advantages(batch)
+        objective = anchored(self.objective, rl, self.cap) if batch.first else self.objective
+        head_pass = HeadPass(temperature=rl.temperature, top_p=nucleus(rl) if batch.first else None, entropy=True)
+        totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, objective, batch.extras)
+        for place, (pack, extra) in enumerate(zip(batch.packs, batch.extras, strict=True), start=1):
+            last = place == len(batch.packs)
+            seen = loop.accumulate(pack, objective, extra, totals, last=last, head_pass=head_pass)
+            if batch.first and pack.counted:
+                self._record_sampler(extra, seen.logp, seen.kept_mass)
+
+    def learning_rate(self, step: int, number: int) -> float:
+        """Of update `number` of the 0-based step."""
+        rl = self.rl
+        update = step * (rl.prompts_per_step // rl.mini_batch_prompts) + number
+        return constant_lr(update, peak=rl.learning_rate, warmup_steps=rl.warmup_steps)
+
+    def _packs(self, rows: Sequence[Row]) -> list[Pack]:
+        most, loop = self.rl.max_tokens_per_batch, self.loop
+        if not (self.rl.share_prompts and can_share(loop.model.config._attn_implementation)):
+            return loop.packs(rows, most)
+        accelerator = loop.accelerator
+        return shared_rank_packs(
+            rows, most, rank=accelerator.process_index, ranks=loop.ranks, device=accelerator.device
+        )
+
+    def _score(self, pack: Pack, extra: dict[str, Tensor]) -> None:
+        """Add the old policy's log-probabilities and correct the advantages of sampled tokens."""
+        head_pass = HeadPass(temperature=self.rl.temperature, top_p=nucleus(self.rl))
+        old = self.loop.student_module.scored(pack, head_pass)
+        extra["old_logp"] = old.logp
+        if pack.counted:
+            self._record_sampler(extra, old.logp, old.kept_mass)
+            if self.cap is not None:
+                extra["advantage"] = corrected(extra, old.logp, old.kept_mass, self.rl, self.cap)
+
+    def _keep_advantages(self, batch: Batch) -> None:
+        """Set the advantage of the expert tokens that the method does not keep to 0, over all ranks' tokens."""
+        import torch
+
+        if not any(sample.given for sample in batch.samples):
+            return
+        loop, head_pass = self.loop, HeadPass(temperature=self.rl.temperature, entropy=True)
+        seen = [loop.student_module.scored(pack, head_pass).entropy for pack in batch.packs]
+        own = [
+            entropy[extra["expert"]]
+            for pack, extra, entropy in zip(batch.packs, batch.extras, seen, strict=True)
+            if pack.counted and entropy is not None
+        ]
+        mine = torch.cat(own) if own else torch.zeros(0, device=loop.accelerator.device)
+        everywhere, start = gather_rows(loop.accelerator, mine)
+        keep = self.objective.filled(self.method.keep)
+        kept = keep(everywhere, torch.ones_like(everywhere, dtype=torch.bool))
+        parts = iter(kept[start : start + len(mine)].split([len(entropy) for entropy in own]))
+        for pack, extra in zip(batch.packs, batch.extras, strict=True):
+            if pack.counted:
+                advantage = extra["advantage"].clone()
+                advantage[extra["expert"]] *= next(parts)
+                extra["advantage"] = advantage
+
+    def _record_sampler(
+        self, extra: Mapping[str, Tensor], logp: Tensor, kept_mass: Tensor | None, far_nats: float = 0.1
+    ) -> None:
+        """Record how the sampler differs from the trainer on the sampled tokens before the step's first update.
+
+        Args:
+            logp: [N] of the trainer at the sampling temperature, nats.
+            kept_mass: [N] of the nucleus, or None.
+            far_nats: tokens further apart than this are counted.
+        """
+        own, engine = ~extra["expert"], _engine_logp(extra, kept_mass, self.rl)
+        gap, stats = (logp - engine).abs()[own], self.loop.stats
+        stats.add("mismatch_nats", gap, extremes=True)
+        stats.add("mismatch_share", gap > far_nats)
+        if kept_mass is not None:
+            stats.add("kept_mass", kept_mass[own], extremes=True)
+        if self.cap is not None:
+            ratio = importance(logp, engine, kept_mass, self.cap)[own]
+            stats.add("importance", ratio, extremes=True)
+            stats.add("importance_capped", ratio >= self.cap)
 
 
-def by_token(samples: Sequence[Sample], pack: Pack) -> dict[str, Tensor]:
+def by_token(samples: Sequence[TrainingSample], pack: Pack) -> dict[str, Tensor]:
     """Advantage, expert mark and what the engine reported (0 for expert tokens) of a pack's tokens, [N] each."""
     import torch
 
@@ -136,58 +239,6 @@ def anchored(objective: BoundObjective, rl: Rl, cap: float | None) -> BoundObjec
     return replace(objective, fn=fn)
 
 
-def filter_prefixes(batch: Batch, keep_fraction: float, rl: Rl, loop: Loop) -> None:
-    """Take the advantage from the expert tokens of lowest entropy, over the whole update and all ranks."""
-    import torch
-
-    if not any(sample.given for sample in batch.samples):
-        return
-    seen = [loop.student_module.scored(pack, rl.temperature, entropy=True).entropy for pack in batch.packs]
-    own = [
-        entropy[extra["expert"]]
-        for pack, extra, entropy in zip(batch.packs, batch.extras, seen, strict=True)
-        if pack.counted and entropy is not None
-    ]
-    mine = torch.cat(own) if own else torch.zeros(0, device=loop.accelerator.device)
-    everywhere, start = gather_rows(loop.accelerator, mine)
-    kept = keep_prefix(everywhere, torch.ones_like(everywhere, dtype=torch.bool), keep_fraction)
-    parts = iter(kept[start : start + len(mine)].split([len(entropy) for entropy in own]))
-    for pack, extra in zip(batch.packs, batch.extras, strict=True):
-        if pack.counted:
-            advantage = extra["advantage"].clone()
-            advantage[extra["expert"]] *= next(parts)
-            extra["advantage"] = advantage
-
-
-def record_sampler(
-    loop: Loop,
-    extra: Mapping[str, Tensor],
-    logp: Tensor,
-    kept_mass: Tensor | None,
-    rl: Rl,
-    cap: float | None,
-    far_nats: float = 0.1,
-) -> None:
-    """Record how the sampler differs from the trainer on the sampled tokens before the step's first update.
-
-    Args:
-        logp: [N] of the trainer at the sampling temperature, nats.
-        kept_mass: [N] of the nucleus, or none.
-        cap: of the correction, or none where there is no correction.
-        far_nats: tokens further apart than this are counted.
-    """
-    own, engine = ~extra["expert"], _engine_logp(extra, kept_mass, rl)
-    gap = (logp - engine).abs()[own]
-    loop.stats.add("mismatch_nats", gap, extremes=True)
-    loop.stats.add("mismatch_share", gap > far_nats)
-    if kept_mass is not None:
-        loop.stats.add("kept_mass", kept_mass[own], extremes=True)
-    if cap is not None:
-        ratio = importance(logp, engine, kept_mass, cap)[own]
-        loop.stats.add("importance", ratio, extremes=True)
-        loop.stats.add("importance_capped", ratio >= cap)
-
-
 def nucleus(rl: Rl) -> float | None:
     """The mass that rollouts are drawn from, or none for all of it."""
     return rl.top_p if rl.top_p < 1.0 else None
@@ -201,20 +252,3 @@ def _engine_logp(extra: Mapping[str, Tensor], kept_mass: Tensor | None, rl: Rl) 
     if kept_mass is None or rl.temperature == 1.0:
         return extra["engine_logp"]
     return extra["engine_logp"] + kept_mass.log()
-
-
-def _packs(rows: Sequence[Row], rl: Rl, loop: Loop) -> list[Pack]:
-    if not (rl.share_prompts and can_share(loop.model.config._attn_implementation)):
-        return loop.packs(rows, rl.max_tokens_per_batch)
-    ranks, rank = loop.accelerator.num_processes, loop.accelerator.process_index
-    return shared_rank_packs(rows, rl.max_tokens_per_batch, rank=rank, ranks=ranks, device=loop.accelerator.device)
-
-
-def _score(pack: Pack, extra: dict[str, Tensor], rl: Rl, loop: Loop, cap: float | None) -> None:
-    """Add the old policy's log-probabilities and correct the advantages of sampled tokens."""
-    old = loop.student_module.scored(pack, rl.temperature, top_p=nucleus(rl))
-    extra["old_logp"] = old.logp
-    if pack.counted:
-        record_sampler(loop, extra, old.logp, old.kept_mass, rl, cap)
-        if cap is not None:
-            extra["advantage"] = corrected(extra, old.logp, old.kept_mass, rl, cap)
