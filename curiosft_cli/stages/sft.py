@@ -81,8 +81,8 @@ def run(config: Config, stage: StageDir) -> None:
             )
             for place, (pack, extra) in enumerate(zip(packs, extras, strict=True), start=1):
                 with loop.timed("inputs"):
-                    reference = inputs.reference(pack)
-                loop.accumulate(pack, objective, extra, totals, last=place == len(packs), reference=reference)
+                    head_pass = inputs.head_pass(pack)
+                loop.accumulate(pack, objective, extra, totals, last=place == len(packs), head_pass=head_pass)
             rate = cosine_lr(
                 step,
                 peak=sft.learning_rate,

@@ -161,6 +161,7 @@ def update_policy(
         open_batches,
         record_sampler,
     )
+    from curiosft_cli.train.head.head_pass import HeadPass
     from curiosft_cli.train.optim import constant_lr
 
     rl, cap = config.rl, importance_cap(config.rl, loop.dtype_name)
@@ -173,7 +174,8 @@ def update_policy(
         totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, bound, batch.extras)
         for place, (pack, extra) in enumerate(zip(batch.packs, batch.extras, strict=True), start=1):
             last, top_p = place == len(batch.packs), None if batch.scored else nucleus(rl)
-            seen = loop.accumulate(pack, bound, extra, totals, last=last, temperature=rl.temperature, top_p=top_p)
+            head_pass = HeadPass(temperature=rl.temperature, top_p=top_p, entropy=True)
+            seen = loop.accumulate(pack, bound, extra, totals, last=last, head_pass=head_pass)
             if not batch.scored and pack.counted:
                 record_sampler(loop, extra, seen.logp, seen.kept_mass, rl, cap)
         update = step * (rl.prompts_per_step // rl.mini_batch_prompts) + number

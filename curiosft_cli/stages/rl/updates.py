@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.objectives.hybrid import keep_prefix
 from curiosft_cli.stages.rl.shared_packs import can_share, shared_rank_packs
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.start import gather_rows
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def filter_prefixes(batch: Batch, keep_fraction: float, rl: Rl, loop: Loop) -> N
 
     if not any(sample.given for sample in batch.samples):
         return
-    seen = [loop.student_module.scored(pack, rl.temperature, entropy=True).entropy for pack in batch.packs]
+    head_pass = HeadPass(temperature=rl.temperature, entropy=True)
+    seen = [loop.student_module.scored(pack, head_pass).entropy for pack in batch.packs]
     own = [
         entropy[extra["expert"]]
         for pack, extra, entropy in zip(batch.packs, batch.extras, seen, strict=True)
@@ -212,7 +214,7 @@ def _packs(rows: Sequence[Row], rl: Rl, loop: Loop) -> list[Pack]:
 
 def _score(pack: Pack, extra: dict[str, Tensor], rl: Rl, loop: Loop, cap: float | None) -> None:
     """Add the old policy's log-probabilities and correct the advantages of sampled tokens."""
-    old = loop.student_module.scored(pack, rl.temperature, top_p=nucleus(rl))
+    old = loop.student_module.scored(pack, HeadPass(temperature=rl.temperature, top_p=nucleus(rl)))
     extra["old_logp"] = old.logp
     if pack.counted:
         record_sampler(loop, extra, old.logp, old.kept_mass, rl, cap)
