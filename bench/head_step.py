@@ -23,6 +23,7 @@ from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
 from curiosft_cli.objectives.tokens import label_logp
 from curiosft_cli.train.head.fused import fused_head, teacher_logp
+from curiosft_cli.train.head.head_pass import HeadPass
 
 SHAPES = {"hidden 576, V 49152": (576, 49152), "hidden 128, V 151936": (128, 151936)}
 NAIVE_SEARCH = TemperatureSettings(search="bisect", iters=15)
@@ -60,7 +61,16 @@ def fused(data: dict[str, Tensor], teacher: bool, chunk: int, entropy: bool = Fa
         extra["teacher_logp"] = teacher_logp(data["teacher"], weight, labels, TemperatureSettings(), chunk=chunk).logp
     weights = torch.full((len(labels),), 1.0 / len(labels))
     objective = SFT_OBJECTIVES["curio" if teacher else "sft"].bind()
-    return fused_head(hidden, weight, labels, objective, extra=extra, weights=weights, chunk=chunk, entropy=entropy)[0]
+    return fused_head(
+        hidden,
+        weight,
+        labels,
+        objective,
+        extra=extra,
+        weights=weights,
+        chunk=chunk,
+        head_pass=HeadPass(entropy=entropy),
+    )[0]
 
 
 def products(data: dict[str, Tensor], chunk: int) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from curiosft_cli.train.head.fused import head_logp
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import body_and_head, compute_dtype, load_model
 
 if TYPE_CHECKING:
@@ -42,9 +43,11 @@ def completion_entropies(
                 # The position before a token predicts it; the last position predicts nothing that was generated.
                 rows = hidden[0, len(prompt) - 1 : -1]
                 labels = ids[0, len(prompt) :]
-                entropy = head_logp(rows, weight, labels, chunk=head_chunk, compute_dtype=dtype, entropy=True).entropy
-            assert entropy is not None  # asked for above
-            sums.append((float(entropy.double().sum()), len(completion)))
+                scored = head_logp(
+                    rows, weight, labels, chunk=head_chunk, compute_dtype=dtype, head_pass=HeadPass(entropy=True)
+                )
+            assert scored.entropy is not None
+            sums.append((float(scored.entropy.double().sum()), len(completion)))
         if sums:
             tokens = sum(count for _, count in sums)
             means[benchmark] = {

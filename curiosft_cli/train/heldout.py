@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from curiosft_cli.train.batches import steps_per_epoch
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.stats import StepStats
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def evaluate_packs(loop: Loop, packs: Iterable[Pack]) -> dict[str, float]:
     stats = StepStats()
     with loop.evaluating():
         for pack in packs:
-            rows = loop.student_module.scored(pack, entropy=True)
+            rows = loop.student_module.scored(pack, HeadPass(entropy=True))
             if pack.counted and rows.entropy is not None:
                 stats.add("loss_nats", -rows.logp)
                 stats.add("mean_token_probability", rows.logp.exp())

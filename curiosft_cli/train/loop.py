@@ -14,6 +14,7 @@ from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoint
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
 from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
@@ -194,14 +195,12 @@ class Loop:
         totals: Totals,
         *,
         last: bool,
-        temperature: float = 1.0,
-        reference: tuple[Tensor, Tensor] | None = None,
-        top_p: float | None = None,
+        head_pass: HeadPass = HeadPass(entropy=True),
     ) -> HeadRows:
         """Add one pack's gradients and statistics; the ranks exchange gradients with the `last` one."""
         with self.timed("student"), nullcontext() if last else self.accelerator.no_sync(self.student):
             weights = tuple(self.weights_of(pack, divisor, totals) for divisor in objective.terms)
-            loss, rows = self.student(pack, objective, extra, weights, True, temperature, reference, top_p)
+            loss, rows = self.student(pack, objective, extra, weights, head_pass)
             self.accelerator.backward(loss)
         if pack.counted:
             self.stats.add_rows(rows)

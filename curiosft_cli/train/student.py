@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from curiosft_cli.train.head.fused import HeadRows, ScoredRows, TeacherRows, fused_head, head_logp, teacher_logp
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import body_and_head
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ class Student(nn.Module):
         self.model = model
         self.chunk = chunk
         self.compute_dtype = compute_dtype
-        self.self_teacher: TemperatureSettings | None = None
         # accelerate's FSDP2 asks the outermost module which layers to shard one by one.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
         if compiled:
@@ -55,16 +55,9 @@ class Student(nn.Module):
         objective: BoundObjective,
         extra: Mapping[str, Tensor],
         weights: Tensor | Sequence[Tensor],
-        entropy: bool = False,
-        temperature: float = 1.0,
-        reference: tuple[Tensor, Tensor] | None = None,
-        top_p: float | None = None,
+        head_pass: HeadPass = HeadPass(),
     ) -> tuple[Tensor, HeadRows]:
-        """The pack's share of the step's loss (its reduction is in `weights` [N]) and what was seen per token.
-
-        `reference`: hidden states [N, H] and head weight [V, H] of a frozen model, for objectives of its logits.
-        `top_p`: see `fused_head`.
-        """
+        """The pack's share of the step's loss (its reduction is in `weights` [N]) and its values per token."""
         hidden, head_weight = self._hidden(pack)
         return fused_head(
             hidden,
@@ -75,11 +68,7 @@ class Student(nn.Module):
             weights=weights,
             chunk=self.chunk,
             compute_dtype=self.compute_dtype,
-            temperature=temperature,
-            entropy=entropy,
-            self_teacher=self.self_teacher,
-            reference=reference,
-            top_p=top_p,
+            head_pass=head_pass,
         )
 
     @torch.no_grad()
@@ -91,9 +80,7 @@ class Student(nn.Module):
         )
 
     @torch.no_grad()
-    def scored(
-        self, pack: Pack, temperature: float = 1.0, *, entropy: bool = False, top_p: float | None = None
-    ) -> ScoredRows:
+    def scored(self, pack: Pack, head_pass: HeadPass = HeadPass()) -> ScoredRows:
         """Log-probabilities [N] in nats of the pack's supervised tokens, without a gradient; see `head_logp`."""
         hidden, head_weight = self._hidden(pack)
         return head_logp(
@@ -102,9 +89,7 @@ class Student(nn.Module):
             pack.labels,
             chunk=self.chunk,
             compute_dtype=self.compute_dtype,
-            temperature=temperature,
-            entropy=entropy,
-            top_p=top_p,
+            head_pass=head_pass,
         )
 
     @torch.no_grad()

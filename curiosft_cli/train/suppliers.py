@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from curiosft_cli.objectives.baselines import select_top
 from curiosft_cli.train.checkpoint import OWN
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.lora import Adapters
 from curiosft_cli.train.start import gather_rows
 from curiosft_cli.train.teacher import Teacher, temperature_settings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.objectives.temperature import TemperatureSettings
     from curiosft_cli.run.sections import Sft
     from curiosft_cli.train.batches import Pack
     from curiosft_cli.train.loop import Loop
@@ -59,7 +61,7 @@ class Selection:
         import torch
 
         with without_dropout(self._student):
-            own = [self._student.scored(pack, entropy=True).entropy for pack in packs]
+            own = [self._student.scored(pack, HeadPass(entropy=True)).entropy for pack in packs]
         counted = [h for pack, h in zip(packs, own, strict=True) if pack.counted and h is not None]
         mine = torch.cat(counted) if counted else torch.zeros(0, device=self._accelerator.device)
         everywhere, start = gather_rows(self._accelerator, mine)
@@ -152,10 +154,21 @@ class FrozenBase:
 
 
 class Inputs:
-    """All suppliers that one objective needs."""
+    """All suppliers that one objective needs.
 
-    def __init__(self, suppliers: Sequence[Supplier], base: FrozenBase | None = None) -> None:
-        self._suppliers, self._base = suppliers, base
+    Args:
+        suppliers: one for each value of `extra`.
+        base: the frozen base model, where the objective reads its logits.
+        self_teacher: how the student is tempered where it is its own teacher.
+    """
+
+    def __init__(
+        self,
+        suppliers: Sequence[Supplier],
+        base: FrozenBase | None = None,
+        self_teacher: TemperatureSettings | None = None,
+    ) -> None:
+        self._suppliers, self._base, self._self_teacher = suppliers, base, self_teacher
 
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         """The `extra` of each pack of optimizer step `step` (0-based)."""
@@ -165,9 +178,10 @@ class Inputs:
                 extra |= more
         return extras
 
-    def reference(self, pack: Pack) -> tuple[Tensor, Tensor] | None:
-        """The frozen base model on this pack, where the objective reads its logits."""
-        return self._base.states(pack) if self._base else None
+    def head_pass(self, pack: Pack) -> HeadPass:
+        """The training pass over the head for this pack: with the base model's states and the self-teacher."""
+        reference = self._base.states(pack) if self._base else None
+        return HeadPass(entropy=True, reference=reference, self_teacher=self._self_teacher)
 
     def update(self, step: int) -> None:
         """After optimizer step `step` (1-based)."""
@@ -193,9 +207,10 @@ def open_inputs(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: Packs
     student, needs, params = loop.student_module, objective.needs, objective.params
     suppliers: list[Supplier] = [Adapters(student.model)] if sft.lora.rank else []
     base: FrozenBase | None = None
+    self_teacher: TemperatureSettings | None = None
     if "teacher_logp" in needs:
         if sft.teacher.kind == "self":
-            student.self_teacher = temperature_settings(sft.teacher)  # its own chunks answer in the same walk
+            self_teacher = temperature_settings(sft.teacher)
         else:
             suppliers.append(Teacher(student, sft.teacher, loop.stats))
     if "selected" in needs:
@@ -205,4 +220,4 @@ def open_inputs(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: Packs
     if needs & {"ref_logp", "ref_logits"}:
         base = FrozenBase(student, whole="ref_logits" in needs)
         suppliers.append(base)
-    return Inputs(suppliers, base)
+    return Inputs(suppliers, base, self_teacher)

@@ -17,6 +17,7 @@ from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logit
 from curiosft_cli.objectives.tokens import TokenLoss, entropy, label_logp, tempered_logp
 from curiosft_cli.train.head import chunks as head_chunks
 from curiosft_cli.train.head.fused import fused_head, head_logp, release_buffers, teacher_logp
+from curiosft_cli.train.head.head_pass import HeadPass
 
 TOKENS, HIDDEN, VOCABULARY = 11, 8, 50
 EVERY = [
@@ -80,7 +81,9 @@ def by_autograd(data: dict[str, Tensor], objective: BoundObjective, temperature:
     return (loss.detach(), *torch.autograd.grad(loss, (hidden, weight)), rows.logp.detach(), entropy(logits).detach())
 
 
-def by_head(data: dict[str, Tensor], objective: BoundObjective, **options: Any) -> tuple[Tensor, ...]:
+def by_head(
+    data: dict[str, Tensor], objective: BoundObjective, temperature: float = 1.0, **options: Any
+) -> tuple[Tensor, ...]:
     hidden, weight = data["hidden"].clone().requires_grad_(), data["weight"].clone().requires_grad_()
     loss, seen = fused_head(
         hidden,
@@ -89,8 +92,11 @@ def by_head(data: dict[str, Tensor], objective: BoundObjective, **options: Any) 
         objective,
         extra=extra_of(data, objective),
         weights=[data["weights"] * (i + 1) for i in range(len(objective.terms))],
-        entropy=True,
-        reference=(data["base"], data["weight"]) if "ref_logits" in objective.needs else None,
+        head_pass=HeadPass(
+            entropy=True,
+            temperature=temperature,
+            reference=(data["base"], data["weight"]) if "ref_logits" in objective.needs else None,
+        ),
         **options,
     )
     loss.backward()
@@ -104,7 +110,7 @@ def by_head(data: dict[str, Tensor], objective: BoundObjective, **options: Any) 
 def test_equals_autograd_on_full_logits(objective: BoundObjective, temperature: float, chunk: int) -> None:
     data = problem()
     want = by_autograd(data, objective, temperature)
-    got = by_head(data, objective, temperature=temperature, chunk=chunk)
+    got = by_head(data, objective, temperature, chunk=chunk)
     for ours, theirs in zip(got, want, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-6)
 
@@ -141,7 +147,7 @@ def test_no_tokens_have_empty_rows() -> None:
     data = problem(tokens=0)
     place = data["hidden"], data["weight"], data["labels"]
     assert teacher_logp(*place, TemperatureSettings()).status.dtype == torch.int8
-    scored = head_logp(*place, entropy=True, top_p=0.9)
+    scored = head_logp(*place, head_pass=HeadPass(entropy=True, top_p=0.9))
     assert scored.entropy is not None and scored.kept_mass is not None
     assert scored.logp.shape == scored.entropy.shape == scored.kept_mass.shape == (0,)
 
@@ -165,7 +171,8 @@ def test_frozen_head_and_no_grad() -> None:
     loss.backward()
     torch.testing.assert_close(weight.grad, by_head(data, objective)[2])
     with torch.no_grad():
-        value, seen = fused_head(data["hidden"], weight, data["labels"], objective, entropy=True, **arguments)
+        head_pass = HeadPass(entropy=True)
+        value, seen = fused_head(data["hidden"], weight, data["labels"], objective, head_pass=head_pass, **arguments)
     assert not value.requires_grad and float(value) == pytest.approx(float(loss.detach()))
     torch.testing.assert_close(seen.entropy, entropy(data["hidden"] @ data["weight"].t()))
 
@@ -227,7 +234,8 @@ def test_self_teacher_is_the_teacher_on_the_same_weights() -> None:
     place = data["hidden"], data["weight"], data["labels"]
     teacher, objective = teacher_logp(*place, chosen), SFT_OBJECTIVES["curio"].bind()
     separate = fused_head(*place, objective, extra={"teacher_logp": teacher.logp}, weights=data["weights"])[0]
-    own, seen = fused_head(*place, objective, extra={}, weights=data["weights"], self_teacher=chosen, chunk=4)
+    head_pass = HeadPass(self_teacher=chosen)
+    own, seen = fused_head(*place, objective, extra={}, weights=data["weights"], head_pass=head_pass, chunk=4)
     torch.testing.assert_close(own, separate)
     assert seen.teacher is not None
     torch.testing.assert_close(seen.teacher.logp, teacher.logp)
@@ -319,7 +327,8 @@ def test_nucleus_mass(vocabulary: int, top_p: float) -> None:
     hidden, weight = torch.randn(6, 4, generator=generator), torch.randn(vocabulary, 4, generator=generator)
     if vocabulary > 512:
         hidden[0] = 0.0
-    got = head_logp(hidden, weight, torch.zeros(6, dtype=torch.int64), chunk=4, top_p=top_p, temperature=0.8)
+    head_pass = HeadPass(top_p=top_p, temperature=0.8)
+    got = head_logp(hidden, weight, torch.zeros(6, dtype=torch.int64), chunk=4, head_pass=head_pass)
     assert got.kept_mass is not None
     for probabilities, mass in zip((hidden @ weight.t() / 0.8).softmax(-1), got.kept_mass, strict=True):
         ordered = probabilities.double().sort(descending=True).values
@@ -335,11 +344,11 @@ def test_the_walk_gives_the_objective_the_nucleus_mass(need: tuple[str, ...]) ->
     objective = BoundObjective(
         lambda rows: TokenLoss(rows.logp * rows.extra["kept_mass"]), frozenset(need), ("reduction",), {}
     )
-    settings: dict[str, Any] = {"chunk": 4, "top_p": 0.7, "temperature": 0.8}
+    settings: dict[str, Any] = {"chunk": 4, "head_pass": HeadPass(top_p=0.7, temperature=0.8, entropy=True)}
     _, rows = fused_head(
-        hidden.requires_grad_(), weight, labels, objective, extra={}, weights=torch.ones(6), entropy=True, **settings
+        hidden.requires_grad_(), weight, labels, objective, extra={}, weights=torch.ones(6), **settings
     )
-    scored = head_logp(hidden, weight, labels, entropy=True, **settings)
+    scored = head_logp(hidden, weight, labels, **settings)
     assert rows.kept_mass is not None and scored.kept_mass is not None
     torch.testing.assert_close(rows.kept_mass, scored.kept_mass)
     torch.testing.assert_close(rows.loss, scored.logp * scored.kept_mass)
@@ -349,7 +358,7 @@ def test_the_walk_gives_the_objective_the_nucleus_mass(need: tuple[str, ...]) ->
 def test_impossible_label_keeps_the_loss_finite() -> None:
     """log pi(y) = -400 is below float32's smallest probability and still exact."""
     hidden, weight = torch.tensor([[1.0]]), torch.tensor([[400.0], [0.0]])
-    scored = head_logp(hidden, weight, torch.tensor([1]), entropy=True)
+    scored = head_logp(hidden, weight, torch.tensor([1]), head_pass=HeadPass(entropy=True))
     assert float(scored.logp) == -400.0
     assert scored.entropy is not None and float(scored.entropy) == 0.0
     loss, _ = fused_head(

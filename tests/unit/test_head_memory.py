@@ -17,6 +17,7 @@ import torch
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings
 from curiosft_cli.train.head.fused import fused_head, head_logp, release_buffers, teacher_logp
+from curiosft_cli.train.head.head_pass import HeadPass
 
 torch.set_num_threads(1)
 tokens, vocabulary, chunk = {tokens}, {vocabulary}, {chunk}
@@ -29,8 +30,8 @@ def train(objective, **more):
     weights = [torch.full((tokens,), 1 / tokens)] * len(objective.terms)
     base = (hidden, weight) if "ref_logits" in objective.needs else None
     extra = {{name: given[name] for name in objective.needs & given.keys()}}
-    fused_head(hidden, weight, labels, objective, extra=extra, weights=weights, chunk=chunk, entropy=True,
-               reference=base, **more)[0].backward()
+    fused_head(hidden, weight, labels, objective, extra=extra, weights=weights, chunk=chunk,
+               head_pass=HeadPass(entropy=True, reference=base, **more))[0].backward()
 
 def resident(key):
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -52,7 +53,7 @@ calls = {{f"{{name}} {{params}}": lambda o=objective.bind(**params): train(o)
 settings = TemperatureSettings()
 calls["self-teacher"] = lambda: train(SFT_OBJECTIVES["curio"].bind(), self_teacher=settings)
 calls["teacher"] = lambda: teacher_logp(hidden, weight, labels, settings, chunk=chunk)
-calls["selection by entropy"] = lambda: head_logp(hidden, weight, labels, chunk=chunk, entropy=True)
+calls["selection by entropy"] = lambda: head_logp(hidden, weight, labels, chunk=chunk, head_pass=HeadPass(entropy=True))
 print(json.dumps({{name: grown(call) for name, call in calls.items()}}))
 """
 
@@ -78,6 +79,7 @@ import torch
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings
 from curiosft_cli.train.head.fused import fused_head, teacher_logp
+from curiosft_cli.train.head.head_pass import HeadPass
 torch.set_num_threads(1)
 tokens, size, vocabulary, chunk = {tokens}, {size}, {vocabulary}, {chunk}
 hidden = torch.randn(tokens, size, requires_grad=True)
@@ -86,7 +88,8 @@ labels = torch.randint(vocabulary, (tokens,))
 def step(n):
     teacher = teacher_logp(hidden[:n], weight, labels[:n], TemperatureSettings(), chunk=chunk)
     loss, _ = fused_head(hidden[:n], weight, labels[:n], SFT_OBJECTIVES["curio"].bind(),
-        extra={{"teacher_logp": teacher.logp}}, weights=torch.full((n,), 1 / n), chunk=chunk, entropy=True)
+        extra={{"teacher_logp": teacher.logp}}, weights=torch.full((n,), 1 / n), chunk=chunk,
+        head_pass=HeadPass(entropy=True))
     loss.backward()
 def peak():
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))

@@ -31,6 +31,7 @@ from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
 from curiosft_cli.objectives.tokens import entropy, label_logp, tempered_logp, top_k_entropy
 from curiosft_cli.train.head.fused import fused_head, head_logp, teacher_logp
+from curiosft_cli.train.head.head_pass import HeadPass
 
 GOLDENS = Path(os.environ.get("CURIOSFT_GOLDENS", Path(__file__).parents[1] / "goldens"))
 MANIFEST = json.loads((GOLDENS / "manifest.json").read_text(encoding="utf-8"))
@@ -286,13 +287,11 @@ def test_golden_supervised_through_the_head(case: Case, dtype: torch.dtype, chun
         objective,
         extra={name: extra[name] for name in objective.needs & set(extra)},
         weights=term_weights(case, mask, extra, objective.terms),
-        entropy=True,
-        self_teacher=self_settings,
-        reference=reference,
+        head_pass=HeadPass(entropy=True, self_teacher=self_settings, reference=reference),
         **walk,
     )
     loss.backward()
-    scored = head_logp(hidden, identity, labels, entropy=True, **walk)
+    scored = head_logp(hidden, identity, labels, head_pass=HeadPass(entropy=True), **walk)
     torch.testing.assert_close(scored.logp, seen.logp)
     # Both subtract two numbers of the logits' size, so that is what rounding is relative to.
     rounding = 2e-6 * float(hidden.detach().abs().max()) + 1e-6
@@ -334,7 +333,7 @@ def test_golden_fused_linear(case: Case, chunk: int | None) -> None:
         extra=extra,
         weights=torch.full((rows,), 1.0 / rows),
         chunk=size,
-        reference=(tensors["base_hidden"][mask], tensors["base_weight"]) if wide else None,
+        head_pass=HeadPass(reference=(tensors["base_hidden"][mask], tensors["base_weight"]) if wide else None),
     )
     loss.backward()
     assert hidden.grad is not None and weight.grad is not None

@@ -16,6 +16,7 @@ from curiosft_cli.stages.rl.groups import TrainingSample
 from curiosft_cli.stages.rl.updates import anchored, by_token, importance, importance_cap
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.encode import Row
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.head.scores import head_logp
 
 
@@ -49,7 +50,7 @@ def test_the_correction_is_unbiased_over_the_nucleus(seed: int, top_p: float) ->
     generator = torch.Generator().manual_seed(seed)
     hidden, head = torch.eye(6)[:1], torch.randn(12, 6, generator=generator) * 2
     labels = torch.zeros(1, dtype=torch.long)
-    kept = head_logp(hidden, head, labels, top_p=top_p).kept_mass
+    kept = head_logp(hidden, head, labels, head_pass=HeadPass(top_p=top_p)).kept_mass
     logits = hidden @ head.T
     probability = logits.softmax(-1)[0]
     uniform = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000

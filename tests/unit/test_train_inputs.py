@@ -17,6 +17,7 @@ from curiosft_cli.objectives.baselines import select_top
 from curiosft_cli.objectives.reduction import Totals, term_weights
 from curiosft_cli.train.batches import Pack, make_pack
 from curiosft_cli.train.encode import Row
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.student import Student
 from curiosft_cli.train.suppliers import FrozenBase, Inputs, OldPolicy, Selection
 
@@ -59,7 +60,7 @@ def gradients(student: Student, split: Sequence[Sequence[int]], name: str, input
     student.zero_grad()
     for pack, extra in zip(packs, extras, strict=True):
         weights = [term_weights(term, "token_mean", pack.sequence, totals) for term in objective.terms]
-        loss, _ = student(pack, objective, extra, weights, reference=inputs.reference(pack))
+        loss, _ = student(pack, objective, extra, weights, inputs.head_pass(pack))
         loss.backward()
     return [parameter.grad.clone() for parameter in student.parameters() if parameter.grad is not None]
 
@@ -174,7 +175,7 @@ def test_inputs_are_asked_without_dropout(student: Student) -> None:
     student.add_module("halves", halves)
     old, chosen = OldPolicy(student, lambda _: [pack], 1, 2), Selection(student, Accelerator(cpu=True), 0.4)
     student.eval()
-    expected = student.scored(pack, entropy=True)
+    expected = student.scored(pack, HeadPass(entropy=True))
     student.train()
     assert not torch.equal(student.scored(pack).logp, expected.logp)
     assert torch.equal(old.supply(0, [pack])[0]["old_logp"], expected.logp)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.stages.rl.groups import TrainingSample, mini_batches
 from curiosft_cli.stages.rl.shared_packs import can_share, shared_rank_packs
-from curiosft_cli.train.head import HeadPass
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.optim import constant_lr
 from curiosft_cli.train.start import gather_rows
 

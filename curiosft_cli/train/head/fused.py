@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from curiosft_cli.objectives import BoundObjective, TokenLoss, TokenRows
-from curiosft_cli.objectives.temperature import TemperatureSettings
 from curiosft_cli.objectives.tokens import entropy as entropy_of
 from curiosft_cli.train.head.chunks import (
     Attached,
@@ -32,6 +31,7 @@ from curiosft_cli.train.head.chunks import (
     powers_,
     release_buffers,
 )
+from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.head.scores import (
     ScoredRows,
     TeacherRows,
@@ -86,11 +86,7 @@ def fused_head(
     weights: Tensor | Sequence[Tensor],
     chunk: int = 1024,
     compute_dtype: torch.dtype = torch.float32,
-    temperature: float = 1.0,
-    entropy: bool = False,
-    self_teacher: TemperatureSettings | None = None,
-    reference: tuple[Tensor, Tensor] | None = None,
-    top_p: float | None = None,
+    head_pass: HeadPass = HeadPass(),
 ) -> tuple[Tensor, HeadRows]:
     """The weighted sum of an objective over N supervised tokens, with gradients made during the forward walk.
 
@@ -103,11 +99,8 @@ def fused_head(
         weights: [N], or one [N] per term: the reduction, already divided.
         chunk: tokens per buffer; bounds memory, not results.
         compute_dtype: dtype of the products; everything else is float32.
-        temperature: the student's logits are divided by it (RL; supervised stages use 1).
-        entropy: also report the student's entropy.
-        self_teacher: take `teacher_logp` from the student's own logits, without a gradient.
-        reference: hidden states [N, H] and head weight [V, H] of the frozen base model.
-        top_p: also give the objective `kept_mass`, the probability of the nucleus (RL), as `head_logp` does.
+        head_pass: temperature, nucleus, reference and self-teacher; the objective reads `kept_mass` and
+            `teacher_logp` in its `extra`.
 
     Returns:
         the scalar loss, which carries the gradient, and the detached rows.
@@ -115,15 +108,13 @@ def fused_head(
     wanted = torch.is_grad_enabled()
     with detached(hidden.device):
         walk = _Walk(
-            HeadProduct(hidden, head_weight, chunk, compute_dtype, temperature),
+            HeadProduct(hidden, head_weight, chunk, compute_dtype, head_pass.temperature),
             objective,
             (weights,) if isinstance(weights, Tensor) else tuple(weights),
-            entropy,
-            self_teacher,
-            HeadProduct(*reference, chunk, compute_dtype, slot="reference") if reference else None,
+            head_pass,
+            HeadProduct(*head_pass.reference, chunk, compute_dtype, slot="reference") if head_pass.reference else None,
             torch.zeros_like(hidden) if wanted and hidden.requires_grad else None,
             WeightGradient(head_weight) if wanted and head_weight.requires_grad else None,
-            top_p,
         )
         for rows in walk.head.chunks():
             walk.step(rows, labels[rows], {name: values[rows] for name, values in extra.items()})
@@ -139,12 +130,10 @@ class _Walk:
     head: HeadProduct
     objective: BoundObjective
     weights: tuple[Tensor, ...]
-    entropy: bool
-    self_teacher: TemperatureSettings | None
+    wanted: HeadPass
     reference: HeadProduct | None
     grad_hidden: Tensor | None
     grad_weight: WeightGradient | None
-    top_p: float | None
     loss: Tensor = field(init=False)
     seen: dict[str, Tensor] = field(default_factory=dict)
     stats: dict[str, Tensor] = field(default_factory=dict)
@@ -155,8 +144,8 @@ class _Walk:
 
     def step(self, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
         logits = self.head.logits(rows)
-        if self.self_teacher is not None:
-            self.teachers.append(tempered_rows(self.head, logits, labels, self.self_teacher))
+        if self.wanted.self_teacher is not None:
+            self.teachers.append(tempered_rows(self.head, logits, labels, self.wanted.self_teacher))
             extra["teacher_logp"] = self.teachers[-1].logp
         if self.objective.needs & {"entropy", "logits", "ref_logits"}:
             factor = self._by_tile(logits, rows, labels, extra)
@@ -172,18 +161,18 @@ class _Walk:
             multiple[own], log_total[own] = powers_(tile, out=powers)
             chosen[own] = of_labels(tile, labels[own])
             logits[own] = powers
-            if self.entropy:
+            if self.wanted.entropy:
                 spread[own] = entropy_(tile, powers, multiple[own], log_total[own])
-            if self.top_p is not None:
-                mass[own] = nucleus_mass(powers.div_(multiple[own, None]), self.top_p)
-        if self.top_p is not None:
+            if self.wanted.top_p is not None:
+                mass[own] = nucleus_mass(powers.div_(multiple[own, None]), self.wanted.top_p)
+        if self.wanted.top_p is not None:
             extra["kept_mass"] = mass
         logp = chosen - log_total
         out, (by_logp,) = self._differentiate(rows, [logp], lambda leaf: TokenRows(leaf, labels, extra))
         # d loss / d z = -by_logp (p - onehot): the factor, and 1 / multiple in it, is cheaper on [c, H] than on [c, V].
         by_label = (torch.expm1(logp) * multiple).to(logits.dtype)
         logits[torch.arange(len(labels), device=labels.device), labels] = by_label
-        self._see(rows, logp, out, chosen >= 0.0, spread if self.entropy else None, extra)
+        self._see(rows, logp, out, chosen >= 0.0, spread if self.wanted.entropy else None, extra)
         return -by_logp / multiple
 
     def _by_tile(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> None:
@@ -193,8 +182,8 @@ class _Walk:
         for (own, tile), (_, base_tile) in zip(self.head.tiles(logits), base, strict=False):
             here = slice(rows.start + own.start, rows.start + own.stop)
             few = {name: values[own] for name, values in extra.items()}
-            if self.top_p is not None:
-                few["kept_mass"] = nucleus_mass(torch.softmax(tile, -1), self.top_p)
+            if self.wanted.top_p is not None:
+                few["kept_mass"] = nucleus_mass(torch.softmax(tile, -1), self.wanted.top_p)
             logits[own] = differentiate(tile, here, labels[own], few, base_tile)
 
     def _of_entropy(self, tile: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor], _: object) -> Tensor:
@@ -206,7 +195,7 @@ class _Walk:
         out, (by_logp, by_entropy) = self._differentiate(
             rows, [logp, spread], lambda leaf, entropy: TokenRows(leaf, labels, extra, entropy)
         )
-        self._see(rows, logp, out, chosen >= 0.0, spread if self.entropy else None, extra)
+        self._see(rows, logp, out, chosen >= 0.0, spread if self.wanted.entropy else None, extra)
         # d logp / d z_j = [j = y] - p_j, dH / d z_j = -p_j (log p_j + H).
         tile.mul_(-by_entropy[:, None]).sub_((by_logp + by_entropy * (spread - log_total))[:, None])
         return tile.mul_(probabilities).scatter_add_(1, labels[:, None], by_logp[:, None])
@@ -217,7 +206,7 @@ class _Walk:
         highest, probabilities = tile.amax(-1), torch.softmax(tile, -1, out=self.head.beside(tile))
         chosen, log_total = of_labels(tile, labels) - highest, -probabilities.amax(-1).log()
         logp = chosen - log_total
-        spread = highest + log_total - torch.linalg.vecdot(tile, probabilities) if self.entropy else None
+        spread = highest + log_total - torch.linalg.vecdot(tile, probabilities) if self.wanted.entropy else None
 
         def token_rows(z: Tensor) -> TokenRows:
             own = entropy_of(z) if "entropy" in self.objective.needs else None
@@ -262,7 +251,7 @@ class _Walk:
         values = {"logp": logp, "loss": loss, "correct": correct}
         if spread is not None:
             values["entropy"] = spread
-        if self.top_p is not None:
+        if self.wanted.top_p is not None:
             values["kept_mass"] = extra["kept_mass"]
         self._keep(self.seen, rows, values)
         self._keep(self.stats, rows, out.stats)
@@ -280,8 +269,8 @@ class _Walk:
             logp=self.seen.get("logp", none),
             loss=self.seen.get("loss", none),
             correct=self.seen.get("correct", none).bool(),
-            entropy=self.seen.get("entropy", none) if self.entropy else None,
+            entropy=self.seen.get("entropy", none) if self.wanted.entropy else None,
             stats=self.stats,
-            teacher=joined_rows(self.teachers, device) if self.self_teacher else None,
-            kept_mass=self.seen.get("kept_mass", none) if self.top_p is not None else None,
+            teacher=joined_rows(self.teachers, device) if self.wanted.self_teacher else None,
+            kept_mass=self.seen.get("kept_mass", none) if self.wanted.top_p is not None else None,
         )

@@ -20,6 +20,7 @@ from curiosft_cli.train.head.chunks import (
     powers_,
     tempered_logp_,
 )
+from curiosft_cli.train.head.head_pass import HeadPass
 
 
 @dataclass(frozen=True)
@@ -59,30 +60,28 @@ def head_logp(
     *,
     chunk: int = 1024,
     compute_dtype: torch.dtype = torch.float32,
-    temperature: float = 1.0,
-    entropy: bool = False,
-    top_p: float | None = None,
+    head_pass: HeadPass = HeadPass(),
 ) -> ScoredRows:
-    """Log-probabilities of N labels without a gradient; with `top_p`, also the mass of each nucleus.
+    """Log-probabilities of N labels without a gradient, and their entropies and nucleus masses on demand.
 
-    Arguments as for `fused_head`. `top_p`: the nucleus is the smallest set of most likely tokens that reaches it.
+    Arguments as for `fused_head`.
     """
     with detached(hidden.device):
-        head = HeadProduct(hidden, head_weight, chunk, compute_dtype, temperature)
+        head = HeadProduct(hidden, head_weight, chunk, compute_dtype, head_pass.temperature)
         logps, entropies, masses = [], [], []
         for rows in head.chunks():
             for own, tile in head.tiles(head.logits(rows)):
                 powers = head.beside(tile)
                 multiple, log_total = powers_(tile, out=powers)
                 logps.append(of_labels(tile, labels[rows][own]) - log_total)
-                if entropy:
+                if head_pass.entropy:
                     entropies.append(entropy_(tile, powers, multiple, log_total))
-                if top_p is not None:
-                    masses.append(nucleus_mass(powers.div_(multiple[:, None]), top_p))
+                if head_pass.top_p is not None:
+                    masses.append(nucleus_mass(powers.div_(multiple[:, None]), head_pass.top_p))
         return ScoredRows(
             cat_rows(logps, hidden.device),
-            cat_rows(entropies, hidden.device) if entropy else None,
-            cat_rows(masses, hidden.device) if top_p is not None else None,
+            cat_rows(entropies, hidden.device) if head_pass.entropy else None,
+            cat_rows(masses, hidden.device) if head_pass.top_p is not None else None,
         )
 
 
