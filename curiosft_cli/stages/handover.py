@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import LogprobKind, RolloutEngine
-    from curiosft_cli.engine.open import EngineKind
     from curiosft_cli.run.device import Dtype
-    from curiosft_cli.run.sections import Config
+    from curiosft_cli.run.sections import Config, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.loop import Loop
 
 
-class EngineSettings(Protocol):
-    """What the `sft` and `rl` sections say of their engine."""
-
-    @property
-    def engine(self) -> EngineKind: ...
-    @property
-    def kv_cache_gib(self) -> float: ...
-    @property
-    def gpu_memory_utilization(self) -> float: ...
-
-
 def open_engine_beside(
-    config: Config, settings: EngineSettings, path: str, context: int, dtype: Dtype, logprobs: LogprobKind = "raw"
+    config: Config, settings: Training, path: str, context: int, dtype: Dtype, logprobs: LogprobKind = "raw"
 ) -> RolloutEngine:
     """The engine of this rank, with the model of `path`, room for `context` tokens and products in `dtype`."""
     from curiosft_cli.engine.open import open_engine

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.data.records import Grade
@@ -26,7 +26,7 @@ from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_compressed_jsonl
 from curiosft_cli.stages.benchmark_sampling import draw, evaluation_sampling
-from curiosft_cli.stages.handover import EngineSettings, hand_over, open_engine_beside
+from curiosft_cli.stages.handover import hand_over, open_engine_beside
 from curiosft_cli.train.encode import PromptFormat, Row, decode_completion, encode_prompt, stop_token_ids
 from curiosft_cli.train.heldout import look_at
 from curiosft_cli.train.load import check_context
@@ -35,24 +35,11 @@ if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine
     from curiosft_cli.run.log import Console
     from curiosft_cli.run.rundir import StageDir
-    from curiosft_cli.run.sections import Config
+    from curiosft_cli.run.sections import Config, Training
     from curiosft_cli.train.loop import Loop
 
 SHOWN = ("avg", "standard_error", "strict", "format", "no_answer", "truncated", "tokens_mean", "unique_answers")
 """Those of a summary's numbers that become metrics."""
-
-
-class CurveSettings(Protocol):
-    """What the `sft` and `rl` sections say of it."""
-
-    @property
-    def eval_benchmarks(self) -> tuple[str, ...]: ...
-    @property
-    def eval_samples(self) -> int | None: ...
-    @property
-    def eval_limit(self) -> int | None: ...
-    @property
-    def max_tokens_per_batch(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ class Answer:
     token_ids: tuple[int, ...]
 
 
-def asked_between_steps(config: Config, settings: CurveSettings) -> list[Asked]:
+def asked_between_steps(config: Config, settings: Training) -> list[Asked]:
     """The benchmarks that a training stage looks at.
 
     Raises:
@@ -110,7 +97,7 @@ class SampledCurve:
     def __init__(
         self,
         config: Config,
-        settings: CurveSettings,
+        settings: Training,
         asked: Sequence[Asked],
         loop: Loop,
         path: str,
@@ -139,7 +126,7 @@ class SampledCurve:
         return max(map(len, self._sendable())) + self._sampling.max_tokens if self else 0
 
     @contextmanager
-    def engine(self, settings: EngineSettings) -> Generator[RolloutEngine | None]:
+    def engine(self, settings: Training) -> Generator[RolloutEngine | None]:
         """An engine for these looks alone, asleep; none without benchmarks."""
         if not self:
             yield None

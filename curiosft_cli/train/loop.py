@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.objectives.reduction import Totals, term_weights
 from curiosft_cli.run.errors import GUARD, CurioError
@@ -16,7 +16,7 @@ from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoint
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
-from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
+from curiosft_cli.train.optim import clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
 from curiosft_cli.train.stats import StepStats, peak_memory_gib
 from curiosft_cli.train.student import BESIDE_FORWARD, Student
@@ -29,31 +29,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from curiosft_cli.objectives import BoundObjective
-    from curiosft_cli.run.sections import Config, Lora
+    from curiosft_cli.run.sections import Config, Lora, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head.fused import HeadRows
     from curiosft_cli.train.suppliers import Inputs
-
-
-class LoopSettings(OptimizerSettings, Protocol):
-    """What the `sft` and `rl` sections have in common."""
-
-    @property
-    def reduction(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def head_chunk(self) -> int: ...
-    @property
-    def gradient_checkpointing(self) -> bool: ...
-    @property
-    def compile(self) -> bool: ...
-    @property
-    def keep_last(self) -> int: ...
-    @property
-    def keep_every(self) -> int | None: ...
-    @property
-    def max_skipped_steps(self) -> int: ...
 
 
 @dataclass
@@ -72,7 +51,7 @@ class Loop:
         best: highest score of an evaluation so far; its checkpoint is kept.
     """
 
-    settings: LoopSettings
+    settings: Training
     stage: StageDir
     accelerator: Accelerator
     tokenizer: PreTrainedTokenizerBase
@@ -92,7 +71,7 @@ class Loop:
     def open(
         cls,
         config: Config,
-        settings: LoopSettings,
+        settings: Training,
         stage: StageDir,
         init: str,
         accelerator: Accelerator,

@@ -13,7 +13,7 @@ from curiosft_cli.objectives.baselines import select_top
 from curiosft_cli.train.checkpoint import OWN
 from curiosft_cli.train.lora import Adapters
 from curiosft_cli.train.start import gather_rows
-from curiosft_cli.train.teacher import Teacher, temperature_settings
+from curiosft_cli.train.teacher import Teacher
 from curiosft_cli.train.weight_copy import WeightCopy, without_dropout
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def open_inputs(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: Packs
     base: FrozenBase | None = None
     if "teacher_logp" in needs:
         if sft.teacher.kind == "self":
-            student.self_teacher = temperature_settings(sft.teacher)  # its own chunks answer in the same walk
+            student.self_teacher = sft.teacher  # its own chunks answer in the same walk
         else:
             suppliers.append(Teacher(student, sft.teacher, loop.stats))
     if "selected" in needs:

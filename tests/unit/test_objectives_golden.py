@@ -79,7 +79,7 @@ PARAMETERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "on_policy_clip": lambda value: dict(zip(("clip_low", "clip_high"), value or (None, None), strict=True)),
     "shaping": lambda value: {"shaping_gamma": None} if WORDINGS.get(value, value) is None else {},
 }
-NOT_PARAMETERS = {*TemperatureSettings.__dataclass_fields__, "reduction", "rl_reduction", "sft_reduction", "L"} | {
+NOT_PARAMETERS = {*TemperatureSettings.model_fields, "reduction", "rl_reduction", "sft_reduction", "L"} | {
     "micro_batch_size",
     "teacher",
     "advantage",
@@ -199,7 +199,7 @@ def term_weights(case: Case, mask: Tensor, extra: Got, terms: tuple[str, ...]) -
 
 
 def settings_of(case: Case, **change: Any) -> TemperatureSettings:
-    known = TemperatureSettings.__dataclass_fields__
+    known = TemperatureSettings.model_fields
     return TemperatureSettings(**{key: case["hyper"][key] for key in known if key in case["hyper"]} | change)
 
 

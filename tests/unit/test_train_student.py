@@ -18,12 +18,12 @@ from transformers import (
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
-from curiosft_cli.run.sections import Teacher as TeacherSettings
+from curiosft_cli.run.sections import TeacherSettings
 from curiosft_cli.train.attention import can_pack, register_packed_attention
 from curiosft_cli.train.batches import make_pack, partition
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.student import Student
-from curiosft_cli.train.teacher import Teacher, temperature_settings
+from curiosft_cli.train.teacher import Teacher
 
 ROWS = [
     Row((5, 6, 7), (8, 9)),
@@ -141,7 +141,7 @@ def test_the_self_teacher_equals_a_fresh_copy(student: Student) -> None:
     settings = TeacherSettings(topk=64)
     copy = Teacher(student, settings)
     with_copy, _ = student(pack, objective, {"teacher_logp": copy.logp(pack).logp}, weights)
-    student.self_teacher = temperature_settings(settings)
+    student.self_teacher = settings
     with_self, rows = student(pack, objective, {}, weights)
     torch.testing.assert_close(with_self, with_copy)
     assert rows.teacher is not None
