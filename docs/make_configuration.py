@@ -8,12 +8,14 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from curiosft_cli.run.sections import Config
+from curiosft_cli.run.sections.base import REOPENS_EVALUATION, RESUME_FREE
 
 HEADER = """# Configuration
 
 Made from the code by `docs/make_configuration.py`; a test keeps it true. A TOML file holds only what differs from
 these defaults; on the command line the same keys are written `section.key=value`. `none` switches a value off.
-`curiosft config show CONFIG` prints every value of a configuration and where it comes from.
+`curiosft config show CONFIG` prints every value of a configuration and where it comes from. A key with † may change
+when a stage continues; a stage with results refuses another value of any other key that it reads.
 """
 
 
@@ -29,16 +31,19 @@ def _section(name: str, section: type[BaseModel] | None) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _rows(prefix: str, section: type[BaseModel]) -> list[str]:
+def _rows(prefix: str, section: type[BaseModel], free: bool = False) -> list[str]:
+    """One row a key: first the keys that the section declares itself, then the inherited ones."""
     rows: list[str] = []
-    for name, field in section.model_fields.items():
+    for name in dict.fromkeys((*section.__annotations__, *section.model_fields)):
+        field = section.model_fields[name]
+        marked = free or RESUME_FREE in field.metadata or REOPENS_EVALUATION in field.metadata
         default = field.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
-            rows += _rows(f"{prefix}.{name}", type(default))
+            rows += _rows(f"{prefix}.{name}", type(default), marked)
             continue
         shown = "none" if default is None else json.dumps(default, ensure_ascii=False)
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append(f"| `{prefix}.{name}` | `{shown}` | {meaning} |")
+        rows.append(f"| `{prefix}.{name}`{' †' * marked} | `{shown}` | {meaning} |")
     return rows
 
 

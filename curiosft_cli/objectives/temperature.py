@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from curiosft_cli.objectives.tokens import LOGIT_FLOOR, entropy, top_k_logits
 
 if TYPE_CHECKING:
@@ -16,41 +18,39 @@ FREE, AT_TAU_MIN, AT_TAU_MAX, GUARDED = range(4)
 """Codes of `Solution.status`: solved inside the range, clamped at an end, held at tau_min by the guard."""
 
 
-@dataclass(frozen=True)
-class TemperatureSettings:
-    """How a token's temperature is chosen; names and defaults of `[sft.teacher]` (Section 5, Appendix D).
+class TemperatureSettings(BaseModel):
+    """How the temperature of a token is chosen: the keys of `[sft.teacher]` that Eq. 7 and 8 read."""
 
-    Attributes:
-        tau_mode: "adaptive" solves Eq. 8 per token; "fixed" uses `tau_fixed` for all (ablation).
-        tau_fixed: the fixed temperature.
-        h_pivot: entropy in nats at which the increment is half of `delta_max`.
-        gamma: steepness of the increment, per nat.
-        delta_max: largest increment, nats.
-        tau_min: lowest temperature.
-        tau_max: highest temperature.
-        topk: logits that the search looks at.
-        low_entropy_guard: full-vocabulary entropy in nats at or below which tau is `tau_min` (the authors'
-            code); None is the paper's text.
-        search: "newton" or "bisect"; both reach the same temperature.
-        iters: halvings of the bisection.
-        clamp: a target out of reach takes the "end" of the range, or is moved to the end's entropy and searched
-            for like any other ("target", the paper's listing): off the end by half the last interval.
-        search_dtype: "float32", or the precision of the "logits" (the authors' code; bisection only).
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     tau_mode: Literal["adaptive", "fixed"] = "adaptive"
-    tau_fixed: float = 1.3
+    """`adaptive`: temperature per token from its entropy (Eq. 8); `fixed`: `tau_fixed` for all (ablation)."""
+    tau_fixed: float = Field(1.3, gt=0)
+    """Temperature of the fixed ablation."""
     h_pivot: float = 1.2
-    gamma: float = 2.0
-    delta_max: float = 0.5
-    tau_min: float = 1.1
-    tau_max: float = 1.5
-    topk: int = 512
-    low_entropy_guard: float | None = 0.03
+    """Entropy in nats at which the increment is half of `delta_max` (Eq. 7)."""
+    gamma: float = Field(2.0, gt=0)
+    """Steepness of the increment, per nat (Eq. 7)."""
+    delta_max: float = Field(0.5, ge=0)
+    """Largest entropy increment in nats (Eq. 7)."""
+    tau_min: float = Field(1.1, gt=0)
+    """Lowest temperature (Section 5)."""
+    tau_max: float = Field(1.5, gt=0)
+    """Highest temperature (Section 5)."""
+    topk: int = Field(512, ge=2)
+    """Largest logits over which the search takes the entropy (Appendix D)."""
+    low_entropy_guard: float | None = Field(0.03, ge=0)
+    """Tokens whose full-vocabulary entropy in nats is at or below this get `tau_min` (the authors' code). None: no
+    guard (the paper's text)."""
     search: Literal["newton", "bisect"] = "newton"
-    iters: int = 20
+    """How Eq. 8 is solved; both find the same temperature (our choice)."""
+    iters: int = Field(20, ge=1)
+    """Halvings of the bisection (the authors' code)."""
     clamp: Literal["end", "target"] = "end"
+    """A target entropy out of reach: `end` takes the end of the temperature range; `target` moves the target to the
+    entropy at that end and searches for it, which stops half an interval before the end (D3)."""
     search_dtype: Literal["float32", "logits"] = "float32"
+    """Precision of the bisection: float32, or that of the logits (D8)."""
 
 
 @dataclass(frozen=True)

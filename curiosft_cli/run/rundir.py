@@ -9,44 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.run.config import differing, from_json
+from curiosft_cli.run.config import from_json
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import is_complete, write_json, write_text
+from curiosft_cli.run.resume_policy import refused_changes, reopens
 from curiosft_cli.run.sections import Config
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 TRAINER_STATE = "trainer_state.json"
 TRAINING_STAGES = ("sft", "rl")
-# What each stage's results depend on; a change anywhere else does not concern them.
-STAGE_KEYS = {
-    "rephrase": ("data", "rephrase"),
-    "sft": ("run.seed", "model", "data", "sft"),
-    "rl": ("run.seed", "model", "data", "rl"),
-    "eval": ("run.seed", "model", "eval"),
-}
-# What the scores between the steps of a training depend on besides.
-CURVE_KEYS = (
-    *("eval.data", "eval.keep_system", "eval.temperature", "eval.top_p", "eval.grader", "eval.entropy_samples"),
-    *("eval.max_completion_length", "eval.max_prompt_length"),
-)
-# Of these, what may change between two halves of a run: it decides what is looked at and kept, not what comes out.
-HARMLESS = (
-    *("sft.save_steps", "sft.keep_last", "sft.keep_every", "sft.eval_steps", "sft.guards", "sft.max_skipped_steps"),
-    *("rl.save_steps", "rl.keep_last", "rl.keep_every", "rl.eval_steps", "rl.guards", "rl.max_skipped_steps"),
-    *("sft.gpu_memory_utilization", "sft.kv_cache_gib", "rl.grader_workers"),
-    *("rl.gpu_memory_utilization", "rl.kv_cache_gib", "eval.gpu_memory_utilization", "eval.kv_cache_gib"),
-    *("rl.preflight", "rl.preflight_prompts", "rl.resume_rollouts"),
-    *("rl.servers", "rl.server_sync", "rl.server_weights"),
-    *("eval.grader_workers", "eval.concurrency", "eval.request_timeout_s", "eval.api_key_env", "data.validation"),
-    *("rephrase.concurrency", "rephrase.timeout_s", "rephrase.max_attempts", "rephrase.api_key_env"),
-    *("rephrase.budget_usd", "rephrase.max_requests", "rephrase.tokenizer"),
-    *("rephrase.input_usd_per_million", "rephrase.output_usd_per_million"),
-)
-# What saved samples do not depend on: a change here opens a complete evaluation again, and only what lacks is made.
-REOPENING = (
-    *("eval.checkpoints", "eval.benchmarks", "eval.samples", "eval.limit", "eval.pass_k", "eval.entropy_samples"),
-    "eval.grader",
-)
 # What starting over keeps: answers that were paid for. Their lines name what was asked of whom, so none is misused.
 PAID_FOR = {"rephrase": "answers.jsonl"}
 
@@ -165,28 +136,18 @@ def begin(
     if directory.config_file.exists() and directory.has_results():
         before = from_json(directory.config_file)
         done = directory.status()["state"] == "complete"
-        changes = differing(before, config, *_compared(stage, config, done))
-        if changes:
+        if changes := refused_changes(stage, before, config, complete=done):
             raise CurioError(
                 f"{directory.path} was made with other settings: {'; '.join(changes)}",
                 "Use the old values, another run.name, or --fresh to start this stage over.",
             )
-        reopened = differing(before, config, REOPENING) if stage == "eval" else []
-        complete = done and not reopened
+        complete = done and not reopens(stage, before, config)
         if not complete:
             write_json(directory.config_file, config.model_dump(mode="json"))
         return directory, complete
     directory.path.mkdir(parents=True, exist_ok=True)
     write_json(directory.config_file, config.model_dump(mode="json"))
     return directory, False
-
-
-def _compared(stage: str, config: Config, done: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys that the results of a stage depend on, and those below them that may change all the same."""
-    if stage == "eval":
-        return STAGE_KEYS[stage], (*HARMLESS, *REOPENING)
-    looks = stage in TRAINING_STAGES and not done and getattr(config, stage).eval_benchmarks
-    return (*STAGE_KEYS[stage], *(CURVE_KEYS if looks else ())), HARMLESS
 
 
 def empty(folder: Path, keep: str | None) -> None:

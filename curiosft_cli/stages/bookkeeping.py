@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -123,7 +123,7 @@ class Bookkeeping:
             yield step
 
     def after(
-        self, step: int, values: Mapping[str, float], engine: RolloutEngine | None, tokens: int | None = None
+        self, step: int, values: dict[str, float], engine: RolloutEngine | None, tokens: int | None = None
     ) -> None:
         """Measure, evaluate where it is due, log, check the guard rails, save where it is due.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def graded_stream(
         on_sampled: called after each completion with (completions so far, completions in all).
         grading: for `GraderPool.submit`: `prefilled`, `grader`.
     """
-    waiting: dict[tuple[int, int], tuple[GradedRequest, Completion, str]] = {}
+    waiting: dict[Hashable, tuple[GradedRequest, Completion, str]] = {}
 
     def submit(request: GradedRequest, completion: Completion) -> None:
         text = decode_completion(tokenizer, (*request.given, *completion.token_ids))

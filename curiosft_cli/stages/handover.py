@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import LogprobKind, RolloutEngine
     from curiosft_cli.run.device import Dtype
-    from curiosft_cli.run.sections import Config
+    from curiosft_cli.run.sections import Config, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.loop import Loop
 
 
 def open_engine_beside(
-    config: Config, settings: EngineSettings, path: str, context: int, dtype: Dtype, logprobs: LogprobKind = "raw"
+    config: Config, settings: Training, path: str, context: int, dtype: Dtype, logprobs: LogprobKind = "raw"
 ) -> RolloutEngine:
     """The engine of this rank, with the model of `path`, room for `context` tokens and products in `dtype`."""
     from curiosft_cli.engine.open import open_engine

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine
     from curiosft_cli.run.log import Console
     from curiosft_cli.run.rundir import StageDir
-    from curiosft_cli.run.sections import Config
+    from curiosft_cli.run.sections import Config, Training
     from curiosft_cli.train.loop import Loop
 
 REPORTED = ("avg", "standard_error", "strict", "format", "no_answer", "truncated", "tokens_mean", "unique_answers")

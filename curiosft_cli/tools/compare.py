@@ -29,19 +29,15 @@ from curiosft_cli.evaluation.bootstrap import (
 )
 from curiosft_cli.evaluation.results import Questions, Result, read_results, suite_rows
 from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.resume_policy import keys_with
 from curiosft_cli.run.sections import Eval
+from curiosft_cli.run.sections.base import COMPARABLE, RESUME_FREE
 from curiosft_cli.tools.tables import STYLES
 
 PERCENT = 100.0
 SCORES = {"answer": "the answer-only score", "strict": "the strict reward"}
-# What may differ between two results without a remark: it changes nothing that is compared.
-UNREMARKED = frozenset(
-    (
-        *("name", "checkpoints", "benchmarks", "data", "samples", "limit", "pass_k", "entropy_samples"),
-        *("grader_workers", "kv_cache_gib", "gpu_memory_utilization", "contamination"),
-        *("base_url", "endpoint_model", "api_key_env", "concurrency", "request_timeout_s"),
-    )
-)
+# Settings that may differ between two results: they do not change what is compared.
+UNREMARKED = frozenset((*keys_with(RESUME_FREE, Eval), *keys_with(COMPARABLE, Eval)))
 
 
 @dataclass(frozen=True)

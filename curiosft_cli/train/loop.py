@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.objectives.reduction import Totals, term_weights
 from curiosft_cli.run.errors import GUARD, CurioError
@@ -17,7 +17,7 @@ from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoin
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
-from curiosft_cli.train.optim import OptimizerSettings, clip_and_step, make_optimizer
+from curiosft_cli.train.optim import clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
 from curiosft_cli.train.stats import StepStats, peak_memory_gib
 from curiosft_cli.train.student import BESIDE_FORWARD, Student
@@ -30,31 +30,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from curiosft_cli.objectives import BoundObjective
-    from curiosft_cli.run.sections import Config, Lora
+    from curiosft_cli.run.sections import Config, Lora, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head.fused import HeadRows
-    from curiosft_cli.train.suppliers import Inputs
-
-
-class LoopSettings(OptimizerSettings, Protocol):
-    """What the `sft` and `rl` sections have in common."""
-
-    @property
-    def reduction(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def head_chunk(self) -> int: ...
-    @property
-    def gradient_checkpointing(self) -> bool: ...
-    @property
-    def compile(self) -> bool: ...
-    @property
-    def keep_last(self) -> int: ...
-    @property
-    def keep_every(self) -> int | None: ...
-    @property
-    def max_skipped_steps(self) -> int: ...
+    from curiosft_cli.train.suppliers import Suppliers
 
 
 @dataclass
@@ -67,13 +46,12 @@ class Loop:
         stats: per-token values of the current step.
         skipped: steps whose gradient was dropped, since the start.
         skipped_in_a_row: of these, the ones since the last step that was taken.
-        first_handover: no engine has taken this process's weights yet.
         counters: what the checkpoint kept that this run resumed from.
         last: gradient norm and learning rate of the last update.
         best: highest score of an evaluation so far; its checkpoint is kept.
     """
 
-    settings: LoopSettings
+    settings: Training
     stage: StageDir
     accelerator: Accelerator
     tokenizer: PreTrainedTokenizerBase
@@ -84,7 +62,6 @@ class Loop:
     stats: StepStats = field(default_factory=StepStats)
     skipped: int = 0
     skipped_in_a_row: int = 0
-    first_handover: bool = True
     counters: Mapping[str, Any] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     best: float | None = None
@@ -93,7 +70,7 @@ class Loop:
     def open(
         cls,
         config: Config,
-        settings: LoopSettings,
+        settings: Training,
         stage: StageDir,
         init: str,
         accelerator: Accelerator,
@@ -128,19 +105,19 @@ class Loop:
             register_fsdp_forward_method(accelerator.unwrap_model(student), method)
         return cls(settings, stage, accelerator, tokenizer, model, student, optimizer.optimizer, source)
 
-    def resume(self, inputs: Inputs | None = None) -> int:
-        """Take up optimizer, inputs and random state; return the steps that are done.
+    def resume(self, suppliers: Suppliers | None = None) -> int:
+        """Take up optimizer, suppliers and random state; return the steps that are done.
 
         Raises:
             CurioError: exit code 4 when the next checkpoint has no room on the disk.
         """
         if self.accelerator.is_main_process:
-            check_room(self.stage.path, self.accelerator, self.model, inputs.state(0) if inputs else {})
+            check_room(self.stage.path, self.accelerator, self.model, suppliers.state(0) if suppliers else {})
         if self.source is None:
             return 0
         self.counters, tensors = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
-        if inputs:
-            inputs.load(tensors)
+        if suppliers:
+            suppliers.load(tensors)
         self.skipped, self.skipped_in_a_row = self.counters["skipped"], self.counters["skipped_in_a_row"]
         self.best = self.counters.get("best")
         return self.counters["step"]
@@ -254,7 +231,7 @@ class Loop:
         """Whether an evaluation scored higher than every one before it."""
         return score is not None and (self.best is None or score > self.best)
 
-    def save(self, step: int, inputs: Inputs | None = None, score: float | None = None, **counters: Any) -> Path:
+    def save(self, step: int, suppliers: Suppliers | None = None, score: float | None = None, **counters: Any) -> Path:
         """Write the checkpoint after `step`, with the score of its evaluation if there was one; drop old ones."""
         target = self.stage.checkpoint(step)
         if self.is_best(score):
@@ -266,7 +243,7 @@ class Loop:
             model=self.model,
             tokenizer=self.tokenizer,
             optimizer=self.optimizer,
-            tensors=inputs.state(step) if inputs else {},
+            tensors=suppliers.state(step) if suppliers else {},
             counters={**own, **counters},
             score=score,
         )

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
     from torch.optim import AdamW, Optimizer
 
-
-class OptimizerSettings(Protocol):
-    """What the `sft` and `rl` sections have in common."""
-
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def adam_betas(self) -> tuple[float, float]: ...
-    @property
-    def adam_epsilon(self) -> float: ...
-    @property
-    def max_grad_norm(self) -> float: ...
+    from curiosft_cli.run.sections import Training
 
 
-def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
+def make_optimizer(model: nn.Module, settings: Training) -> AdamW:
     """AdamW over all trainable parameters, each decayed alike (the authors' configuration)."""
     import torch
 

@@ -106,7 +106,7 @@ class StepStats:
         if name != "entropy":
             marks = torch.quantile(values.double(), torch.tensor(self._quantiles, dtype=torch.float64))
             return {f"{name}_q{q * 100:.0f}": float(mark) for q, mark in zip(self._quantiles, marks, strict=True)}
-        top, share = select_top(values, self._top_fraction), round(self._top_fraction * 100)
+        top, share = select_top(values, top_fraction=self._top_fraction), round(self._top_fraction * 100)
         split = {f"entropy_top{share}_nats": values[top], f"entropy_bottom{100 - share}_nats": values[~top]}
         return {key: float(part.double().mean()) for key, part in split.items() if part.numel()}
 

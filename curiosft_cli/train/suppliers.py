@@ -1,7 +1,7 @@
 """What an objective reads beside the student's own pass, one supplier per need.
 
 The teacher's log-probabilities, the frozen base model's, the old policy's, and the tokens of highest entropy. Each
-supplier answers for all packs of an optimizer step at once, before the step's first gradient.
+supplier does all packs of an optimizer step at once, before the step's first gradient.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from curiosft_cli.objectives.baselines import select_top
+from curiosft_cli.objectives.baselines import old_policy_steps, select_top
 from curiosft_cli.train.checkpoint import OWN
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.lora import Adapters
 from curiosft_cli.train.start import gather_rows
-from curiosft_cli.train.teacher import Teacher, temperature_settings
+from curiosft_cli.train.teacher import Teacher
 from curiosft_cli.train.weight_copy import WeightCopy, without_dropout
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Supplier(Protocol):
 class Selection:
     """The tokens of highest entropy among all counted tokens of the step, on all ranks: supplies `selected`."""
 
-    def __init__(self, student: Student, accelerator: Accelerator, top_fraction: float) -> None:
-        self._student, self._accelerator, self._top_fraction = student, accelerator, top_fraction
+    def __init__(self, student: Student, accelerator: Accelerator, select: Callable[[Tensor], Tensor]) -> None:
+        self._student, self._accelerator, self._select = student, accelerator, select
 
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         import torch
@@ -65,7 +65,7 @@ class Selection:
         counted = [h for pack, h in zip(packs, own, strict=True) if pack.counted and h is not None]
         mine = torch.cat(counted) if counted else torch.zeros(0, device=self._accelerator.device)
         everywhere, start = gather_rows(self._accelerator, mine)
-        chosen = select_top(everywhere, self._top_fraction)[start : start + len(mine)]
+        chosen = self._select(everywhere)[start : start + len(mine)]
         parts = iter(chosen.split([len(h) for h in counted]))
         return [
             {"selected": next(parts) if pack.counted else torch.zeros_like(pack.labels, dtype=torch.bool)}
@@ -86,23 +86,23 @@ class OldPolicy:
     """log pi_old(y) of the expert tokens, kept for a window of steps (PSFT): supplies `old_logp`.
 
     Args:
-        student: asked at the start of each window, for every step in it.
+        student: scores all steps of a window with its weights at the start of the window.
         packs_of: the packs of any 0-based step on this rank.
-        refresh: optimizer steps of a window.
+        window: the steps that are scored before a step, see `old_policy_steps`.
         total: the last window ends with this step.
     """
 
     PREFIX = f"{OWN}old_logp."
 
-    def __init__(self, student: Student, packs_of: PacksOf, refresh: int, total: int) -> None:
-        self._student, self._packs_of, self._refresh, self._total = student, packs_of, refresh, total
+    def __init__(self, student: Student, packs_of: PacksOf, window: Callable[[int], range], total: int) -> None:
+        self._student, self._packs_of, self._window, self._total = student, packs_of, window, total
         self._kept: dict[tuple[int, int], Tensor] = {}
 
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
-        if step % self._refresh == 0:
+        if window := self._window(step):
             self._kept = {}
             with without_dropout(self._student):
-                for ahead in range(step, min(step + self._refresh, self._total)):
+                for ahead in window[: self._total - step]:
                     for place, pack in enumerate(packs if ahead == step else self._packs_of(ahead)):
                         self._kept[ahead, place] = self._student.scored(pack).logp
         return [{"old_logp": self._kept[step, place]} for place in range(len(packs))]
@@ -153,7 +153,7 @@ class FrozenBase:
         self._copy.load(saved, self.PREFIX)
 
 
-class Inputs:
+class Suppliers:
     """All suppliers that one objective needs.
 
     Args:
@@ -199,25 +199,25 @@ class Inputs:
 
 
 SUPPLIED = frozenset({"teacher_logp", "selected", "old_logp", "ref_logp", "ref_logits", "entropy", "logits"})
-"""What a supervised objective may need: from `open_inputs`, or (the last two) from the head itself."""
+"""What a supervised objective may need: from `open_suppliers`, or (the last two) from the head itself."""
 
 
-def open_inputs(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: PacksOf, total: int) -> Inputs:
+def open_suppliers(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: PacksOf, total: int) -> Suppliers:
     """The suppliers of what `objective` needs; the student's weights must still be those that training starts from."""
-    student, needs, params = loop.student_module, objective.needs, objective.params
+    student, needs = loop.student_module, objective.needs
     suppliers: list[Supplier] = [Adapters(student.model)] if sft.lora.rank else []
     base: FrozenBase | None = None
     self_teacher: TemperatureSettings | None = None
     if "teacher_logp" in needs:
         if sft.teacher.kind == "self":
-            self_teacher = temperature_settings(sft.teacher)
+            self_teacher = sft.teacher
         else:
             suppliers.append(Teacher(student, sft.teacher, loop.stats))
     if "selected" in needs:
-        suppliers.append(Selection(student, loop.accelerator, params["top_fraction"]))
+        suppliers.append(Selection(student, loop.accelerator, objective.filled(select_top)))
     if "old_logp" in needs:
-        suppliers.append(OldPolicy(student, packs_of, params["psft_old_refresh"], total))
+        suppliers.append(OldPolicy(student, packs_of, objective.filled(old_policy_steps), total))
     if needs & {"ref_logp", "ref_logits"}:
         base = FrozenBase(student, whole="ref_logits" in needs)
         suppliers.append(base)
-    return Inputs(suppliers, base, self_teacher)
+    return Suppliers(suppliers, base, self_teacher)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from curiosft_cli.objectives.curio import sync_due
-from curiosft_cli.objectives.temperature import TemperatureSettings
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.train.weight_copy import WeightCopy
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from curiosft_cli.run.sections import Teacher as Settings
+    from curiosft_cli.run.sections import TeacherSettings
     from curiosft_cli.train.batches import Pack
     from curiosft_cli.train.head.fused import TeacherRows
     from curiosft_cli.train.stats import StepStats
@@ -35,10 +34,9 @@ class Teacher:
         stats: where its temperatures are recorded.
     """
 
-    def __init__(self, student: Student, settings: Settings, stats: StepStats | None = None) -> None:
+    def __init__(self, student: Student, settings: TeacherSettings, stats: StepStats | None = None) -> None:
         self._student = student
         self._settings = settings
-        self._temperature = temperature_settings(settings)
         self._stats = stats
         dtype = teacher_dtype(settings, student.compute_dtype)
         self._copy = WeightCopy(student, offload=settings.offload, dtype=dtype)
@@ -51,7 +49,7 @@ class Teacher:
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         """log pi_tch(y; tau) [N] of each pack, all at the weights that the teacher has in this step."""
         with self._copy.lent():
-            answers = [self._student.tempered(pack, self._temperature) for pack in packs]
+            answers = [self._student.tempered(pack, self._settings) for pack in packs]
         for pack, rows in zip(packs, answers, strict=True):
             if pack.counted and self._stats:
                 self._stats.add_teacher(rows)
@@ -60,7 +58,7 @@ class Teacher:
     def logp(self, pack: Pack) -> TeacherRows:
         """The same of one pack, with the temperatures and entropies behind it."""
         with self._copy.lent():
-            return self._student.tempered(pack, self._temperature)
+            return self._student.tempered(pack, self._settings)
 
     def update(self, step: int) -> bool:
         """Mix the student in after optimizer step `step` (1-based) if it is due; return whether it was."""
@@ -78,13 +76,7 @@ class Teacher:
         self._copy.load(saved, STATE_PREFIX)
 
 
-def temperature_settings(settings: Settings) -> TemperatureSettings:
-    """The part of `[sft.teacher]` that Eq. 7 and 8 read."""
-    names = TemperatureSettings.__dataclass_fields__
-    return TemperatureSettings(**{name: getattr(settings, name) for name in names})
-
-
-def teacher_dtype(settings: Settings, compute_dtype: torch.dtype) -> torch.dtype:
+def teacher_dtype(settings: TeacherSettings, compute_dtype: torch.dtype) -> torch.dtype:
     """What the copy is kept in: `auto` follows the products, unless a small student weight could not move it.
 
     Raises:

@@ -16,7 +16,7 @@ from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.rundir import resolve_checkpoint
-from curiosft_cli.stages.step_evaluation import asked_between_steps
+from curiosft_cli.stages.step_evaluation import benchmarks_between_steps
 from curiosft_cli.tools.pipeline import run_stages
 
 pytestmark = pytest.mark.e2e
@@ -77,7 +77,7 @@ def test_questions_are_read_as_an_evaluation_reads_them(tmp_path: Path, keep_sys
     )
     settings = ["sft.eval_benchmarks=aime24", "sft.eval_limit=1", "eval.benchmarks=aime24", f"eval.data.aime24={file}"]
     config = load("sft", [*settings, f"eval.keep_system={str(keep_system).lower()}"]).config
-    (looked,), (evaluated,) = asked_between_steps(config, config.sft), ask(config)
+    (looked,), (evaluated,) = benchmarks_between_steps(config, config.sft), ask(config)
     assert looked.problems == evaluated.problems[:1]
     assert looked.problems[0].system == ("Be brief." if keep_system else "")
 

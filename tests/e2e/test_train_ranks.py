@@ -25,7 +25,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForCausalLM
 from curiosft_cli.objectives import SFT_OBJECTIVES
-from curiosft_cli.run.sections import Model, Sft, Teacher as Settings
+from curiosft_cli.run.sections import Model, Sft, TeacherSettings
 from curiosft_cli.train.batches import rank_packs
 from curiosft_cli.train.checkpoint import load_state, save_checkpoint
 from curiosft_cli.train.encode import Row
@@ -60,7 +60,7 @@ def opened(kind, path, resume=None):
     elif kind == "ddp":
         student = DistributedDataParallel(inner)
     optimizer = make_optimizer(inner, Sft(learning_rate=3e-3, adam_epsilon=1e-4))
-    teacher = Teacher(inner, Settings(sync_every=2, student_weight=0.5, topk=64))
+    teacher = Teacher(inner, TeacherSettings(sync_every=2, student_weight=0.5, topk=64))
     if resume:
         teacher.load(load_state(resume, accelerator=accelerator, optimizer=optimizer)[1])
     return student, inner, optimizer, teacher

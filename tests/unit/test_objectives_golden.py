@@ -22,7 +22,7 @@ from curiosft_cli.objectives import (
     BoundObjective,
     TokenRows,
     baselines,
-    hybrid,
+    groups,
     objective_parameters,
 )
 from curiosft_cli.objectives.curio import mix, sync_due, token_weight
@@ -80,7 +80,7 @@ PARAMETERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "on_policy_clip": lambda value: dict(zip(("clip_low", "clip_high"), value or (None, None), strict=True)),
     "shaping": lambda value: {"shaping_gamma": None} if WORDINGS.get(value, value) is None else {},
 }
-NOT_PARAMETERS = {*TemperatureSettings.__dataclass_fields__, "reduction", "rl_reduction", "sft_reduction", "L"} | {
+NOT_PARAMETERS = {*TemperatureSettings.model_fields, "reduction", "rl_reduction", "sft_reduction", "L"} | {
     "micro_batch_size",
     "teacher",
     "advantage",
@@ -200,7 +200,7 @@ def term_weights(case: Case, mask: Tensor, extra: Got, terms: tuple[str, ...]) -
 
 
 def settings_of(case: Case, **change: Any) -> TemperatureSettings:
-    known = TemperatureSettings.__dataclass_fields__
+    known = TemperatureSettings.model_fields
     return TemperatureSettings(**{key: case["hyper"][key] for key in known if key in case["hyper"]} | change)
 
 
@@ -228,7 +228,9 @@ def reference_tensors(case: Case, tensors: Got, mask: Tensor) -> tuple[Got, Temp
     if case["objective"] == "sft_kl":
         extra["ref_logp"] = label_logp(tensors["base_logits"][mask], labels)
     if case["objective"] == "sft_entropy_top":
-        extra["selected"] = baselines.select_top(entropy(tensors["logits"][mask]), case["hyper"]["top_fraction"])
+        extra["selected"] = baselines.select_top(
+            entropy(tensors["logits"][mask]), top_fraction=case["hyper"]["top_fraction"]
+        )
     return extra, None
 
 
@@ -367,11 +369,13 @@ def prefix_advantages(case: Case, tensors: Got, mask: Tensor) -> Got:
     prefix = tensors["prefix_mask"].bool()
     per_token = {}
     for name, use_std in (("adv_dr_grpo_prefix", False), ("adv_grpo_prefix", True)):
-        sampled, given = hybrid.prefix_advantage(
+        sampled, given = groups.prefix_advantage(
             tensors["rewards"], tensors["group"], tensors["is_prefixed"], use_std=use_std
         )
         per_token[name] = given[:, None].where(prefix, sampled[:, None]) * mask
-    keep = hybrid.keep_prefix(tensors["entropy"][mask], prefix[mask], case["hyper"]["prefix_keep_fraction"])
+    keep = groups.keep_prefix(
+        tensors["entropy"][mask], prefix[mask], prefix_keep_fraction=case["hyper"]["prefix_keep_fraction"]
+    )
     chosen = per_token[f"adv_{case['hyper']['advantage']}"][mask]
     return {**per_token, "adv_after_entropy_clip": spread(chosen * keep, mask)}
 
@@ -418,7 +422,7 @@ def teacher_update(case: Case, tensors: Got) -> Got:
 def prefix_schedule(case: Case, tensors: Got) -> Got:
     hyper = case["hyper"]
     names = {"prefix_start": hyper["init"], "prefix_end": hyper["target"], "prefix_decay_steps": hyper["n_steps"]}
-    return {"low": torch.tensor([hybrid.prefix_low(int(step), **names) for step in tensors["steps"]])}
+    return {"low": torch.tensor([groups.prefix_low(int(step), **names) for step in tensors["steps"]])}
 
 
 PIECES: dict[str, Callable[[Case, Got], Got] | None] = {

@@ -22,6 +22,7 @@ from curiosft_cli.objectives import (
     TokenLoss,
     TokenRows,
     baselines,
+    groups,
     hybrid,
     objective_parameters,
 )
@@ -126,17 +127,17 @@ def test_split_advantage_without_a_baseline_is_zero() -> None:
 
 
 def test_prefix_schedule_and_length_by_hand() -> None:
-    low = partial(hybrid.prefix_low, prefix_start=0.95, prefix_end=0.05, prefix_decay_steps=500)
+    low = partial(groups.prefix_low, prefix_start=0.95, prefix_end=0.05, prefix_decay_steps=500)
     assert [low(step) for step in (0, 250, 500, 900)] == pytest.approx([0.95, 0.5, 0.05, 0.05])
-    assert [hybrid.prefix_length(share, 10, 2) for share in (0.0, 0.55, 1.0)] == [2, 5, 9]
-    assert hybrid.prefix_length(0.5, 1, 2) == 0
+    assert [groups.prefix_length(share, 10, 2) for share in (0.0, 0.55, 1.0)] == [2, 5, 9]
+    assert groups.prefix_length(0.5, 1, 2) == 0
 
 
 def test_continuation_baseline() -> None:
     """Plain rewards 0 and 1 (mu = .5), prefixed 1: prefix tokens .5; the continuation 1 uncentred or .5 centred."""
     reward, group, prefixed = torch.tensor([0.0, 1.0, 1.0]), torch.zeros(3, dtype=torch.int64), torch.tensor([0, 0, 1])
     for baseline, want in (("none", 1.0), ("group", 0.5)):
-        sampled, given_to = hybrid.prefix_advantage(reward, group, prefixed, continuation_baseline=baseline)
+        sampled, given_to = groups.prefix_advantage(reward, group, prefixed, continuation_baseline=baseline)
         assert sampled.tolist() == pytest.approx([-0.5, 0.5, want])
         assert given_to.tolist() == pytest.approx([0.0, 0.0, 0.5])
 
@@ -362,9 +363,9 @@ def test_guard_is_decided_by_the_full_entropy(seed: int, scale: float) -> None:
 def test_selection_takes_the_highest_entropies() -> None:
     """11 tokens: the 0.8 quantile falls on the 9th smallest exactly, which is kept."""
     values = torch.arange(11.0).flip(0)
-    assert baselines.select_top(values, 0.2).tolist() == [True] * 3 + [False] * 8
-    assert baselines.select_top(values[:0], 0.2).shape == (0,)
-    assert baselines.select_top(values, 1.0).all()
+    assert baselines.select_top(values, top_fraction=0.2).tolist() == [True] * 3 + [False] * 8
+    assert baselines.select_top(values[:0], top_fraction=0.2).shape == (0,)
+    assert baselines.select_top(values, top_fraction=1.0).all()
 
 
 @pytest.mark.parametrize("name", sorted(REDUCTIONS))

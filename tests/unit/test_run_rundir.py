@@ -10,17 +10,8 @@ import pytest
 from curiosft_cli.run.config import from_json, load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import folder_in_one_step, write_json
-from curiosft_cli.run.rundir import (
-    CURVE_KEYS,
-    HARMLESS,
-    REOPENING,
-    STAGE_KEYS,
-    TRAINER_STATE,
-    RunDir,
-    StageDir,
-    begin,
-    resolve_checkpoint,
-)
+from curiosft_cli.run.resume_policy import STAGE_KEYS
+from curiosft_cli.run.rundir import TRAINER_STATE, RunDir, StageDir, begin, resolve_checkpoint
 from curiosft_cli.run.sections import Config
 
 
@@ -130,7 +121,7 @@ def test_scores_between_steps_are_all_of_the_same_kind(tmp_path: Path) -> None:
 
 
 def test_every_key_that_is_compared_exists(config: Config) -> None:
-    for key in (*chain.from_iterable(STAGE_KEYS.values()), *CURVE_KEYS, *HARMLESS, *REOPENING):
+    for key in chain.from_iterable(STAGE_KEYS.values()):
         value: object = config
         for name in key.split("."):
             assert hasattr(value, name), key

@@ -17,8 +17,7 @@ from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import is_complete
 from curiosft_cli.run.rundir import StageDir
-from curiosft_cli.run.sections import Model, Sft
-from curiosft_cli.run.sections import Teacher as TeacherSettings
+from curiosft_cli.run.sections import Model, Sft, TeacherSettings
 from curiosft_cli.train import checkpoint
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.checkpoint import full_weights, load_state, save_checkpoint

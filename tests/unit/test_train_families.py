@@ -13,8 +13,7 @@ from curiosft_cli.data.records import Problem
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.config import load
 from curiosft_cli.run.log import Console
-from curiosft_cli.run.sections import Model
-from curiosft_cli.run.sections import Teacher as TeacherSettings
+from curiosft_cli.run.sections import Model, TeacherSettings
 from curiosft_cli.tools.model.prepare import prepare_model
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.encode import PromptFormat, encode_row, end_token_id, stop_token_ids

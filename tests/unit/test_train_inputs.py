@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
-from curiosft_cli.objectives.baselines import select_top
+from curiosft_cli.objectives.baselines import old_policy_steps, select_top
 from curiosft_cli.objectives.reduction import Totals, term_weights
 from curiosft_cli.train.batches import Pack, make_pack
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.student import Student
-from curiosft_cli.train.suppliers import FrozenBase, Inputs, OldPolicy, Selection
+from curiosft_cli.train.suppliers import FrozenBase, OldPolicy, Selection, Suppliers
 
 ROWS = [
     Row((5, 6, 7), (8, 9)),
@@ -51,7 +52,7 @@ def packs_of(split: Sequence[Sequence[int]]) -> list[Pack]:
     return [make_pack(ROWS, members, "cpu") for members in split]
 
 
-def gradients(student: Student, split: Sequence[Sequence[int]], name: str, inputs: Inputs, **params: Any) -> list:
+def gradients(student: Student, split: Sequence[Sequence[int]], name: str, inputs: Suppliers, **params: Any) -> list:
     objective = SFT_OBJECTIVES[name].bind(**params)
     packs = packs_of(split)
     extras = inputs.supply(0, packs)
@@ -94,12 +95,12 @@ def test_the_top_tokens_are_those_of_the_whole_step(student: Student, denominato
     def plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         logp = logits.log_softmax(-1)
         entropy = -(logp.exp() * logp).sum(-1)
-        selected = select_top(entropy, fraction)
+        selected = select_top(entropy, top_fraction=fraction)
         assert 0 < int(selected.sum()) < TOKENS
         divisor = TOKENS if denominator == "all" else int(selected.sum())
         return -logp[torch.arange(TOKENS), labels].sum() / TOKENS - coef * (entropy * selected).sum() / divisor
 
-    inputs = Inputs([Selection(student, Accelerator(cpu=True), fraction)])
+    inputs = Suppliers([Selection(student, Accelerator(cpu=True), partial(select_top, top_fraction=fraction))])
     params = {"entropy_coef": coef, "top_fraction": fraction, "denominator": denominator}
     assert_equal(gradients(student, split, "entropy_top", inputs, **params), plain_gradients(student, plain))
 
@@ -124,14 +125,16 @@ def test_kl_is_measured_against_the_weights_that_training_started_from(
         return (-logp[place, labels] + 0.7 * divergence).mean()
 
     expected = plain_gradients(student, plain)
-    got = gradients(student, split, "kl", Inputs([base], base), kl_kind=kind, kl_coef=0.7)
+    got = gradients(student, split, "kl", Suppliers([base], base), kl_kind=kind, kl_coef=0.7)
     assert_equal(got, expected)
 
 
 def test_psft_refreshed_every_step_is_sft(student: Student) -> None:
-    policy = OldPolicy(student, lambda step: packs_of(SPLITS[1]), refresh=1, total=9)
+    policy = OldPolicy(
+        student, lambda step: packs_of(SPLITS[1]), window=partial(old_policy_steps, psft_old_refresh=1), total=9
+    )
     assert_equal(
-        gradients(student, SPLITS[1], "psft", Inputs([policy])), gradients(student, SPLITS[0], "sft", Inputs([]))
+        gradients(student, SPLITS[1], "psft", Suppliers([policy])), gradients(student, SPLITS[0], "sft", Suppliers([]))
     )
 
 
@@ -143,7 +146,7 @@ def test_the_old_policy_is_the_one_of_the_windows_first_step(student: Student) -
         asked.append(step)
         return packs_of([[step]])
 
-    policy = OldPolicy(student, packs, refresh=3, total=5)
+    policy = OldPolicy(student, packs, window=partial(old_policy_steps, psft_old_refresh=3), total=5)
     first = [student.scored(pack).logp for pack in packs_of([[0], [1], [2]])]
     for step in range(3):
         torch.testing.assert_close(policy.supply(step, packs_of([[step]]))[0]["old_logp"], first[step])
@@ -156,12 +159,16 @@ def test_the_old_policy_is_the_one_of_the_windows_first_step(student: Student) -
 
 
 def test_a_checkpoint_inside_a_window_keeps_what_its_remaining_steps_need(student: Student) -> None:
-    policy = OldPolicy(student, lambda step: packs_of([[step]]), refresh=4, total=9)
+    policy = OldPolicy(
+        student, lambda step: packs_of([[step]]), window=partial(old_policy_steps, psft_old_refresh=4), total=9
+    )
     policy.supply(0, packs_of([[0]]))
     kept = policy.state(2)
     assert sorted(kept) == ["own.old_logp.2.0", "own.old_logp.3.0"]
     moved(student)
-    again = OldPolicy(student, lambda step: packs_of([[step]]), refresh=4, total=9)
+    again = OldPolicy(
+        student, lambda step: packs_of([[step]]), window=partial(old_policy_steps, psft_old_refresh=4), total=9
+    )
     again.load(kept)
     expected = policy.supply(2, packs_of([[2]]))[0]["old_logp"]
     assert torch.equal(again.supply(2, packs_of([[2]]))[0]["old_logp"], expected)
@@ -173,14 +180,15 @@ def test_inputs_are_asked_without_dropout(student: Student) -> None:
     student.model.get_decoder().norm.register_forward_hook(lambda _, __, states: halves(states))
     halves.train(student.training)
     student.add_module("halves", halves)
-    old, chosen = OldPolicy(student, lambda _: [pack], 1, 2), Selection(student, Accelerator(cpu=True), 0.4)
+    old = OldPolicy(student, lambda _: [pack], partial(old_policy_steps, psft_old_refresh=1), 2)
+    chosen = Selection(student, Accelerator(cpu=True), partial(select_top, top_fraction=0.4))
     student.eval()
     expected = student.scored(pack, HeadPass(entropy=True))
     student.train()
     assert not torch.equal(student.scored(pack).logp, expected.logp)
     assert torch.equal(old.supply(0, [pack])[0]["old_logp"], expected.logp)
     assert expected.entropy is not None
-    assert torch.equal(chosen.supply(0, [pack])[0]["selected"], select_top(expected.entropy, 0.4))
+    assert torch.equal(chosen.supply(0, [pack])[0]["selected"], select_top(expected.entropy, top_fraction=0.4))
     assert student.training and halves.training
 
 

@@ -9,8 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.sections import Lora
-from curiosft_cli.run.sections import Teacher as TeacherSettings
+from curiosft_cli.run.sections import Lora, TeacherSettings
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.lora import Adapters, add_adapters, merged_weights

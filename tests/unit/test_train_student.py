@@ -18,13 +18,13 @@ from transformers import (
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
-from curiosft_cli.run.sections import Teacher as TeacherSettings
+from curiosft_cli.run.sections import TeacherSettings
 from curiosft_cli.train.attention import can_pack, register_packed_attention
 from curiosft_cli.train.batches import make_pack, partition
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.student import Student
-from curiosft_cli.train.teacher import Teacher, temperature_settings
+from curiosft_cli.train.teacher import Teacher
 
 ROWS = [
     Row((5, 6, 7), (8, 9)),
@@ -142,7 +142,7 @@ def test_the_self_teacher_equals_a_fresh_copy(student: Student) -> None:
     settings = TeacherSettings(topk=64)
     copy = Teacher(student, settings)
     with_copy, _ = student(pack, objective, {"teacher_logp": copy.logp(pack).logp}, weights)
-    with_self, rows = student(pack, objective, {}, weights, HeadPass(self_teacher=temperature_settings(settings)))
+    with_self, rows = student(pack, objective, {}, weights, HeadPass(self_teacher=settings))
     torch.testing.assert_close(with_self, with_copy)
     assert rows.teacher is not None
 

@@ -1,17 +1,18 @@
-"""The sections of the configuration: what may be set, its unit, its default, and where the default comes from."""
+"""The sections of the configuration: each key with its unit, its default, and the source of the default."""
 
 from __future__ import annotations
 
 from curiosft_cli.run.sections.base import Section
-from curiosft_cli.run.sections.check import Check
+from curiosft_cli.run.sections.check import CheckSettings
 from curiosft_cli.run.sections.evaluate import Eval
 from curiosft_cli.run.sections.general import Data, Launch, Log, Model, Run
 from curiosft_cli.run.sections.rephrase import Rephrase
 from curiosft_cli.run.sections.rl import Rl
-from curiosft_cli.run.sections.sft import Lora, Sft, Teacher
+from curiosft_cli.run.sections.sft import Lora, Sft, TeacherSettings
+from curiosft_cli.run.sections.training import Training
 
 __all__ = [
-    "Check",
+    "CheckSettings",
     "Config",
     "Data",
     "Eval",
@@ -24,12 +25,13 @@ __all__ = [
     "Run",
     "Section",
     "Sft",
-    "Teacher",
+    "TeacherSettings",
+    "Training",
 ]
 
 
 class Config(Section):
-    """The whole configuration, one section per room."""
+    """The whole configuration: one section per stage, and what all stages share."""
 
     run: Run = Run()
     model: Model = Model()
@@ -40,4 +42,4 @@ class Config(Section):
     eval: Eval = Eval()
     launch: Launch = Launch()
     log: Log = Log()
-    check: Check = Check()
+    check: CheckSettings = CheckSettings()

@@ -1,4 +1,4 @@
-"""`[check]`: what `curiosft data check` looks at."""
+"""`[check]`: what `curiosft data check` checks."""
 
 from __future__ import annotations
 
@@ -6,31 +6,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import Names, Section
+from curiosft_cli.run.sections.base import PAPER_BENCHMARKS, Names, Section
 
 
-class Check(Section):
+class CheckSettings(Section):
     depth: Literal["quick", "full"] = "full"
     """`quick`: structure, duplicates, golds and format; `full`: also token counts, contamination,
-    and the experts' answers graded (our choice)."""
-    benchmarks: Names = (
-        "aime24",
-        "aime25",
-        "amc",
-        "math500",
-        "minerva",
-        "olympiadbench",
-        "gpqa_diamond",
-        "arc_challenge",
-        "mmlu_pro",
-    )
-    """Benchmarks whose questions must not be in the data, from `eval.data` or the hub; `[]` looks for none."""
+    and grades of the experts' answers (our choice)."""
+    benchmarks: Names = PAPER_BENCHMARKS
+    """Benchmarks whose questions must not be in the data, from `eval.data` or the hub. `[]`: no such check."""
     ngram: int = Field(13, ge=5)
-    """Words in a row that make a question contaminated when a benchmark question has them too."""
+    """A question is contaminated if it has this many words in a row in common with a benchmark question."""
     similarity: float = Field(0.8, gt=0, le=1)
-    """Share of common three-token pieces from which two questions are near-duplicates (our choice)."""
+    """Two questions are near-duplicates from this share of common three-token pieces on (our choice)."""
     max_question_characters: int = Field(20_000, ge=1)
-    """Longer questions are a problem, whatever the tokenizer (our choice)."""
+    """A longer question is a problem, whatever the tokenizer (our choice)."""
     grader_workers: int = Field(2, ge=1)
     """Grader processes (our choice)."""
     show: int = Field(5, ge=1)

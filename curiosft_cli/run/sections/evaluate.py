@@ -2,78 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import Names, Precision, Section
+from curiosft_cli.run.sections.base import (
+    COMPARABLE,
+    DECIDES_CURVE,
+    PAPER_BENCHMARKS,
+    REOPENS_EVALUATION,
+    RESUME_FREE,
+    Names,
+    Precision,
+    Section,
+)
 
 
 class Eval(Section):
-    name: str = Field("eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Folder of the results inside the run; one set of sampling settings has one name."""
-    checkpoints: Names = ("sft",)
-    """References: `base`, `sft`, `sft@300`, `sft@best`, `rl`, `OTHER-RUN:sft`, a folder or a hub id."""
-    benchmarks: Names = (
-        "aime24",
-        "aime25",
-        "amc",
-        "math500",
-        "minerva",
-        "olympiadbench",
-        "gpqa_diamond",
-        "arc_challenge",
-        "mmlu_pro",
-    )
-    """Benchmarks by name (`arithmetic` is the built-in generator's test set)."""
-    data: dict[str, str] = Field(default_factory=dict)
-    """Local file per benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`."""
-    keep_system: bool = False
-    """A file's own system messages (verl layout) in place of `model.system_prompt` (our choice)."""
-    contamination: str | None = None
-    """Report of `curiosft data check --json` on the training data: the summaries also hold the scores of the
-    questions that the data does not have. None reports all questions only (our choice)."""
-    samples: int | None = Field(None, ge=1)
-    """Samples per question; none is the benchmark's own (8; 1 for mmlu_pro)."""
-    limit: int | None = Field(None, ge=1)
-    """First questions of each benchmark only; recorded in the result. None is all."""
-    temperature: float = Field(0.6, ge=0, le=2)
-    """Sampling temperature (Section 5); vLLM takes no more than 2."""
-    top_p: float = Field(0.95, gt=0, le=1)
+    name: Annotated[str, COMPARABLE] = Field("eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Folder of the results inside the run; use another name for other sampling settings."""
+    checkpoints: Annotated[Names, REOPENS_EVALUATION, COMPARABLE] = ("sft",)
+    """Checkpoints: `base`, `sft`, `sft@300`, `sft@best`, `rl`, `OTHER-RUN:sft`, a folder or a hub id."""
+    benchmarks: Annotated[Names, REOPENS_EVALUATION, COMPARABLE] = PAPER_BENCHMARKS
+    """Benchmarks by name (`arithmetic` is the test set of the built-in generator)."""
+    data: Annotated[dict[str, str], DECIDES_CURVE, COMPARABLE] = Field(default_factory=dict)
+    """A local file for a benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`."""
+    keep_system: Annotated[bool, DECIDES_CURVE] = False
+    """Use the system messages of the file (verl layout) in place of `model.system_prompt` (our choice)."""
+    contamination: Annotated[str | None, COMPARABLE] = None
+    """Report of `curiosft data check --json` on the training data; the summaries then also have scores without the
+    questions that are in the training data. None: scores on all questions only (our choice)."""
+    samples: Annotated[int | None, REOPENS_EVALUATION, COMPARABLE] = Field(None, ge=1)
+    """Samples per question. None: the benchmark's own number (8; 1 for mmlu_pro)."""
+    limit: Annotated[int | None, REOPENS_EVALUATION, COMPARABLE] = Field(None, ge=1)
+    """Use only the first questions of each benchmark; the result records it. None: all."""
+    temperature: Annotated[float, DECIDES_CURVE] = Field(0.6, ge=0, le=2)
+    """Sampling temperature (Section 5); 2 is vLLM's limit."""
+    top_p: Annotated[float, DECIDES_CURVE] = Field(0.95, gt=0, le=1)
     """Nucleus of the sampling (Section 5)."""
-    max_completion_length: int = Field(8192, ge=1)
+    max_completion_length: Annotated[int, DECIDES_CURVE] = Field(8192, ge=1)
     """Longest completion in tokens."""
-    max_prompt_length: int | None = Field(None, ge=1)
+    max_prompt_length: Annotated[int | None, DECIDES_CURVE] = Field(None, ge=1)
     """Longest prompt in tokens; a longer one is not sent, scores 0 and is counted. None: all must fit (our choice)."""
-    pass_k: tuple[int, ...] | None = None
-    """k of the Pass@k columns, none above `samples`; none is the powers of two up to `samples`, and `samples`."""
-    entropy_samples: int = Field(1, ge=0)
-    """Completions per question for the teacher-forced entropy; 0 switches it off (our choice)."""
-    grader: Literal["curiosft", "official"] = "curiosft"
-    """Ours, or a reproduction of the authors' graders."""
+    pass_k: Annotated[tuple[int, ...] | None, REOPENS_EVALUATION, COMPARABLE] = None
+    """Each k of the Pass@k columns, at most `samples`. None: the powers of two up to `samples`, and `samples`."""
+    entropy_samples: Annotated[int, REOPENS_EVALUATION, DECIDES_CURVE, COMPARABLE] = Field(1, ge=0)
+    """Completions per question for the teacher-forced entropy; 0: do not measure it (our choice)."""
+    grader: Annotated[Literal["curiosft", "official"], REOPENS_EVALUATION, DECIDES_CURVE] = "curiosft"
+    """`curiosft`: our grader; `official`: a reproduction of the authors' graders."""
     engine: Literal["auto", "vllm", "transformers", "openai"] = "auto"
-    """Who samples: vLLM where it is installed, else transformers; `openai` is the endpoint at `base_url`."""
+    """Engine that samples; `auto` is vLLM where it is installed, else transformers; `openai` is the endpoint at
+    `base_url`."""
     endpoint: Literal["completions", "chat"] = "completions"
-    """What that endpoint takes: prompts of token ids (vLLM's server), or chats as every provider does. A chat has no
-    prefill, and the checkpoint need not be here (our choice)."""
-    base_url: str | None = None
+    """What the endpoint takes: `completions` sends prompts of token ids (vLLM's server), `chat` sends messages, as all
+    providers take them. A chat has no prefill, and the checkpoint need not be on this machine (our choice)."""
+    base_url: Annotated[str | None, COMPARABLE] = None
     """Address of an OpenAI-compatible endpoint that serves the model, e.g. http://127.0.0.1:8000/v1."""
-    endpoint_model: str | None = None
-    """The model's name at that endpoint; none is the checkpoint's path."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable with that endpoint's key (our choice)."""
-    concurrency: int = Field(64, ge=1)
-    """Requests in flight at that endpoint (our choice)."""
-    request_timeout_s: float = Field(1800.0, gt=0)
-    """Longest silence of that endpoint within a request, in seconds (our choice)."""
+    endpoint_model: Annotated[str | None, COMPARABLE] = None
+    """Name of the model at the endpoint. None: the checkpoint's path."""
+    api_key_env: Annotated[str, RESUME_FREE] = "OPENAI_API_KEY"
+    """Environment variable with the key of the endpoint (our choice)."""
+    concurrency: Annotated[int, RESUME_FREE] = Field(64, ge=1)
+    """Requests to the endpoint at the same time (our choice)."""
+    request_timeout_s: Annotated[float, RESUME_FREE] = Field(1800.0, gt=0)
+    """Longest time without a byte from the endpoint within a request, in seconds (our choice)."""
     precision: Precision = "auto"
     """Precision of the engine."""
-    kv_cache_gib: float = Field(1.0, gt=0)
-    """As `rl.kv_cache_gib`."""
+    kv_cache_gib: Annotated[float, RESUME_FREE] = Field(1.0, gt=0)
+    """Key-value cache of the engine on a CPU, in GiB; on a GPU the engine chooses it (our choice)."""
     vllm: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """Further settings of the embedded vLLM by their names there: `eval.vllm.tensor_parallel_size=4` for a model over
-    four GPUs (our choice)."""
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    """Share of GPU memory that the engine may take (vLLM's default)."""
-    grader_workers: int = Field(2, ge=1)
+    """Further settings of the embedded vLLM under their vLLM names: `eval.vllm.tensor_parallel_size=4` spreads a model
+    over four GPUs (our choice)."""
+    gpu_memory_utilization: Annotated[float, RESUME_FREE] = Field(0.9, gt=0, le=1)
+    """Share of GPU memory for the engine (vLLM's default)."""
+    grader_workers: Annotated[int, RESUME_FREE] = Field(2, ge=1)
     """Grader processes (our choice)."""

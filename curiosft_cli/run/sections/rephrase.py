@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import Names, Section
+from curiosft_cli.run.sections.base import RESUME_FREE, Names, Section
 
 
 class Rephrase(Section):
     data: Names = ()
-    """Questions to clean: sources as in `data.train`; empty uses `data.train`."""
+    """Questions to clean; sources as in `data.train`. Empty: `data.train` itself."""
     base_url: str = "https://api.deepseek.com"
     """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
     model: str = "deepseek-chat"
     """Model name at the endpoint (the paper uses DeepSeek-V3)."""
-    api_key_env: str = Field("DEEPSEEK_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """Environment variable that holds the key; the key itself is never stored or printed."""
+    api_key_env: Annotated[str, RESUME_FREE] = Field("DEEPSEEK_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable with the key; the key itself is never stored or printed."""
     temperature: float = Field(0.0, ge=0, le=2)
     """Sampling temperature (our choice: the cleaned question should not vary)."""
     max_completion_length: int = Field(2048, ge=1)
-    """Longest answer in tokens (our choice); one that is cut there is asked again with twice as many."""
-    concurrency: int = Field(64, ge=1, le=4096)
-    """Requests in flight (our choice)."""
-    timeout_s: float = Field(120.0, gt=0)
+    """Longest answer in tokens; an answer that is cut there is requested again with twice as many (our choice)."""
+    concurrency: Annotated[int, RESUME_FREE] = Field(64, ge=1, le=4096)
+    """Requests at the same time (our choice)."""
+    timeout_s: Annotated[float, RESUME_FREE] = Field(120.0, gt=0)
     """Longest wait for one request, in seconds (our choice)."""
-    max_attempts: int = Field(6, ge=1)
-    """Tries of one request; then its question is kept as it was, and three such in a row stop the run (our choice)."""
+    max_attempts: Annotated[int, RESUME_FREE] = Field(6, ge=1)
+    """Attempts for one request. After the last one its question stays as it was; three such requests in a row stop the
+    run (our choice)."""
     second_attempt: bool = True
-    """Ask once more, more strictly, when an answer fails the checks (our choice)."""
-    budget_usd: float | None = Field(None, gt=0)
-    """Stop before the cost goes beyond this, in US dollars over all runs of this stage; `none` has no limit."""
-    max_requests: int | None = Field(None, ge=1)
-    """Stop after this many requests over all runs of this stage, repeated ones included; `none` has no limit."""
-    input_usd_per_million: float | None = Field(None, ge=0)
-    """Price of a million prompt tokens in US dollars; `none` takes the built-in table's: DeepSeek's and OpenAI's list
-    prices of September 2025, which are not kept up to date."""
-    output_usd_per_million: float | None = Field(None, ge=0)
-    """Price of a million answer tokens in US dollars; `none` takes the built-in table's."""
-    tokenizer: str = "deepseek-ai/DeepSeek-V3"
-    """What `--dry-run` counts tokens with: a folder or file with `tokenizer.json`, or a hub id; `local` counts with
-    `model.path`'s."""
+    """Send a stricter second request when an answer fails the checks (our choice)."""
+    budget_usd: Annotated[float | None, RESUME_FREE] = Field(None, gt=0)
+    """Stop before the cost of all runs of this stage exceeds this, in US dollars. None: no limit."""
+    max_requests: Annotated[int | None, RESUME_FREE] = Field(None, ge=1)
+    """Stop after this many requests over all runs of this stage, repeated ones included. None: no limit."""
+    input_usd_per_million: Annotated[float | None, RESUME_FREE] = Field(None, ge=0)
+    """Price of a million prompt tokens in US dollars. None: the price in the built-in table, which has the list prices
+    of DeepSeek and OpenAI of September 2025 and is not kept up to date."""
+    output_usd_per_million: Annotated[float | None, RESUME_FREE] = Field(None, ge=0)
+    """Price of a million answer tokens in US dollars. None: the price in the built-in table."""
+    tokenizer: Annotated[str, RESUME_FREE] = "deepseek-ai/DeepSeek-V3"
+    """Tokenizer with which `--dry-run` counts: a folder or file with `tokenizer.json`, or a hub id; `local` is the
+    tokenizer of `model.path`."""

@@ -100,7 +100,7 @@ def mini_batches(samples: Sequence[TrainingSample], prompts: int) -> list[list[T
 
 
 def trained_on(samples: Sequence[TrainingSample], rl: Rl) -> list[TrainingSample]:
-    """What is left when `rl.zero_variance` drops the groups that teach nothing; at most `rl.prompts_per_step` groups."""
+    """The samples without the groups that teach nothing, where `rl.zero_variance` drops those."""
     if rl.zero_variance == "keep":
         return list(samples)
     useful = set(sorted(informative(samples))[: rl.prompts_per_step])

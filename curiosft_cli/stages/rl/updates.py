@@ -8,7 +8,7 @@ the pass of the first update.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ class Updates:
         """The loss over one mini-batch, and its gradients."""
         rl, loop = self.rl, self.loop
         if self.method.keep is not None:
-            self._keep_advantages(batch)
+            self._keep_advantages(batch, self.objective.filled(self.method.keep))
         objective = anchored(self.objective, rl, self.cap) if batch.first else self.objective
         head_pass = HeadPass(temperature=rl.temperature, top_p=nucleus(rl) if batch.first else None, entropy=True)
         totals = loop.totals(batch.rows, batch.packs, rl.max_completion_length, objective, batch.extras)
@@ -125,7 +125,7 @@ class Updates:
             if self.cap is not None:
                 extra["advantage"] = corrected(extra, old.logp, old.kept_mass, self.rl, self.cap)
 
-    def _keep_advantages(self, batch: Batch) -> None:
+    def _keep_advantages(self, batch: Batch, keep: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Set the advantage of the expert tokens that the method does not keep to 0, over all ranks' tokens."""
         import torch
 
@@ -140,7 +140,6 @@ class Updates:
         ]
         mine = torch.cat(own) if own else torch.zeros(0, device=loop.accelerator.device)
         everywhere, start = gather_rows(loop.accelerator, mine)
-        keep = self.objective.filled(self.method.keep)
         kept = keep(everywhere, torch.ones_like(everywhere, dtype=torch.bool))
         parts = iter(kept[start : start + len(mine)].split([len(entropy) for entropy in own]))
         for pack, extra in zip(batch.packs, batch.extras, strict=True):
