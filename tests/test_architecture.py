@@ -70,13 +70,14 @@ def test_imports_go_downward(path: Path) -> None:
             assert not light or (here == "run" and path.name in {"launch.py", "device.py"}), f"{path} imports torch"
 
 
-def test_run_looks_at_objectives_in_one_module_only() -> None:
+def test_the_configuration_alone_reads_objectives() -> None:
+    """`config.py` for names and parameters; `sft.py` for the temperature's settings, which are keys themselves."""
     users = {
         path.name
-        for path in (PACKAGE / "run").glob("*.py")
+        for path in (PACKAGE / "run").rglob("*.py")
         if any(name.startswith("curiosft_cli.objectives") for name in imports(ast.parse(path.read_text())))
     }
-    assert users <= {"config.py", "parameters.py"}
+    assert users == {"config.py", "sft.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
