@@ -80,7 +80,7 @@ class StepEvaluation:
     Args:
         config: the whole configuration.
         settings: the stage's own.
-        benchmarks: their questions; with none of them every method does nothing.
+        benchmarks: what is evaluated; where this is empty every method does nothing.
         loop: the trainer.
         path: the model that the stage starts with; its generation settings name end tokens.
         stage: where the samples are kept.

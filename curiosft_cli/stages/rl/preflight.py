@@ -34,7 +34,7 @@ class PreflightCheck:
     """One line of the table.
 
     Attributes:
-        name: what was looked at.
+        name: what was checked.
         go: whether it is as it must be.
         seen: what was found.
         fix: what to do about it.
@@ -85,7 +85,7 @@ def preflight(
     engine: RolloutEngine,
     sampling: Sampling,
 ) -> list[PreflightCheck]:
-    """Look at the first prompts; samples `rl.preflight_prompts` completions once each."""
+    """Check the first `rl.preflight_prompts` prompts; one completion is sampled for each."""
     some = prompts[: config.rl.preflight_prompts]
     return [
         _prompt_check(config, tokenizer, some),
@@ -96,7 +96,7 @@ def preflight(
 
 
 def enforce(checks: Sequence[PreflightCheck], action: str, console: Console) -> None:
-    """Say what failed; with "stop", end the run where no reward could be right.
+    """Print what failed; with "stop", end the run where no reward could be right.
 
     Raises:
         CurioError: exit code 4.
@@ -137,7 +137,7 @@ def _prompt_check(config: Config, tokenizer: PreTrainedTokenizerBase, prompts: S
         not wrong,
         f"{len(wrong)} of {len(prompts)} lack the question or end otherwise than with {prefill!r}"
         + (f", e.g. {wrong[0]}" if wrong else ""),
-        "Look at the chat template and at model.prefill.",
+        "Check the chat template and model.prefill.",
     )
 
 
@@ -166,14 +166,14 @@ def _hand_made_checks(
             not missed,
             f"{len(right) - len(missed)} of {len(right)} are rewarded"
             + (f"; not {missed[0]} ({', '.join(f'{why} {n}' for why, n in reasons.items())})" if missed else ""),
-            "Look at model.prefill, and at the gold answers of the questions named.",
+            "Check model.prefill, and the gold answers of the questions named.",
             plumbing=len(missed) == len(right),
         ),
         PreflightCheck(
             "wrong answers",
             not praised,
             f"{len(praised)} of {len(wrong)} are rewarded" + (f", e.g. {praised[0]}" if praised else ""),
-            "Look at the gold answers of the questions named.",
+            "Check the gold answers of the questions named.",
             plumbing=len(praised) == len(wrong),
         ),
     ]

@@ -66,11 +66,13 @@ def run(config: Config, stage: StageDir) -> None:
             rows, updates = objective.filled(method.rows), Updates(rl, loop, method, objective)
             sampler = RolloutSampler(config, stage, loop, engine, sampling, pool, prompts, rows, advantages)
             hand_over = HandOver(engine, loop, rl.handover_check_every, rl.handover_tolerance)
+            if book.done == 0 and rl.preflight != "off":
+                hand_over(0, sampler.probe)
+                enforce(preflight(config, loop.tokenizer, prompts, engine, sampling), rl.preflight, book.console)
+                engine.sleep()
             for step in book.steps():
                 with loop.timed("handover"):
                     hand_over(step, sampler.probe)
-                if step == 0 and rl.preflight != "off":
-                    enforce(preflight(config, loop.tokenizer, prompts, engine, sampling), rl.preflight, book.console)
                 with loop.timed("sample"):
                     rollouts = sampler.sample(step)  # and reward: each is graded while others still run
                     engine.sleep()
