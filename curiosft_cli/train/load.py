@@ -103,11 +103,6 @@ def context_overrides(path: str, settings: Model) -> dict[str, Any]:
     return overrides
 
 
-def engine_source(path: str, settings: Model) -> dict[str, Any]:
-    """What `open_engine` is told of a checkpoint, so that it opens the model that `load_model` does."""
-    return {**_source(settings), "hf_overrides": context_overrides(path, settings)}
-
-
 def check_context(path: str, settings: Model, needed: int) -> int:
     """Return `needed` tokens of context, or say how to get them.
 

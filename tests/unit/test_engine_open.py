@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from curiosft_cli.engine.checks import check_more
-from curiosft_cli.engine.open import open_engine
+from curiosft_cli.engine.open_engine import open_engine
+from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
 from curiosft_cli.engine.vllm_engines import embedded as vllm
 from curiosft_cli.run import device
@@ -24,13 +25,13 @@ def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_vllm")
 def test_vllm_asked_for_and_missing_names_the_installation(tiny_model: Path) -> None:
     with pytest.raises(CurioError, match="pip install") as raised:
-        open_engine("vllm", tiny_model, max_model_len=32)
+        open_engine("vllm", EngineSpec(tiny_model, 32))
     assert raised.value.exit_code == MISSING
 
 
 @pytest.mark.usefixtures("no_vllm")
 def test_auto_falls_back_to_transformers(tiny_model: Path) -> None:
-    engine = open_engine("auto", tiny_model, max_model_len=32, dtype="float32")
+    engine = open_engine("auto", EngineSpec(tiny_model, 32, "float32"))
     assert isinstance(engine, TransformersEngine)
     engine.close()
 

@@ -26,6 +26,7 @@ from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.run.sections import Config
+from curiosft_cli.stages.engine_spec import engine_spec
 from curiosft_cli.stages.handover import hand_over, open_engine_beside
 from curiosft_cli.stages.rl.rollouts import describe
 
@@ -137,11 +138,9 @@ def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int
     if config.rl.servers:
         return RemoteEngine(
             config.rl.servers,
-            max_model_len=context,
+            engine_spec(config, path, context, logprobs=logprobs),
             weights=Path(config.rl.server_weights or stage.path / "server-weights"),
             writer=loop.accelerator.is_main_process,
-            seed=config.run.seed,
-            logprobs=logprobs,
             over_nccl=FullState(loop.model) if config.rl.server_sync == "nccl" else None,
         )
 
