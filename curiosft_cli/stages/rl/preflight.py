@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from curiosft_cli.engine.base import sample_seed
 from curiosft_cli.grading.grade import grade
+from curiosft_cli.run.device import resolve_dtype
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import write_json
 from curiosft_cli.run.launch import run_stage
@@ -59,7 +60,7 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.stages.handover import open_engine_beside
     from curiosft_cli.stages.rl.prompts import read_prompts
     from curiosft_cli.train.encode import stop_token_ids
-    from curiosft_cli.train.load import check_context, compute_dtype, load_tokenizer, name_of
+    from curiosft_cli.train.load import check_context, load_tokenizer
 
     rl, path = config.rl, resolve_checkpoint(config.rl.init, config)
     console = Console(stage.log_file)
@@ -67,7 +68,7 @@ def run(config: Config, stage: StageDir) -> None:
     prompts = read_prompts(config, stage, tokenizer, console, expert=RL_METHODS[rl.objective].needs_expert)
     context = check_context(path, config.model, max(len(p.ids) for p in prompts) + rl.max_completion_length)
     sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop_token_ids(tokenizer, path))
-    engine = open_engine_beside(config, rl, path, context, name_of(compute_dtype(rl.precision, _device())))
+    engine = open_engine_beside(config, rl, path, context, resolve_dtype(rl.precision))
     try:
         checks = preflight(config, tokenizer, prompts, engine, sampling)
     finally:
@@ -238,12 +239,6 @@ def _sample_checks(
             plumbing=False,
         ),
     ]
-
-
-def _device() -> Any:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from curiosft_cli.objectives import RL_METHODS
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
+from curiosft_cli.stages.engine_spec import engine_spec
 from curiosft_cli.stages.handover import HandOver, asleep, open_engine_beside
 from curiosft_cli.stages.rl.rollouts import describe
 
@@ -105,11 +106,9 @@ def open_rollout_engine(book: Bookkeeping, prompts: Sequence[Prompt]) -> tuple[R
         return open_engine_beside(config, rl, book.path, context, loop.dtype_name, logprobs), sampling
     engine = RemoteEngine(
         rl.servers,
-        max_model_len=context,
+        engine_spec(config, book.path, context, logprobs=logprobs),
         weights=Path(rl.server_weights or book.stage.path / "server-weights"),
         writer=loop.accelerator.is_main_process,
-        seed=config.run.seed,
-        logprobs=logprobs,
         over_nccl=FullState(loop.model) if rl.server_sync == "nccl" else None,
     )
     return engine, sampling
