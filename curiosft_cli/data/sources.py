@@ -48,13 +48,6 @@ def read_all(data: Data, *, run_dir: Path, sources: Iterable[str] | None = None)
     return Problems((problem for _, problem in read_pairs(data, skipped, run_dir=run_dir, sources=sources)), skipped)
 
 
-def read_problems(
-    source: str, *, run_dir: Path, skipped: list[str] | None = None, rows: int | None = None
-) -> Iterator[Problem]:
-    """Stream the problems of one source, the first `rows` of them; see `read_source`."""
-    return (problem for _, problem in itertools.islice(read_source(source, run_dir=run_dir, skipped=skipped), rows))
-
-
 def read_pairs(
     data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
 ) -> Iterator[tuple[Row, Problem]]:

@@ -25,22 +25,6 @@ _KNOWN_PASS = ((8, 0, 1, 0.0), (8, 2, 1, 1 / 4), (8, 2, 4, 11 / 14), (8, 1, 8, 1
 _KNOWN_PASS += ((32, 3, 8, 1 - 4292145 / 10518300),)
 
 
-def avg_at_k(scores: ArrayLike) -> float:
-    """Return the mean over questions of the mean over samples. `scores` is [Q, n]."""
-    return float(question_means(scores).mean())
-
-
-def question_means(scores: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean score of each question, [Q], from [Q, n]."""
-    array = np.asarray(scores, dtype=np.float64)
-    if array.ndim != 2 or array.size == 0:
-        raise CurioError(
-            f"scores have the shape {array.shape}, expected [questions, samples] with at least one of each",
-            "give every question the same number of samples",
-        )
-    return array.mean(axis=1)
-
-
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """Return the unbiased chance that k of n samples, `correct` of them right, hold a right one.
 
@@ -55,14 +39,6 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - correct + 1, n + 1)))
 
 
-def pass_curve(scores: ArrayLike, ks: Sequence[int] | None = None) -> dict[int, float]:
-    """Return Pass@k for each k: the mean over questions. `ks` defaults to the powers of two up to n, and n."""
-    n = np.asarray(scores).shape[-1]
-    right = np.rint(question_means(scores) * n).astype(int)
-    wanted = sorted({2**p for p in range(n.bit_length()) if 2**p <= n} | {n}) if ks is None else list(ks)
-    return {k: float(np.mean([pass_at_k(n, int(c), k) for c in right])) for k in wanted}
-
-
 def self_check(tolerance: float = 1e-9) -> None:
     """Compare the estimators with outcomes of known value; cheap, before every evaluation.
 
@@ -71,14 +47,12 @@ def self_check(tolerance: float = 1e-9) -> None:
     """
     found = {
         "Pass@k": [pass_at_k(n, c, k) for n, c, k, _ in _KNOWN_PASS],
-        "Avg@k": [avg_at_k([[1, 0, 0, 0], [1, 1, 1, 1]])],
         "standard error": [standard_error([1, 0, 1, 0])],
         "Maj@k": [maj_at_k([["4", "5", "4"]], [[1, 0, 1]], str.__eq__)],
         "diversity": [ngram_diversity([["a b c d e", "a b c d f"]], 2)],
     }
     known = {
         "Pass@k": [value for *_, value in _KNOWN_PASS],
-        "Avg@k": [0.625],
         "standard error": [3**-0.5 / 2],
         "Maj@k": [1.0],
         "diversity": [0.4],
@@ -117,14 +91,6 @@ def interval_95(means: ArrayLike) -> tuple[float, float]:
     """Return the 95 % interval of the mean over questions."""
     center, margin = float(np.asarray(means, dtype=np.float64).mean()), NORMAL_95 * standard_error(means)
     return center - margin, center + margin
-
-
-def paired_difference(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
-    """Return (mean, standard error) of a - b over the same questions in the same order; both are [Q] means."""
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape or first.ndim != 1:
-        raise CurioError(f"paired means have the shapes {first.shape} and {second.shape}", "pair the same questions")
-    return float((first - second).mean()), standard_error(first - second)
 
 
 def ngram_diversity(samples: Sequence[Sequence[str]], n: int = 4) -> float | None:

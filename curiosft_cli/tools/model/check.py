@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Level = Literal["problem", "note", "ok"]
 PREPARE = "Run `curiosft model prepare MODEL --out DIR`."
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 
 
 @dataclass(frozen=True)
