@@ -55,7 +55,7 @@ def _config(settings: list[str] | None) -> Config:
 
 @model_app.command("prepare")
 def model_prepare(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, hub id, or GGUF file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.")],
     settings: Settings = None,
 ) -> None:

@@ -43,11 +43,9 @@ def check_model(name: str, config: Config) -> list[Remark]:
     """Look at everything; a part that cannot be read is a problem and does not keep the others from being looked at.
 
     Raises:
-        CurioError: there is no such model, or it is a GGUF file, which no stage reads.
+        CurioError: there is no such model.
     """
     source = open_source(name, config.model, weights=False)
-    if source.gguf is not None:
-        raise CurioError(f"{name} is a GGUF file, which the stages do not read", PREPARE)
     remarks: list[Remark] = []
     try:
         model = read_config(source, config.model)

@@ -61,7 +61,8 @@ def prepare_model(name: str, out: Path, config: Config, console: Console) -> lis
         write_json(folder / CONFIG, model)
         tokenizer.save_pretrained(folder)
         write_json(folder / "generation_config.json", _generation(tokenizer, stops.ids, config))
-        size = _write_weights(source, folder, console)
+        read_tensors(source.folder)  # refuses what is cut short before gigabytes are copied
+        size = copy_weights(source.folder, folder, lambda done, of: console.progress(done, of, "bytes copied"))
         if config.model.trust_remote_code:
             for file in source.folder.glob("*.py"):
                 shutil.copyfile(file, folder / file.name)
@@ -194,17 +195,6 @@ def _generation(tokenizer: PreTrainedTokenizerBase, stops: list[int], config: Co
     }
 
 
-def _write_weights(source: ModelSource, folder: Path, console: Console) -> int:
-    if source.gguf is None:
-        read_tensors(source.folder)  # refuses what is cut short before gigabytes are copied
-        return copy_weights(source.folder, folder, lambda done, of: console.progress(done, of, "bytes copied"))
-    from curiosft_cli.tools.model.gguf_source import write_gguf_weights
-
-    return write_gguf_weights(
-        source.gguf, folder, folder, lambda done, of: console.progress(done, of, "tensors dequantised")
-    )
-
-
 def _sample_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     texts = ["Let $x^2 = 2$.\n\nThen \\boxed{\\sqrt{2}}", "<think>\nHm, 12345 − 678?\n</think>", "中文 é 😀\t "]
     return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
@@ -232,11 +222,8 @@ def _card(source: ModelSource, config: Config, model: dict[str, Any], changes: l
 
     cells = [[str(cell).replace("|", r"\|") for cell in (row.what, row.before, row.after)] for row in changes]
     rows = "\n".join(f"| {what} | {before} | {after} |" for what, before, after in cells)
-    weights = (
-        "copied byte for byte, shard by shard" if source.gguf is None else "dequantised from GGUF, written as bfloat16"
-    )
     tied = "tied to the embedding" if model.get("tie_word_embeddings") else "as stored (not tied by the configuration)"
-    name = source.gguf.name if source.gguf else Path(source.name).name if Path(source.name).is_dir() else source.name
+    name = Path(source.name).name if Path(source.name).is_dir() else source.name
     revision = f" (revision {config.model.revision})" if config.model.revision else ""
     return f"""# {name}, prepared for long thinking
 
@@ -246,7 +233,7 @@ Made by `curiosft model prepare` (curiosft {__version__}) from `{name}`{revision
 |---|---|---|
 {rows}
 
-* Weights: {weights} ({weight_bytes / 1e9:.2f} GB); the output head is {tied}.
+* Weights: copied byte for byte, shard by shard ({weight_bytes / 1e9:.2f} GB); the output head is {tied}.
 * A question without a system message becomes the training prompt (Table 7 of arXiv 2602.02244), and the prompt
   opens the thought: completions begin inside it and close it with `</think>`.
 * Generation settings are those of evaluation: temperature {config.eval.temperature}, top-p {config.eval.top_p}.
