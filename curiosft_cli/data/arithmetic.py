@@ -106,7 +106,7 @@ def generate(split: str, rows: int, seed: int = 0) -> list[Problem]:
         seed: other seeds give other problems of the same split.
     """
     problems: dict[str, Problem] = {}
-    for question, steps, answer in _stories(Draw(f"arithmetic|{split}|{seed}")):
+    for question, steps, answer in _stories(SeededChoices(f"arithmetic|{split}|{seed}")):
         if len(problems) == rows:
             break
         if question not in problems and split_of(question) == split:
@@ -118,7 +118,7 @@ def generate(split: str, rows: int, seed: int = 0) -> list[Problem]:
 
 def noisy(problem: Problem, seed: int = 0) -> Problem:
     """The same problem as a forum post: greeting, origin, chat and thanks around it (what Table 8 removes)."""
-    draw = Draw(f"forum|{seed}|{problem.question}")
+    draw = SeededChoices(f"forum|{seed}|{problem.question}")
     parts = [draw.one_of(GREETINGS), draw.one_of(ORIGINS), problem.question, draw.one_of(CLOSINGS)]
     if draw.below(3) == 0:
         parts.pop(draw.one_of((0, 1, 3)))
@@ -130,7 +130,7 @@ def split_of(question: str) -> str:
     return "test" if _digest(question) % TEST_SHARE == 0 else "train"
 
 
-class Draw:
+class SeededChoices:
     """Seeded choices built on `random()` alone, whose sequence Python promises to keep across versions."""
 
     def __init__(self, seed: str) -> None:
@@ -153,7 +153,7 @@ def _digest(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _stories(draw: Draw) -> Iterator[tuple[str, list[str], int]]:
+def _stories(draw: SeededChoices) -> Iterator[tuple[str, list[str], int]]:
     """Endless `(question, worked steps, answer)`; stories whose numbers do not come out whole are drawn again."""
     while True:
         template = draw.one_of(TEMPLATES)

@@ -20,7 +20,7 @@ ARITHMETIC_ROWS = 200
 
 
 @dataclass(frozen=True)
-class Hub:
+class HubDataset:
     """Where a benchmark lies on the hub.
 
     Attributes:
@@ -61,7 +61,7 @@ class Benchmark:
     kind: AnswerKind
     samples: int
     suite: Literal["id", "ood", "none"]
-    hub: Hub | None = None
+    hub: HubDataset | None = None
     data_sources: tuple[str, ...] = ()
 
 
@@ -70,7 +70,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "math",
         8,
         "id",
-        Hub(
+        HubDataset(
             "HuggingFaceH4/aime_2024",
             "train",
             "problem",
@@ -83,23 +83,23 @@ BENCHMARKS: dict[str, Benchmark] = {
         "math",
         8,
         "id",
-        Hub("math-ai/aime25", "test", "problem", "answer", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
+        HubDataset("math-ai/aime25", "test", "problem", "answer", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
         ("aime25",),
     ),
     # The paper's AMC numbers are multiples of 1/(8 x 83): the 83 problems of AMC 12, 2022 and 2023.
-    "amc": Benchmark("math", 8, "id", Hub("AI-MO/aimo-validation-amc", "train", "problem", "answer"), ("amc",)),
+    "amc": Benchmark("math", 8, "id", HubDataset("AI-MO/aimo-validation-amc", "train", "problem", "answer"), ("amc",)),
     "amc23": Benchmark(
         "math",
         8,
         "none",
-        Hub("math-ai/amc23", "test", "question", "answer", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057"),
+        HubDataset("math-ai/amc23", "test", "question", "answer", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057"),
         ("amc23",),
     ),
     "math500": Benchmark(
         "math",
         8,
         "id",
-        Hub(
+        HubDataset(
             "HuggingFaceH4/MATH-500",
             "test",
             "problem",
@@ -109,15 +109,17 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         ("math",),
     ),
-    "minerva": Benchmark("math", 8, "id", Hub("math-ai/minervamath", "test", "question", "answer"), ("minerva",)),
+    "minerva": Benchmark(
+        "math", 8, "id", HubDataset("math-ai/minervamath", "test", "question", "answer"), ("minerva",)
+    ),
     "olympiadbench": Benchmark(
-        "math", 8, "id", Hub("math-ai/olympiadbench", "test", "question", "final_answer"), ("olympiad_bench",)
+        "math", 8, "id", HubDataset("math-ai/olympiadbench", "test", "question", "final_answer"), ("olympiad_bench",)
     ),
     "gpqa_diamond": Benchmark(
         "choice",
         8,
         "ood",
-        Hub(
+        HubDataset(
             "Idavidrein/gpqa",
             "train",
             "Question",
@@ -131,7 +133,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "choice",
         8,
         "ood",
-        Hub(
+        HubDataset(
             "allenai/ai2_arc",
             "test",
             "question",
@@ -146,7 +148,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "choice",
         1,
         "ood",
-        Hub("TIGER-Lab/MMLU-Pro", "test", "question", "answer", choices="options", category="category"),
+        HubDataset("TIGER-Lab/MMLU-Pro", "test", "question", "answer", choices="options", category="category"),
         ("mmlu_pro",),
     ),
     "arithmetic": Benchmark("math", 8, "none"),
@@ -269,13 +271,13 @@ def _problem(row: Row | BadRow, place: str, default_id: str, benchmark: Benchmar
     return problem
 
 
-def _from_hub(hub: Hub, name: str) -> Iterator[Problem]:
+def _from_hub(hub: HubDataset, name: str) -> Iterator[Problem]:
     rows = hub_rows(hub.name, split=hub.split, config=hub.config, revision=hub.revision)
     for number, row in rows:
         yield _problem(hub_row(row, hub), f"{hub.name}, row {number}", f"{name}-{number - 1:04d}", BENCHMARKS[name])
 
 
-def hub_row(row: Mapping[str, Any], hub: Hub) -> Row | BadRow:
+def hub_row(row: Mapping[str, Any], hub: HubDataset) -> Row | BadRow:
     """A hub's row in our own layout."""
     missing = [column for column in (hub.question, hub.answer, hub.choices, *hub.wrong) if column and column not in row]
     if missing:

@@ -16,7 +16,7 @@ FEWEST_QUESTIONS = 10
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A difference of two means over the same questions.
 
     Attributes:
@@ -36,7 +36,9 @@ class Difference:
     identical: bool
 
 
-def paired_bootstrap(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], seed: int, draws: int = DRAWS) -> Difference:
+def paired_bootstrap(
+    pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], seed: int, draws: int = DRAWS
+) -> PairedDifference:
     """Compare b with a over one benchmark, or over the plain mean of several.
 
     Each draw takes as many questions as a benchmark has, with replacement and the same ones for both models. The
@@ -58,7 +60,7 @@ def paired_bootstrap(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], seed: int
     low, high = np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2])
     # One more than counted: the observed data are one possible draw, so p is never 0.
     p = (1 + int(np.sum(np.abs(deviations) >= abs(observed) - 1e-12))) / (1 + draws)
-    return Difference(
+    return PairedDifference(
         observed,
         observed + float(low),
         observed + float(high),
@@ -82,7 +84,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def verdict(difference: Difference, corrected_p: float, level: float = LEVEL) -> str:
+def verdict(difference: PairedDifference, corrected_p: float, level: float = LEVEL) -> str:
     """Say it in words: "better", "worse", "no evidence", "identical", or "too few questions"."""
     if difference.identical:
         return "identical"

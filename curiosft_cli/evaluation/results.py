@@ -1,4 +1,4 @@
-"""Result folders of evaluations, read back: each model's benchmarks, their summaries and their questions."""
+"""ModelResult folders of evaluations, read back: each model's benchmarks, their summaries and their questions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUITES = ("id", "ood")
 
 
 @dataclass(frozen=True)
-class Questions:
+class BenchmarkResult:
     """What one model did on one benchmark, question by question.
 
     Attributes:
@@ -36,7 +36,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Result:
+class ModelResult:
     """One model's results.
 
     Attributes:
@@ -47,10 +47,10 @@ class Result:
 
     label: str
     folder: Path
-    benchmarks: Mapping[str, Questions]
+    benchmarks: Mapping[str, BenchmarkResult]
 
 
-def read_results(paths: Sequence[Path]) -> list[Result]:
+def read_results(paths: Sequence[Path]) -> list[ModelResult]:
     """The models found in these folders: of a benchmark, a checkpoint, an evaluation, or a run.
 
     Raises:
@@ -102,10 +102,10 @@ def in_table_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def _read(path: Path) -> list[Result]:
+def _read(path: Path) -> list[ModelResult]:
     if not path.is_dir():
         raise CurioError(f"{path} is not a folder", "Name a result folder, such as runs/NAME/eval or one inside it.")
-    models: dict[Path, dict[str, Questions]] = {}
+    models: dict[Path, dict[str, BenchmarkResult]] = {}
     for file in sorted(path.rglob(SUMMARY)):
         summary = json.loads(file.read_text(encoding="utf-8"))
         if "benchmark" in summary and (file.parent / QUESTIONS).exists():
@@ -115,7 +115,7 @@ def _read(path: Path) -> list[Result]:
             f"{path} holds no finished benchmark ({SUMMARY} beside {QUESTIONS})", "Run `curiosft eval` first."
         )
     return [
-        Result(
+        ModelResult(
             str(next(iter(found.values())).summary["checkpoint"]),
             folder,
             {name: found[name] for name in in_table_order(list(found))},
@@ -124,13 +124,13 @@ def _read(path: Path) -> list[Result]:
     ]
 
 
-def _questions(folder: Path, summary: Mapping[str, Any]) -> Questions:
+def _questions(folder: Path, summary: Mapping[str, Any]) -> BenchmarkResult:
     rows = list(read_jsonl(folder / QUESTIONS))
     scores = {name: {row["id"]: row[name] for row in rows if row[name] is not None} for name in ("answer", "strict")}
-    return Questions(summary, {row["id"]: row["gold"] for row in rows}, scores)
+    return BenchmarkResult(summary, {row["id"]: row["gold"] for row in rows}, scores)
 
 
-def _shortest_path(folder: Path, results: Sequence[Result]) -> str:
+def _shortest_path(folder: Path, results: Sequence[ModelResult]) -> str:
     """As many last parts of the path as tell it from the others."""
     parts = folder.resolve().parts
     others = [result.folder.resolve().parts for result in results if result.folder.resolve() != folder.resolve()]

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.data.records import Grade
-from curiosft_cli.evaluation.benchmark_run import Asked, questions
 from curiosft_cli.evaluation.samples import Sample, sample_row
 from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG, Outcome, summarise
+from curiosft_cli.evaluation.tasks import BenchmarkTask, questions
 from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_compressed_jsonl
@@ -72,17 +72,17 @@ class Answer:
     token_ids: tuple[int, ...]
 
 
-def asked_between_steps(config: Config, settings: CurveSettings) -> list[Asked]:
+def asked_between_steps(config: Config, settings: CurveSettings) -> list[BenchmarkTask]:
     """The benchmarks that a training stage looks at.
 
     Raises:
         CurioError: one does not exist or cannot be loaded.
     """
-    asked: list[Asked] = []
+    asked: list[BenchmarkTask] = []
     for name in dict.fromkeys(settings.eval_benchmarks):
         problems = questions(config, name, settings.eval_limit)
         samples = settings.eval_samples or BENCHMARKS[name].samples
-        asked.append(Asked(name, problems, samples, (samples,)))
+        asked.append(BenchmarkTask(name, problems, samples, (samples,)))
     return asked
 
 
@@ -111,7 +111,7 @@ class SampledCurve:
         self,
         config: Config,
         settings: CurveSettings,
-        asked: Sequence[Asked],
+        asked: Sequence[BenchmarkTask],
         loop: Loop,
         path: str,
         stage: StageDir,
@@ -186,7 +186,7 @@ class SampledCurve:
     def _sendable(self) -> list[list[int]]:
         return [prompt for prompts in self._prompts.values() for prompt in prompts if self._fits(prompt)]
 
-    def _share(self, engine: RolloutEngine, pool: GraderPool, job: Asked) -> list[Answer]:
+    def _share(self, engine: RolloutEngine, pool: GraderPool, job: BenchmarkTask) -> list[Answer]:
         """This rank's samples, graded while others are still drawn."""
         accelerator, prompts = self._loop.accelerator, self._prompts[job.name]
         every = [(question, number) for question in range(len(prompts)) for number in range(job.samples)]
@@ -232,7 +232,7 @@ class SampledCurve:
             answers = gather_object(answers)
         return sorted(answers, key=lambda answer: (answer.question, answer.number))
 
-    def _numbers(self, job: Asked, answers: Sequence[Answer]) -> dict[str, float]:
+    def _numbers(self, job: BenchmarkTask, answers: Sequence[Answer]) -> dict[str, float]:
         """What becomes metrics; a number that nothing was there to compute is left out."""
         per_question = [answers[start : start + job.samples] for start in range(0, len(answers), job.samples)]
         summary = summarise(job.problems, [[answer.outcome for answer in some] for some in per_question], job.pass_k)
@@ -249,7 +249,7 @@ class SampledCurve:
         return {name: number for name, number in (shown | troubles).items() if number is not None}
 
 
-def _save(stage: StageDir, step: int, job: Asked, answers: Sequence[Answer]) -> None:
+def _save(stage: StageDir, step: int, job: BenchmarkTask, answers: Sequence[Answer]) -> None:
     """Keep what was said, in the layout of an evaluation's samples."""
     write_compressed_jsonl(
         stage.samples(step, job.name),

@@ -22,12 +22,12 @@ from curiosft_cli.evaluation.bootstrap import (
     DRAWS,
     FEWEST_QUESTIONS,
     LEVEL,
-    Difference,
+    PairedDifference,
     holm,
     paired_bootstrap,
     verdict,
 )
-from curiosft_cli.evaluation.results import Questions, Result, read_results, suite_rows
+from curiosft_cli.evaluation.results import BenchmarkResult, ModelResult, read_results, suite_rows
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.sections import Eval
 from curiosft_cli.tools.tables import STYLES
@@ -45,7 +45,7 @@ UNREMARKED = frozenset(
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One line of the comparison: a model against the first one, on a benchmark or a suite. Percent."""
 
     model: str
@@ -90,10 +90,10 @@ def compare(paths: Sequence[Path], *, style: str = "text", strict: bool = False,
     return "\n".join([table, "", *(comment + line for line in explanation(rows, results[0].label, score) + notes)])
 
 
-def comparison(results: Sequence[Result], score: str, seed: int) -> list[Row]:
+def comparison(results: Sequence[ModelResult], score: str, seed: int) -> list[Comparison]:
     """Every model but the first against it, on each shared benchmark and on what averages they allow."""
     first, *others = results
-    lines: list[tuple[str, str, Difference, float, float]] = []
+    lines: list[tuple[str, str, PairedDifference, float, float]] = []
     for other in others:
         pairs = _pairs(first, other, score)
         groups = {name: [name] for name in pairs} | suite_rows(list(pairs))
@@ -103,7 +103,7 @@ def comparison(results: Sequence[Result], score: str, seed: int) -> list[Row]:
             lines.append((other.label, title, difference, means[0], means[1]))
     corrected = holm([difference.p for _, _, difference, _, _ in lines])
     return [
-        Row(
+        Comparison(
             model,
             title,
             difference.questions,
@@ -116,7 +116,7 @@ def comparison(results: Sequence[Result], score: str, seed: int) -> list[Row]:
     ]
 
 
-def explanation(rows: Sequence[Row], first: str, score: str) -> list[str]:
+def explanation(rows: Sequence[Comparison], first: str, score: str) -> list[str]:
     """What the table says, in sentences."""
     lines = [
         f"{SCORES[score]} in percent, compared with {first}; intervals are 95 %, from {DRAWS:,} paired draws of "
@@ -135,7 +135,7 @@ def explanation(rows: Sequence[Row], first: str, score: str) -> list[str]:
     return lines
 
 
-def remarks(results: Sequence[Result]) -> list[str]:
+def remarks(results: Sequence[ModelResult]) -> list[str]:
     """What makes the results less than comparable: other graders, settings, questions."""
     first, *others = results
     notes = []
@@ -153,7 +153,7 @@ def remarks(results: Sequence[Result]) -> list[str]:
     return notes
 
 
-def _pairs(first: Result, other: Result, score: str) -> dict[str, tuple[list[float], list[float]]]:
+def _pairs(first: ModelResult, other: ModelResult, score: str) -> dict[str, tuple[list[float], list[float]]]:
     pairs = {}
     for name, ours in first.benchmarks.items():
         theirs = other.benchmarks.get(name)
@@ -173,7 +173,11 @@ def _pairs(first: Result, other: Result, score: str) -> dict[str, tuple[list[flo
 
 
 def _check_golds(
-    name: str, shared: Sequence[str], ours: Questions, theirs: Questions, models: tuple[Result, Result]
+    name: str,
+    shared: Sequence[str],
+    ours: BenchmarkResult,
+    theirs: BenchmarkResult,
+    models: tuple[ModelResult, ModelResult],
 ) -> None:
     for id_ in shared:
         if ours.golds[id_] != theirs.golds[id_]:
@@ -206,7 +210,7 @@ def _grader_name(summary: Mapping[str, Any]) -> str:
     return f"{grader.get('name')} {grader.get('version')} ({grader.get('code')})"
 
 
-def _cells(rows: Sequence[Row], first: str) -> list[list[str]]:
+def _cells(rows: Sequence[Comparison], first: str) -> list[list[str]]:
     header = ["model", "benchmark", "questions", first, "model's", "difference", "95 %", "p (Holm)", "verdict"]
     return [header] + [
         [

@@ -38,7 +38,7 @@ PERCENT = 100.0
 
 
 @dataclass
-class Questions:
+class QuestionScores:
     """Sums of scores by question: an id and three numbers each."""
 
     places: dict[str, int] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Tally:
     fallback: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
-    questions: Questions = field(default_factory=Questions)
+    questions: QuestionScores = field(default_factory=QuestionScores)
     others: Counter[str] = field(default_factory=Counter)
     disagreements: list[Row] = field(default_factory=list)
     disagreeing: Counter[str] = field(default_factory=Counter)

@@ -10,7 +10,7 @@ from curiosft_cli.run.config import Resolved, load, parse_overrides
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir
 from curiosft_cli.tools.pipeline import run_stages
-from curiosft_cli.tools.small_model import small_model
+from curiosft_cli.tools.quickstart_model import quickstart_model
 
 RECIPE = "quickstart"
 
@@ -21,7 +21,7 @@ def quickstart(overrides: Sequence[str], *, fresh: bool = False) -> None:
         resolved = load(RECIPE, overrides)
     else:
         load(RECIPE, overrides)  # a misspelt key is refused before anything is downloaded
-        resolved = load(RECIPE, [f"model.path={json.dumps(str(small_model(Console())))}", *overrides])
+        resolved = load(RECIPE, [f"model.path={json.dumps(str(quickstart_model(Console())))}", *overrides])
     seconds = run_stages(resolved, resolved.config.run.stages, fresh=fresh)
     print(report(resolved, seconds))
 

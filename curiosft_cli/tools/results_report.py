@@ -14,7 +14,7 @@ from curiosft_cli.tools.tables import as_text
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
 
-Row = Mapping[str, Any]
+SummaryRow = Mapping[str, Any]
 
 
 def print_results(config: Config, *, as_json: bool) -> None:
@@ -51,7 +51,7 @@ def results_report(stage: StageDir) -> str:
     return "\n\n".join([paper_table(rows, summary["averages"]), detail_table(rows), "\n".join(notes)])
 
 
-def paper_table(rows: Sequence[Row], averages: Mapping[str, Mapping[str, Row]]) -> str:
+def paper_table(rows: Sequence[SummaryRow], averages: Mapping[str, Mapping[str, SummaryRow]]) -> str:
     """One line a checkpoint: Avg@k of each benchmark, the averages of the suites, entropy. Percent and nats."""
     names = in_table_order(list(dict.fromkeys(row["benchmark"] for row in rows)))
     titles = list(dict.fromkeys(title for found in averages.values() for title in found))
@@ -66,7 +66,7 @@ def paper_table(rows: Sequence[Row], averages: Mapping[str, Mapping[str, Row]]) 
     return as_text(lines)
 
 
-def detail_table(rows: Sequence[Row]) -> str:
+def detail_table(rows: Sequence[SummaryRow]) -> str:
     """One line a checkpoint and benchmark."""
     ks = sorted({int(k) for row in rows for k in row["pass"]})
     header = ["checkpoint", "benchmark", "Avg@k", "± SE", *(f"Pass@{k}" for k in ks), "Maj@k", "strict", "format"]
@@ -89,7 +89,7 @@ def detail_table(rows: Sequence[Row]) -> str:
     return as_text(lines, left=2)
 
 
-def _score(row: Row) -> str:
+def _score(row: SummaryRow) -> str:
     if row.get("avg") is None:
         return "-"
     error = row["standard_error"]

@@ -17,11 +17,11 @@ from curiosft_cli.data.records import Problem
 from curiosft_cli.data.sources import numbered_rows, to_problem
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.log import Console
+from curiosft_cli.tools.data.answer_checks import AnswerChecks
 from curiosft_cli.tools.data.contamination import Contamination
-from curiosft_cli.tools.data.grades import DataGrades
 from curiosft_cli.tools.data.report import CONTAMINATION, DataReport
 from curiosft_cli.tools.data.row_checks import look, mended, roles
-from curiosft_cli.tools.data.whole_set import Repeats, TokenCounts, Tongues
+from curiosft_cli.tools.data.set_checks import Languages, Repeats, TokenCounts
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
@@ -49,8 +49,8 @@ def check_data(source: str, config: Config, console: Console, *, all_benchmarks:
     with ExitStack() as stack:
         lengths = _lengths(config, report, stack) if full else None
         workers = config.check.grader_workers if full else 1
-        grades = stack.enter_context(DataGrades(report.findings, workers=workers, experts=full))
-        repeats, tongues = Repeats(), Tongues()
+        grades = stack.enter_context(AnswerChecks(report.findings, workers=workers, experts=full))
+        repeats, tongues = Repeats(), Languages()
         for number, problem in _readable(rows, source, report):
             found = dict(look(problem, config.check.max_question_characters))
             for name, seen in found.items():

@@ -1,4 +1,4 @@
-"""What `curiosft data check` does with its report: print it, write the copy that was asked for, give the exit code."""
+"""The command `curiosft data check`: check the data, write a repaired copy if wanted, print the report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.log import Console
 from curiosft_cli.tools.data.check import check_data
-from curiosft_cli.tools.data.print_report import as_json as json_of
-from curiosft_cli.tools.data.print_report import as_text
 from curiosft_cli.tools.data.repair import repaired_path, write_repaired
-from curiosft_cli.tools.data.report import DataReport
+from curiosft_cli.tools.data.report import DataReport, as_text
+from curiosft_cli.tools.data.report import as_json as json_of
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
@@ -24,8 +23,8 @@ def run(
     """Check a source and return the exit code.
 
     Raises:
-        CurioError: the source cannot be read, the copy cannot be written, or a copy without contaminated rows was
-            asked for and a benchmark could not be compared with.
+        CurioError: the source cannot be read, the copy cannot be written, or contaminated rows are to be dropped and
+            a benchmark is out of reach.
     """
     target = out or repaired_path(source)
     if (fix or drop_contaminated) and target.exists():
@@ -43,12 +42,12 @@ def run(
     else:
         print(as_text(report, config.check.show))
         if fix or drop_contaminated:
-            print(_told(report, target, len(drop), len(mend - drop)))
+            print(_copy_line(report, target, len(drop), len(mend - drop)))
     solved = drop | mend | (set(report.findings.rows.get("repeated", ())) if fix else set())
     return report.exit_code(frozenset(solved))
 
 
-def _told(report: DataReport, target: Path, dropped: int, mended: int) -> str:
+def _copy_line(report: DataReport, target: Path, dropped: int, mended: int) -> str:
     if not dropped and not mended:
         return "nothing to repair: no copy was written"
     return f"wrote {target}: {report.rows - dropped:,} rows, {dropped:,} left out, {mended:,} mended"

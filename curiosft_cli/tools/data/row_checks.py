@@ -18,7 +18,7 @@ Repair = Literal["drop", "mend", "none"]
 
 
 @dataclass(frozen=True)
-class Check:
+class RowCheck:
     """One kind of finding.
 
     Attributes:
@@ -34,56 +34,58 @@ class Check:
     repair: Repair = "none"
 
 
-CHECKS: dict[str, Check] = {
-    "unreadable": Check(
+CHECKS: dict[str, RowCheck] = {
+    "unreadable": RowCheck(
         "rows that cannot be read", "Mend them, or set data.on_bad_row=skip to train without them.", repair="drop"
     ),
-    "columns": Check("rows with other columns than the first", "Bring the file into one layout."),
-    "characters": Check("rows with control characters or broken Unicode", "Remove these characters.", repair="mend"),
-    "replaced": Check(
+    "columns": RowCheck("rows with other columns than the first", "Bring the file into one layout."),
+    "characters": RowCheck("rows with control characters or broken Unicode", "Remove these characters.", repair="mend"),
+    "replaced": RowCheck(
         "rows with U+FFFD: a text was read in the wrong encoding", "Make the file again from its source, as UTF-8."
     ),
-    "long_question": Check(
+    "long_question": RowCheck(
         "questions over check.max_question_characters", "Cut or remove them: these are no questions.", repair="drop"
     ),
-    "repeated": Check("rows that repeat an earlier question and gold", "Keep one of them.", repair="drop"),
-    "conflict": Check(
+    "repeated": RowCheck("rows that repeat an earlier question and gold", "Keep one of them.", repair="drop"),
+    "conflict": RowCheck(
         "rows whose question has two different golds", "Find the right gold, or remove them.", repair="drop"
     ),
-    "repeated_id": Check("rows that repeat an earlier id", "Give every row an id of its own.", problem=False),
-    "no_gold": Check("rows without a gold", "Add the answer: rl and eval cannot score these rows.", repair="drop"),
-    "ungradable": Check(
+    "repeated_id": RowCheck("rows that repeat an earlier id", "Give every row an id of its own.", problem=False),
+    "no_gold": RowCheck("rows without a gold", "Add the answer: rl and eval cannot score these rows.", repair="drop"),
+    "ungradable": RowCheck(
         "golds that cannot be parsed", "Write the answer as LaTeX or a number, without words around it.", repair="drop"
     ),
-    "cut_gold": Check("golds whose braces or environments are not closed", "Write the whole answer.", repair="drop"),
-    "no_response": Check(
+    "cut_gold": RowCheck("golds whose braces or environments are not closed", "Write the whole answer.", repair="drop"),
+    "no_response": RowCheck(
         "rows without an expert response",
         "sft stops at them, or leaves them out with data.on_bad_row=skip; rl can use them.",
         problem=False,
     ),
-    "think": Check(
+    "think": RowCheck(
         "responses without exactly one thought that ends in </think>",
         "Write <think>, the thought, </think>, the solution.",
         repair="drop",
     ),
-    "box": Check(
+    "box": RowCheck(
         "responses whose solution has no readable \\boxed answer", "End the solution in \\boxed{...}.", repair="drop"
     ),
-    "wrong_expert": Check(
+    "wrong_expert": RowCheck(
         "expert answers that fail their own gold", "Compare both, then correct or remove the row.", repair="drop"
     ),
-    "ungraded": Check(
+    "ungraded": RowCheck(
         "expert answers whose grading did not finish (counted as neither right nor wrong)",
         "Simplify the gold or the answer.",
         problem=False,
     ),
-    "long_prompt": Check("prompts over data.max_prompt_length", "Shorten them; sft leaves them out.", repair="drop"),
-    "long_response": Check(
+    "long_prompt": RowCheck("prompts over data.max_prompt_length", "Shorten them; sft leaves them out.", repair="drop"),
+    "long_response": RowCheck(
         "responses over sft.max_response_length",
         "sft cuts them, so that they end in no answer: raise the limit or remove them.",
     ),
-    "language": Check("questions in another language than most", "Remove them if they are not meant.", problem=False),
-    "contaminated": Check(
+    "language": RowCheck(
+        "questions in another language than most", "Remove them if they are not meant.", problem=False
+    ),
+    "contaminated": RowCheck(
         "questions that a benchmark has too", "Remove them (--drop-contaminated), or do not report that benchmark."
     ),
 }

@@ -11,7 +11,7 @@ from curiosft_cli.data.prompts import SYSTEM_PROMPT
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tools.model.prepare import THINK_TAGS, needed_context
 from curiosft_cli.tools.model.source import ModelSource, configured_stops, open_source, read_config, read_tokenizer
-from curiosft_cli.tools.model.weights import Tensor, read_tensors
+from curiosft_cli.tools.model.weights import StoredTensor, read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,7 +111,7 @@ def _weights(source: ModelSource, model: dict[str, Any]) -> Iterator[Remark]:
     yield from _head(tensors, model)
 
 
-def _head(tensors: dict[str, Tensor], model: dict[str, Any]) -> Iterator[Remark]:
+def _head(tensors: dict[str, StoredTensor], model: dict[str, Any]) -> Iterator[Remark]:
     stored = any(name.endswith("lm_head.weight") for name in tensors)
     tied = model.get("tie_word_embeddings")
     if tied is False and not stored:

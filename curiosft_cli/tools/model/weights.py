@@ -16,7 +16,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
 @dataclass(frozen=True)
-class Tensor:
+class StoredTensor:
     """Type and shape of a stored tensor, as its header says."""
 
     dtype: str
@@ -54,7 +54,7 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of a folder by name.
 
     Raises:
@@ -71,7 +71,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def read_header(file: Path) -> dict[str, Tensor]:
+def read_header(file: Path) -> dict[str, StoredTensor]:
     """Type and shape of each tensor of one file, without reading the tensors.
 
     Raises:
@@ -84,7 +84,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     try:
         header = {name: entry for name, entry in json.loads(raw).items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+        tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CurioError(f"{file} is not a safetensors file", "Download it again.") from None
     if size != 8 + length + end:

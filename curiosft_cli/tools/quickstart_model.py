@@ -22,7 +22,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "curiosft"
 
 
-def small_model(console: Console) -> Path:
+def quickstart_model(console: Console) -> Path:
     """Return the model's folder, downloading and unpacking it on first use.
 
     Raises:

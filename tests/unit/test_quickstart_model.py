@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.sections import Config
-from curiosft_cli.tools import small_model as module
+from curiosft_cli.tools import quickstart_model as module
 from curiosft_cli.tools.model.check import check_model
 
 QUIET = Console(enabled=False)
@@ -28,7 +28,7 @@ def test_the_unpacked_folder_has_the_weights_and_tokens_of_the_file(
     file = write_gguf(source, tmp_path / "model.gguf")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "_download", lambda folder: file)
-    folder = module.small_model(QUIET)
+    folder = module.quickstart_model(QUIET)
     models: list[Any] = [AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (folder, source)]
     ours, theirs = (dict(model.named_parameters()) for model in models)
     assert set(ours) == set(theirs)
@@ -39,7 +39,7 @@ def test_the_unpacked_folder_has_the_weights_and_tokens_of_the_file(
     text = "Let $x^2 = 2$. Then <think> some words and 12345"
     assert tokenizer.encode(text) == original.encode(text)
     monkeypatch.setattr(module, "_download", lambda folder: pytest.fail("downloaded twice"))
-    assert module.small_model(QUIET) == folder
+    assert module.quickstart_model(QUIET) == folder
 
 
 def test_a_gguf_file_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from curiosft_cli.tools.data.row_checks import Findings
 from curiosft_cli.tools.data.simple_latex import is_simple
 
 
-class DataGrades:
+class AnswerChecks:
     """Notes golds that cannot be parsed and experts who miss their gold.
 
     Args:
@@ -58,7 +58,7 @@ class DataGrades:
             self._collect(1.0)
         self._collect(0.0)
 
-    def __enter__(self) -> DataGrades:
+    def __enter__(self) -> AnswerChecks:
         return self
 
     def __exit__(

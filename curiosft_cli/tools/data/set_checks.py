@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from curiosft_cli.data.records import Problem
-from curiosft_cli.tools.data.grades import DataGrades
+from curiosft_cli.tools.data.answer_checks import AnswerChecks
 from curiosft_cli.tools.data.language import UNKNOWN, language
 from curiosft_cli.tools.data.report import DataReport
 from curiosft_cli.tools.data.row_checks import question_key
@@ -35,7 +35,7 @@ class Repeats:
         if (known := self._ids.setdefault(problem.id, number)) != number:
             self._same_id.append((number, known, problem.id))
 
-    def conclude(self, report: DataReport, grades: DataGrades) -> None:
+    def conclude(self, report: DataReport, grades: AnswerChecks) -> None:
         """Note repetitions, and conflicts where the golds differ also in value."""
         findings = report.findings
         same = grades.same(pair for pair in self._again if pair[1].strip() and pair[3].strip())
@@ -53,7 +53,7 @@ class Repeats:
             findings.add("repeated_id", row, f"{name[:40]!r}, as row {known}")
 
 
-class Tongues:
+class Languages:
     """The language of each question, four bytes a row."""
 
     def __init__(self) -> None:
