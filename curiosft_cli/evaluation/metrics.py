@@ -1,7 +1,7 @@
-"""The numbers of a report: Avg@k, Pass@k, Maj@k, their errors, and n-gram diversity.
+"""Estimators: Pass@k, Maj@k, standard errors, n-gram diversity, unique answers.
 
-Scores come in as [Q, n] arrays: Q questions, n samples of each, 1 right and 0 wrong. Means come out as fractions;
-the report multiplies by 100.
+Scores are [Q, n] arrays: Q questions, n samples of each, 1 is right and 0 is wrong. Results are fractions, not
+percent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KNOWN_PASS += ((32, 3, 8, 1 - 4292145 / 10518300),)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Return the unbiased chance that k of n samples, `correct` of them right, hold a right one.
+    """Return the unbiased chance that at least one of k samples is right, where `correct` of n are right.
 
     1 - C(n - c, k) / C(n, k), computed as 1 - prod_{i = n-c+1..n} (1 - k / i).
     """
@@ -40,7 +40,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def self_check(tolerance: float = 1e-9) -> None:
-    """Compare the estimators with outcomes of known value; cheap, before every evaluation.
+    """Check the estimators on cases of known value. It is cheap, so every evaluation begins with it.
 
     Raises:
         RuntimeError: an estimator is broken.
@@ -69,8 +69,8 @@ def maj_at_k(
 ) -> float:
     """Return the share of questions whose most frequent answer is right.
 
-    Answers that `match` are one candidate (each is compared with the first of a cluster); the earlier cluster wins a
-    tie; a sample without an answer has no vote. The score of the winner is that of its first sample.
+    Answers that `match` form one cluster; an answer is compared with the first of each cluster. A sample without an
+    answer has no vote. The earlier cluster wins a tie. The score of a cluster is that of its first sample.
     """
     array = np.asarray(scores, dtype=np.float64)
     if len(answers) != len(array):
@@ -79,9 +79,10 @@ def maj_at_k(
 
 
 def standard_error(means: ArrayLike) -> float:
-    """Return the standard error of the mean of [Q] question means: sd (Q - 1) over sqrt(Q); nan for one question.
+    """Return the standard error of the mean of [Q] question means; nan for one question.
 
-    Samples of one question are not independent, so the question is the unit.
+    It is the standard deviation (with Q - 1) over sqrt(Q). The question is the unit, because samples of one question
+    are not independent.
     """
     values = np.asarray(means, dtype=np.float64)
     return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")
@@ -94,10 +95,11 @@ def interval_95(means: ArrayLike) -> tuple[float, float]:
 
 
 def ngram_diversity(samples: Sequence[Sequence[str]], n: int = 4) -> float | None:
-    """Return 1 minus the mean n-gram similarity of the pairs of samples of a question, averaged over questions.
+    """Return 1 minus the mean similarity of the pairs of samples of a question, averaged over questions.
 
-    The similarity of two texts is the multiset Jaccard of their n-grams of lower-cased words and signs: the sum of
-    minima over the sum of maxima; 1 when neither has an n-gram. None when no question has two samples.
+    The similarity of two texts is the multiset Jaccard of their n-grams: the sum of minima over the sum of maxima.
+    Tokens are lower-cased words and signs. Two texts without n-grams have similarity 1. None if no question has two
+    samples.
     """
     return ngram_diversities(samples, (n,))[n]
 
@@ -105,13 +107,13 @@ def ngram_diversity(samples: Sequence[Sequence[str]], n: int = 4) -> float | Non
 def ngram_diversities(
     samples: Sequence[Sequence[str]], orders: Sequence[int] = (1, 2, 3, 4)
 ) -> dict[int, float | None]:
-    """Return `ngram_diversity` for each order; 4 is the headline."""
+    """Return `ngram_diversity` for each order."""
     values = [_diversities(texts, orders) for texts in samples if len(texts) > 1]
     return {n: float(np.mean([row[n] for row in values])) if values else None for n in orders}
 
 
 def unique_answers(answers: Sequence[Sequence[A | None]], match: Callable[[A, A], bool] | None = None) -> float:
-    """Return the mean number of different final answers of a question; missing answers do not count."""
+    """Return the mean number of different answers per question; missing answers do not count."""
     same = match or (lambda a, b: a == b)
     return float(np.mean([len(_clusters(row, same)) for row in answers]))
 
@@ -139,7 +141,7 @@ def _winner_score(answers: Sequence[A | None], scores: NDArray[np.float64], matc
 
 
 def _diversities(texts: Sequence[str], orders: Sequence[int]) -> dict[int, float]:
-    """1 minus the mean similarity of the pairs of these texts, for each order."""
+    """1 minus the mean similarity of the pairs of texts, for each order."""
     numbers: dict[str, int] = {}
     tokens = [
         np.array([numbers.setdefault(token, len(numbers)) for token in _TOKEN.findall(text.lower())], dtype=np.int64)
@@ -149,7 +151,7 @@ def _diversities(texts: Sequence[str], orders: Sequence[int]) -> dict[int, float
     for n in range(1, max(orders) + 1):
         if n > 1:
             codes = [row[:-1] * len(numbers) + last[n - 1 :] for row, last in zip(codes, tokens, strict=True)]
-        # Numbered anew at each order, so that a code stays below (n-grams) x (words).
+        # Codes are numbered anew at each order, so that they stay below (n-grams) x (words).
         lengths = [len(row) for row in codes]
         known, inverse = np.unique(np.concatenate(codes), return_inverse=True)
         codes = np.split(inverse, np.cumsum(lengths)[:-1])
@@ -159,7 +161,7 @@ def _diversities(texts: Sequence[str], orders: Sequence[int]) -> dict[int, float
 
 
 def _mean_similarity(codes: Sequence[NDArray[np.int64]], kinds: int) -> float:
-    """The mean multiset Jaccard of the pairs of texts, each given as the numbers of its n-grams, below `kinds`."""
+    """The mean multiset Jaccard of the pairs of texts; a text is the codes of its n-grams, all below `kinds`."""
     counts = np.array([np.bincount(row, minlength=kinds) for row in codes], dtype=np.int32)  # [texts, kinds]
     similarities = []
     for first in range(len(counts) - 1):

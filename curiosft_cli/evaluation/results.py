@@ -1,4 +1,4 @@
-"""ModelResult folders of evaluations, read back: each model's benchmarks, their summaries and their questions."""
+"""Read the result folders of evaluations: the summaries and questions of each model's benchmarks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SUITES = ("id", "ood")
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What one model did on one benchmark, question by question.
+    """The results of one model on one benchmark, question by question.
 
     Attributes:
         summary: the benchmark's summary.json.
         golds: question id -> gold.
-        scores: "answer" and "strict": question id -> mean over its samples, gradable questions only.
+        scores: "answer" and "strict" -> question id -> mean over its samples; only gradable questions.
     """
 
     summary: Mapping[str, Any]
@@ -37,12 +37,12 @@ class BenchmarkResult:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's results.
+    """The results of one model.
 
     Attributes:
-        label: how tables call it.
-        folder: where its benchmarks lie.
-        benchmarks: name -> its questions, in the order of the paper's tables.
+        label: its name in tables.
+        folder: the folder of its benchmarks.
+        benchmarks: name -> results, in the order of the paper's tables.
     """
 
     label: str
@@ -51,7 +51,7 @@ class ModelResult:
 
 
 def read_results(paths: Sequence[Path]) -> list[ModelResult]:
-    """The models found in these folders: of a benchmark, a checkpoint, an evaluation, or a run.
+    """The models found in these folders. A folder is that of a benchmark, a checkpoint, an evaluation or a run.
 
     Raises:
         CurioError: a folder does not exist or holds no finished benchmark.
@@ -65,9 +65,9 @@ def read_results(paths: Sequence[Path]) -> list[ModelResult]:
 
 
 def suite_rows(names: Sequence[str]) -> dict[str, list[str]]:
-    """The averages of the paper that these benchmarks allow: a title -> the benchmarks in it, at least two.
+    """The paper's averages over these benchmarks: title -> benchmarks in it, at least two.
 
-    An incomplete suite is called so: "ID average (2 of 6)".
+    The title of an incomplete suite says so: "ID average (2 of 6)".
     """
     rows = {}
     for suite in SUITES:
@@ -80,9 +80,9 @@ def suite_rows(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def suite_averages(summaries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """`{"ID average": {"avg", "standard_error"}, ...}` of one model, in percent: plain means of its benchmarks.
+    """`{"ID average": {"avg", "standard_error"}, ...}` of one model, in percent: plain means over benchmarks.
 
-    The benchmarks are independent, so their squared errors add up. Sets without a score are left out.
+    Benchmarks are independent, so their squared errors add up. A benchmark without a score is left out.
     """
     scored = {row["benchmark"]: row for row in summaries if row["avg"] is not None}
     averages: dict[str, dict[str, float | None]] = {}
@@ -131,7 +131,7 @@ def _questions(folder: Path, summary: Mapping[str, Any]) -> BenchmarkResult:
 
 
 def _shortest_path(folder: Path, results: Sequence[ModelResult]) -> str:
-    """As many last parts of the path as tell it from the others."""
+    """The shortest end of the path that no other result has."""
     parts = folder.resolve().parts
     others = [result.folder.resolve().parts for result in results if result.folder.resolve() != folder.resolve()]
     for length in range(1, len(parts) + 1):

@@ -115,7 +115,7 @@ def summarise_benchmark(
 
 
 def write_run_summary(config: Config, stage: StageDir) -> dict[str, Any]:
-    """Collect the summaries of all checkpoints and benchmarks, with the averages of the paper's two suites."""
+    """Write and return the summaries of all checkpoints and benchmarks, with the averages of the paper's two suites."""
     rows = [
         json.loads((stage.benchmark(reference, name) / SUMMARY).read_text(encoding="utf-8"))
         for reference in config.eval.checkpoints
@@ -144,18 +144,18 @@ def score_samples(
 ) -> dict[str, Any]:
     """Grade the first `samples` of each question; write grades.jsonl.zst and questions.jsonl; return the numbers.
 
-    Memory holds one question and what the graders are at, however many questions there are.
+    Memory holds one question and the samples that are being graded.
 
     Args:
         generations: the saved samples.
-        problems: in the order of `generations`.
-        samples: of each question.
-        folder: of the two files, which appear complete.
-        pool: grades, and nothing else meanwhile.
+        problems: the questions, in the order of `generations`.
+        samples: number per question.
+        folder: gets the two files, each complete or not at all.
+        pool: the graders; nothing else may use them at the same time.
         grader: see `grading.grade`.
-        prefilled: the prompts ended with the opening think tag, where the samples do not say.
+        prefilled: whether the prompts ended with the opening think tag; used for samples that do not say.
         pass_k: see `Summary.numbers`.
-        progress: called with (samples graded, samples in all).
+        progress: called with (samples graded, all samples).
 
     Raises:
         CurioError: a sample is missing, or a k is above `samples`.
@@ -212,11 +212,11 @@ def _graded(
 
 
 def clean_numbers(rows: Iterable[Mapping[str, Any]], contaminated: Collection[str]) -> dict[str, Any]:
-    """Percentages over the questions that are gradable and not contaminated; null where none is left.
+    """Percentages over the questions that are gradable and not contaminated; None if there are none.
 
     Args:
-        rows: of questions.jsonl: `id`, and `answer` and `strict` as means over the samples.
-        contaminated: ids to leave out.
+        rows: rows of questions.jsonl; `answer` and `strict` are means over the samples.
+        contaminated: ids of the questions to leave out.
     """
     every = list(rows)
     clean = [row for row in every if row["id"] not in contaminated and row["answer"] is not None]

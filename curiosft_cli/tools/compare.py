@@ -1,11 +1,11 @@
-"""Which of several results is better, and is there evidence for it? `curiosft compare A B [C ...]`.
+"""`curiosft compare A B [C ...]`: which result is better, and is there evidence for it?
 
-    pair the questions that both answered     -> per benchmark, and per suite of the paper
+    pair the questions that both models have  -> per benchmark, and per suite of the paper
     paired bootstrap over questions           -> difference, 95 % interval, p
-    Holm's correction over the whole table    -> a verdict in words
+    Holm's correction over the whole table    -> p-values, and a verdict in words
 
-The first model is the one that the others are compared with. Samples of one question are averaged first, so results
-with different numbers of samples compare.
+Every other model is compared with the first one. The samples of a question are averaged first, so results with
+different numbers of samples can be compared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from curiosft_cli.tools.tables import STYLES
 
 PERCENT = 100.0
 SCORES = {"answer": "the answer-only score", "strict": "the strict reward"}
-# What may differ between two results without a remark: it changes nothing that is compared.
+# Settings that may differ without a note, because they do not change the scores.
 UNREMARKED = frozenset(
     (
         *("name", "checkpoints", "benchmarks", "data", "samples", "limit", "pass_k", "entropy_samples"),
@@ -46,7 +46,7 @@ UNREMARKED = frozenset(
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of the comparison: a model against the first one, on a benchmark or a suite. Percent."""
+    """One line of the table: a model against the first one, on one benchmark or suite. Scores are in percent."""
 
     model: str
     benchmark: str
@@ -62,13 +62,13 @@ class Comparison:
 
 
 def compare(paths: Sequence[Path], *, style: str = "text", strict: bool = False, seed: int = 0) -> str:
-    """Compare the models found in these folders with the first of them.
+    """Compare the models found in these folders with the first of them; return the table and notes as text.
 
     Args:
-        paths: result folders; one with several checkpoints stands for all of them.
+        paths: result folders; a folder with several checkpoints gives one model for each.
         style: "text", "markdown", "latex", "csv" or "json".
-        strict: compare the strict reward instead of the answer-only score.
-        seed: of the bootstrap.
+        strict: compare the strict reward, not the answer-only score.
+        seed: seed of the bootstrap.
 
     Raises:
         CurioError: fewer than two models, or two that share no question.
@@ -91,7 +91,7 @@ def compare(paths: Sequence[Path], *, style: str = "text", strict: bool = False,
 
 
 def comparison(results: Sequence[ModelResult], score: str, seed: int) -> list[Comparison]:
-    """Every model but the first against it, on each shared benchmark and on what averages they allow."""
+    """Compare each model with the first one, on each shared benchmark and on the averages over these."""
     first, *others = results
     lines: list[tuple[str, str, PairedDifference, float, float]] = []
     for other in others:
@@ -117,26 +117,26 @@ def comparison(results: Sequence[ModelResult], score: str, seed: int) -> list[Co
 
 
 def explanation(rows: Sequence[Comparison], first: str, score: str) -> list[str]:
-    """What the table says, in sentences."""
+    """The table in sentences."""
     lines = [
         f"{SCORES[score]} in percent, compared with {first}; intervals are 95 %, from {DRAWS:,} paired draws of "
         f"questions; p is corrected for the {len(rows)} comparison{'s' if len(rows) > 1 else ''} of the table (Holm), "
         f"and below {LEVEL} counts as evidence."
     ]
     for model in dict.fromkeys(row.model for row in rows):
-        said = [
+        verdicts = [
             f"{row.verdict} on {row.benchmark} ({row.difference:+.1f})"
             for row in rows
             if row.model == model and row.verdict in ("better", "worse")
         ]
-        lines.append(f"{model}: {'; '.join(said) if said else f'no evidence of a difference from {first}'}.")
+        lines.append(f"{model}: {'; '.join(verdicts) if verdicts else f'no evidence of a difference from {first}'}.")
     if any(row.verdict == "too few questions" for row in rows):
         lines.append(f"With fewer than {FEWEST_QUESTIONS} shared questions there is no verdict.")
     return lines
 
 
 def remarks(results: Sequence[ModelResult]) -> list[str]:
-    """What makes the results less than comparable: other graders, settings, questions."""
+    """Notes on what makes the results hard to compare: different graders, settings or questions."""
     first, *others = results
     notes = []
     for other in others:
@@ -195,7 +195,7 @@ def _differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tupl
 
 
 def _settings(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Sampling, prompt and grader; a key that an older result does not have had the value that is the default now."""
+    """Sampling, prompt and grader settings. A key that an old result lacks gets today's default."""
     defaults = Eval().model_dump(mode="json")
     return defaults | summary.get("settings", {}) | summary.get("prompt", {}) | {"grader": _grader_name(summary)}
 

@@ -1,4 +1,4 @@
-"""Grade saved generations again, without a model: `curiosft eval CONFIG --from-generations FILE`."""
+"""`curiosft eval CONFIG --from-generations FILE`: grade saved samples again, without a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from curiosft_cli.run.rundir import RunDir, StageDir, begin
 
 
 def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
-    """Write the results of these samples into the run's `eval.name` folder.
+    """Grade these samples and write the results to the run's folder `eval.name`.
 
     Args:
         resolved: names checkpoints, benchmarks and grader. If `eval.samples` is None, as many samples are graded as
@@ -27,7 +27,7 @@ def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
         source: a samples.jsonl or .jsonl.zst (for one checkpoint and one benchmark), or the folder of an evaluation.
 
     Raises:
-        CurioError: samples are missing, or the folder belongs to other settings.
+        CurioError: samples are missing, or the folder has results of other settings.
     """
     config = resolved.config
     self_check()

@@ -33,21 +33,21 @@ def run(
         raise CurioError("--drop-contaminated needs check.depth=full, found quick", "Leave one of them out.")
     report = check_data(source, config, Console(), all_benchmarks=drop_contaminated)
     drop = report.to_drop(broken=fix, contaminated=drop_contaminated)
-    mend = report.findings.to_repair("mend") if fix else set()
-    if drop or mend:
-        write_repaired(source, target, drop=drop, mend=mend - drop)
-    written = {"path": str(target), "dropped": len(drop), "mended": len(mend - drop)} if drop or mend else None
+    clean = report.findings.to_repair("clean") if fix else set()
+    if drop or clean:
+        write_repaired(source, target, drop=drop, clean=clean - drop)
+    written = {"path": str(target), "dropped": len(drop), "cleaned": len(clean - drop)} if drop or clean else None
     if as_json:
         print(json.dumps({**json_of(report), "copy": written}, ensure_ascii=False))
     else:
         print(as_text(report, config.check.show))
         if fix or drop_contaminated:
-            print(_copy_line(report, target, len(drop), len(mend - drop)))
-    solved = drop | mend | (set(report.findings.rows.get("repeated", ())) if fix else set())
+            print(_copy_line(report, target, len(drop), len(clean - drop)))
+    solved = drop | clean | (set(report.findings.rows.get("repeated", ())) if fix else set())
     return report.exit_code(frozenset(solved))
 
 
-def _copy_line(report: DataReport, target: Path, dropped: int, mended: int) -> str:
-    if not dropped and not mended:
+def _copy_line(report: DataReport, target: Path, dropped: int, cleaned: int) -> str:
+    if not dropped and not cleaned:
         return "nothing to repair: no copy was written"
-    return f"wrote {target}: {report.rows - dropped:,} rows, {dropped:,} left out, {mended:,} mended"
+    return f"wrote {target}: {report.rows - dropped:,} rows, {dropped:,} left out, {cleaned:,} cleaned"

@@ -61,7 +61,7 @@ class DataReport:
         """0: no problem; 2: problems; 3: something could not be checked.
 
         Args:
-            repaired: rows that the repaired copy leaves out or mends; their problems do not count.
+            repaired: rows that the repaired copy leaves out or cleans; their problems do not count.
         """
         left = [set(self.findings.rows[name]) - (repaired or frozenset()) for name in self.findings.problems()]
         if any(left) or not self.rows:
@@ -111,7 +111,7 @@ def as_json(report: DataReport) -> dict[str, Any]:
                 "fix": check.fix,
                 "problem": check.problem,
                 "rows": sorted(findings.rows[name]),
-                "examples": {str(row): detail for row, detail in sorted(findings.seen[name])},
+                "examples": {str(row): detail for row, detail in sorted(findings.details[name])},
             }
             for name, check in CHECKS.items()
             if name in findings.rows
@@ -164,7 +164,7 @@ def _findings(report: DataReport, show: int, *, problem: bool) -> Iterator[str]:
         kind = "PROBLEM" if problem else "note"
         numbers = ", ".join(str(row) for row in rows[:show])
         yield f"{kind:10} {check.title}: {len(rows):,} (row{'s' * (len(rows) > 1)} {numbers}{more})"
-        row, detail = min(report.findings.seen[name])
+        row, detail = min(report.findings.details[name])
         if detail:
             yield f"           row {row}: {detail}"
         yield f"           -> {check.fix}"

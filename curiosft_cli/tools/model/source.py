@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder or a hub id; and its configuration and tokenizer as they are there."""
+"""Open a model from a folder or the hub, and read its configuration, stop tokens and tokenizer unchanged."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ WEIGHTS = ("*.safetensors",)
 
 @dataclass(frozen=True)
 class ModelSource:
-    """An opened source.
+    """A model on this machine.
 
     Attributes:
-        name: as the user gave it.
-        folder: where its files are.
+        name: its name as the user gave it.
+        folder: the folder of its files.
     """
 
     name: str
@@ -33,7 +33,7 @@ class ModelSource:
 
 
 def open_source(name: str, settings: Model, *, weights: bool) -> ModelSource:
-    """Find the model; a hub id is downloaded (without its weights if these are not asked for).
+    """Find the model; a hub id is downloaded, with its weights or without.
 
     Raises:
         CurioError: it does not exist, has no configuration, or is out of reach (exit code 3).
@@ -56,7 +56,7 @@ def read_config(source: ModelSource, settings: Model) -> dict[str, Any]:
     """The source's `config.json`.
 
     Raises:
-        CurioError: it is not JSON, describes no model that transformers knows, or asks for code of its own while
+        CurioError: it is not JSON, transformers does not know the model, or the model needs its own code and
             `model.trust_remote_code` is off.
     """
     file = source.folder / CONFIG
@@ -81,10 +81,10 @@ def read_config(source: ModelSource, settings: Model) -> dict[str, Any]:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """The JSON object of a file.
 
     Raises:
-        CurioError: it holds something else.
+        CurioError: the file is not a JSON object.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
@@ -96,10 +96,10 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def configured_stops(source: ModelSource) -> list[int] | None:
-    """The end tokens of the source's generation settings; None where it has none.
+    """The end tokens of the source's generation settings; None if it has none.
 
     Raises:
-        CurioError: these cannot be read.
+        CurioError: they cannot be read.
     """
     file = source.folder / "generation_config.json"
     stops = read_object(file).get("eos_token_id") if file.exists() else None
@@ -115,7 +115,7 @@ def read_tokenizer(source: ModelSource, settings: Model, probe: str = "Let x = 1
     """The source's tokenizer, with or without a chat template.
 
     Raises:
-        CurioError: there is none, or it cannot even read `probe`.
+        CurioError: there is none, or it has no tokens for `probe`.
     """
     from transformers import AutoTokenizer
 
@@ -126,7 +126,7 @@ def read_tokenizer(source: ModelSource, settings: Model, probe: str = "Let x = 1
     ) as error:  # transformers and tokenizers raise many kinds; each means that the files are no tokenizer
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CurioError(f"cannot open a tokenizer at {source.name}: {reason}", "Name a model that has one.") from None
-    # Where the vocabulary is missing transformers gives one that knows the special tokens only.
+    # If the vocabulary is missing, transformers returns a tokenizer with special tokens only.
     ids = tokenizer.encode(probe, add_special_tokens=False)
     if not ids or set(ids) <= {tokenizer.unk_token_id}:
         raise CurioError(f"the tokenizer of {source.name} has no vocabulary", "Download the model again.")

@@ -1,4 +1,4 @@
-"""The weights of a model folder by their headers alone: which tensors there are, and whether each file is whole."""
+"""Safetensors weights of a model folder: check them by their headers, and copy them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Type and shape of a stored tensor, as its header says."""
+    """Type and shape of a stored tensor, from the header of its file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -27,7 +27,7 @@ def shard_files(folder: Path) -> list[Path]:
     """The weight files of a folder, in order.
 
     Raises:
-        CurioError: there are none, they are pickles, or the index names a file that is missing.
+        CurioError: there are none, they are pickled, or a file of the index is missing.
     """
     index = folder / INDEX
     if index.exists():
@@ -58,7 +58,7 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of a folder by name.
 
     Raises:
-        CurioError: see `shard_files`; a file is cut short or is no safetensors file; the index and the files differ.
+        CurioError: as in `shard_files`; or a file is incomplete or not safetensors, or lacks a tensor of the index.
     """
     tensors = {name: tensor for file in shard_files(folder) for name, tensor in read_header(file).items()}
     if (folder / INDEX).exists():
@@ -75,7 +75,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     """Type and shape of each tensor of one file, without reading the tensors.
 
     Raises:
-        CurioError: the file is cut short or is no safetensors file.
+        CurioError: the file is incomplete or not safetensors.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -93,9 +93,9 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def copy_weights(source: Path, target: Path, progress: Callable[[int, int], None]) -> int:
-    """Copy the shards and their index byte for byte, one after the other; return the bytes.
+    """Copy the shards and their index byte for byte; return the number of bytes.
 
-    `progress` gets bytes done and bytes in all after each shard.
+    `progress` is called after each shard with (bytes copied, all bytes).
     """
     files = shard_files(source)
     total = sum(file.stat().st_size for file in files)
