@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from curiosft_cli.data.prompts import messages
 from curiosft_cli.engine.endpoint.completions import Endpoint, OpenAIEngine
 from curiosft_cli.engine.open_engine import open_engine
-from curiosft_cli.evaluation.benchmark_run import Asked, prefill
 from curiosft_cli.evaluation.fingerprint import model_identity
 from curiosft_cli.evaluation.samples import SAMPLES, Generations, Sample, sample_row
 from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG
+from curiosft_cli.evaluation.tasks import BenchmarkTask, prefill
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import JsonLines, unpack_jsonl
 from curiosft_cli.run.log import Console
@@ -44,7 +44,7 @@ class Job:
         folder: of its results.
     """
 
-    asked: Asked
+    asked: BenchmarkTask
     prompts: list[list[int]]
     folder: Path
 
@@ -58,7 +58,7 @@ class Job:
         return Generations(self.file, self.asked.problems)
 
 
-def encoded(config: Config, asked: Asked, tokenizer: PreTrainedTokenizerBase | None) -> list[list[int]]:
+def encoded(config: Config, asked: BenchmarkTask, tokenizer: PreTrainedTokenizerBase | None) -> list[list[int]]:
     """The prompt of each question in token ids; nothing without a tokenizer."""
     if tokenizer is None:
         return []
