@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.engine.base import Completion, Sampling
-from curiosft_cli.engine.checks import check_prompts, fill_seeds
+from curiosft_cli.engine.prompt_checks import check_prompts, fill_seeds
 from curiosft_cli.run.device import resolve_dtype
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from curiosft_cli.engine.checks import check_more
 from curiosft_cli.engine.open_engine import open_engine
+from curiosft_cli.engine.prompt_checks import check_more
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
 from curiosft_cli.engine.vllm_engines import embedded as vllm

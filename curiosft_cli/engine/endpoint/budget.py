@@ -134,4 +134,4 @@ class Budget:
 
     def cost(self, spent: Spent) -> float:
         """What these tokens cost, in US dollars; 0 without a price."""
-        return self._price.of(*spent) if self._price else 0.0
+        return self._price.of(spent.prompt_tokens, spent.completion_tokens) if self._price else 0.0

@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.engine.base import Completion, Sampling
-from curiosft_cli.engine.checks import check_more, check_prompts, fill_seeds
+from curiosft_cli.engine.prompt_checks import check_more, check_prompts, fill_seeds
 from curiosft_cli.engine.vllm_engines.process import cpu_step, process_group_kept, process_left_alone
 from curiosft_cli.engine.vllm_engines.refusals import explained
 from curiosft_cli.run.device import resolve_dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from curiosft_cli.engine.endpoint.outcomes import Fault
+from curiosft_cli.engine.endpoint.transport import Refused, Wire
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines.embedded import CPU_BLOCK_TOKENS, GIB, GOOD_NEIGHBOUR, IN_PROCESS, require_vllm
 from curiosft_cli.run.device import resolve_dtype
@@ -62,7 +63,7 @@ def serve(
         process = _start([*arguments, "--port", str(port)], log_file, api_key, stop_limit_s)
         base_url = f"http://{HOST}:{port}/v1"
         try:
-            if _wait_until_it_answers(process, base_url, name, api_key, start_limit_s):
+            if asyncio.run(_answers(process, base_url, name, api_key, start_limit_s)):
                 yield base_url
                 return
         finally:
@@ -104,7 +105,7 @@ def _start(arguments: list[str], log_file: Path, api_key: str | None, stop_limit
         )
 
 
-def _wait_until_it_answers(
+async def _answers(
     process: subprocess.Popen[bytes],
     base_url: str,
     name: str,
@@ -112,16 +113,20 @@ def _wait_until_it_answers(
     limit_s: float,
     poll_s: float = 0.2,
 ) -> bool:
-    """Ask for the model's name until it comes; False when the process ends or the time is over."""
-    request = urllib.request.Request(f"{base_url}/models", headers={"Authorization": f"Bearer {api_key}"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    """Wait until the server names its model; False when the process ends or the time is over."""
+    wire = Wire(base_url, api_key or "", connections=1)
     deadline = time.monotonic() + limit_s
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError, ValueError), direct.open(request, timeout=10 * poll_s) as answer:
-            if any(model["id"] == name for model in json.load(answer)["data"]):
-                return True
-        time.sleep(poll_s)
-    return False
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(Refused, Fault, TimeoutError, ValueError):
+                async with asyncio.timeout(10 * poll_s):
+                    models = json.loads(await wire.send("/models"))["data"]
+                if any(model["id"] == name for model in models):
+                    return True
+            await asyncio.sleep(poll_s)
+        return False
+    finally:
+        await wire.close()
 
 
 def _failure(log: str, limit_s: float, lines: int = 10, longest: int = 300) -> str:

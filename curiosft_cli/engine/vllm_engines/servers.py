@@ -9,20 +9,19 @@ The folder is the same on CPU and GPU; `nccl.py` is the other way.
 
 from __future__ import annotations
 
-import json
-import os
+import asyncio
 import random
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.engine.base import Completion, LogprobKind, Sampling
-from curiosft_cli.engine.checks import check_prompts, fill_seeds
+from curiosft_cli.engine.endpoint.client import Endpoint, EndpointClient
+from curiosft_cli.engine.endpoint.completions import complete_all, completion_request
+from curiosft_cli.engine.endpoint.outcomes import first_choice
+from curiosft_cli.engine.prompt_checks import check_prompts, fill_seeds
 from curiosft_cli.engine.vllm_engines.nccl_transfer import NcclTransfer
-from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import folder_in_one_step
 
 if TYPE_CHECKING:
@@ -32,7 +31,10 @@ if TYPE_CHECKING:
     from curiosft_cli.engine.weights import FullState
 
 API_KEY = "VLLM_API_KEY"
-"""Environment variable with the servers' key, if they ask for one; never stored."""
+"""Environment variable with the servers' key, if they demand one; never stored."""
+ADVICE = (
+    "Start it with VLLM_SERVER_DEV_MODE=1, the same model, and a context that is long enough; or correct rl.servers."
+)
 
 
 class RemoteEngine:
@@ -65,17 +67,15 @@ class RemoteEngine:
         self._max_model_len = spec.max_model_len
         self._urls = [url.rstrip("/").removesuffix("/v1") for url in urls]
         self._weights, self._writer = weights.resolve(), writer
-        self._limit_s, self._version = limit_s, 0
+        self._concurrency, self._limit_s, self._version = concurrency, limit_s, 0
         self._seeds = random.Random(spec.seed)
-        self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        self._names = [self._ask(url, "/v1/models")["data"][0]["id"] for url in self._urls]
+        self._models = [self._ask(url, "/v1/models")["data"][0]["id"] for url in self._urls]
         for server in range(len(self._urls)):
             self._check_logprobs(server, spec.logprobs)
         self._nccl: NcclTransfer | None = None
         if over_nccl is not None:
             workers = [self._ask(url, "/get_world_size")["world_size"] for url in self._urls]
             self._nccl = NcclTransfer(self._urls, workers, over_nccl, sender=writer, limit_s=limit_s)
-        self._workers = ThreadPoolExecutor(concurrency * len(self._urls), thread_name_prefix="rollout")
 
     def stream(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
@@ -86,16 +86,29 @@ class RemoteEngine:
             CurioError: a prompt is empty or fills the context; nothing was sent.
         """
         check_prompts(prompts, seeds, self._max_model_len)
-        chosen = fill_seeds(seeds, len(prompts), self._seeds)
-        return self._completions(prompts, sampling, chosen)
+        version, bodies = self._version, []
+        for index, (prompt, seed) in enumerate(zip(prompts, fill_seeds(seeds, len(prompts), self._seeds), strict=True)):
+            request = completion_request(self._models[index % len(self._urls)], prompt, sampling, seed)
+            longest = min(sampling.max_tokens, self._max_model_len - len(prompt))
+            # ignore_eos: the caller's end tokens and no others
+            bodies.append({**request, "max_tokens": longest, "ignore_eos": True, "logprobs": 1})
+
+        def read(response: Any) -> Completion:
+            choice = first_choice(response)
+            logprobs = tuple(choice["logprobs"]["token_logprobs"])
+            reason = "stop" if choice["finish_reason"] == "stop" else "length"
+            return Completion(tuple(choice["token_ids"]), logprobs, reason, version)
+
+        clients = [self._client(url) for url in self._urls]
+        return complete_all(clients, "/v1/completions", bodies, read, self._concurrency)
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """See `RolloutEngine.score`."""
         if len(token_ids) < 2:
             return []
         check_prompts([token_ids], None, self._max_model_len)
-        answer = self._complete(0, list(token_ids), {"max_tokens": 1, "prompt_logprobs": 0})
-        tables = answer["prompt_logprobs"][1:]
+        choice = self._complete(0, {"prompt": list(token_ids), "max_tokens": 1, "prompt_logprobs": 0})
+        tables = choice["prompt_logprobs"][1:]
         return [table[str(token)]["logprob"] for token, table in zip(token_ids[1:], tables, strict=True)]
 
     def load_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -131,42 +144,14 @@ class RemoteEngine:
         """See `sleep`."""
 
     def close(self) -> None:
-        """Stop asking; the servers stay up."""
+        """End the weight transfer; the servers stay up."""
         if self._nccl is not None:
             self._nccl.close()
-        self._workers.shutdown(wait=False, cancel_futures=True)
-
-    def _completions(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
-    ) -> Iterator[tuple[int, Completion]]:
-        version = self._version
-        sent: dict[Future[dict[str, Any]], int] = {}
-        for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-            request = {
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "max_tokens": min(sampling.max_tokens, self._max_model_len - len(prompt)),
-                "seed": seed,
-                "stop_token_ids": list(sampling.stop_token_ids),
-                "ignore_eos": True,  # the caller's end tokens and no others
-                "logprobs": 1,
-                "return_token_ids": True,
-            }
-            sent[self._workers.submit(self._complete, index % len(self._urls), list(prompt), request)] = index
-        try:
-            for done in as_completed(sent):
-                choice = done.result()
-                logprobs = tuple(choice["logprobs"]["token_logprobs"])
-                reason = "stop" if choice["finish_reason"] == "stop" else "length"
-                yield sent[done], Completion(tuple(choice["token_ids"]), logprobs, reason, version)
-        finally:
-            for future in sent:
-                future.cancel()
 
     def _check_logprobs(self, server: int, wanted: LogprobKind) -> None:
         """Where one token alone is allowed, its processed log-probability is 0 and its raw one is not."""
-        request = {"max_tokens": 1, "logprobs": 1, "allowed_token_ids": [0], "temperature": 1.0}
-        [seen] = self._complete(server, [0], request)["logprobs"]["token_logprobs"]
+        request = {"prompt": [0], "max_tokens": 1, "logprobs": 1, "allowed_token_ids": [0], "temperature": 1.0}
+        [seen] = self._complete(server, request)["logprobs"]["token_logprobs"]
         found: LogprobKind = "processed" if seen == 0.0 else "raw"
         if found != wanted:
             raise CurioError(
@@ -175,27 +160,19 @@ class RemoteEngine:
                 "processed ones).",
             )
 
-    def _complete(self, server: int, prompt: list[int], request: Mapping[str, Any]) -> dict[str, Any]:
-        body = {"model": self._names[server], "prompt": prompt, **request}
+    def _complete(self, server: int, request: Mapping[str, Any]) -> dict[str, Any]:
+        body = {"model": self._models[server], **request}
         return self._ask(self._urls[server], "/v1/completions", body)["choices"][0]
 
     def _ask(self, url: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(API_KEY):
-            headers["Authorization"] = f"Bearer {key}"
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            with self._direct.open(urllib.request.Request(url + route, data, headers), timeout=self._limit_s) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            said = error.read()[:300].decode(errors="replace")
-            raise CurioError(
-                f"the vLLM server {url} answers {route} with status {error.code}: {said}",
-                "Start it with VLLM_SERVER_DEV_MODE=1, the same model, and a context that is long enough.",
-                MISSING,
-            ) from None
-        except OSError as error:
-            raise CurioError(
-                f"the vLLM server {url} does not answer: {error}", "Start it, or correct rl.servers.", MISSING
-            ) from None
-        return json.loads(text) if text.strip() else None
+        """The JSON of one response. A call that changes a server is not sent twice."""
+
+        async def ask() -> Any:
+            async with self._client(url, max_attempts=1) as client:
+                return await client.require(route, body, lambda response: response)
+
+        return asyncio.run(ask())
+
+    def _client(self, url: str, max_attempts: int = 6) -> EndpointClient:
+        endpoint = Endpoint(url, "", API_KEY, self._concurrency, self._limit_s, max_attempts=max_attempts, private=True)
+        return EndpointClient(endpoint, outage=1, advice=ADVICE)

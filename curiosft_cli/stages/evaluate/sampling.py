@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.prompts import messages
-from curiosft_cli.engine.endpoint.completions import Endpoint, OpenAIEngine
+from curiosft_cli.engine.endpoint.client import Endpoint
+from curiosft_cli.engine.endpoint.completions import CompletionsSampler
 from curiosft_cli.engine.open_engine import open_engine
 from curiosft_cli.evaluation.benchmark_run import Asked, prefill
 from curiosft_cli.evaluation.fingerprint import model_identity
@@ -28,7 +30,7 @@ from curiosft_cli.stages.evaluate.chat import ChatSampler
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from curiosft_cli.engine.base import Sampler, Sampling
+    from curiosft_cli.engine.base import Sampling, TokenSampler
 
 Missing = list[tuple[int, int]]
 Saved = Iterator[tuple[int, Sample]]
@@ -135,7 +137,7 @@ def _save(config: Config, job: Job, missing: Missing, drawn: Saved, console: Con
 
 def _from_tokens(
     config: Config,
-    engine: Sampler,
+    engine: TokenSampler,
     tokenizer: PreTrainedTokenizerBase,
     job: Job,
     missing: Missing,
@@ -150,11 +152,11 @@ def _from_tokens(
 
 def _from_chat(config: Config, path: str, job: Job, missing: Missing) -> Saved:
     system, prefix = config.model.system_prompt, config.model.question_prefix
-    talks = [messages(job.asked.problems[question], system=system, prefix=prefix) for question, _ in missing]
+    chats = [messages(job.asked.problems[question], system=system, prefix=prefix) for question, _ in missing]
     saved = job.asked.samples * len(job.asked.problems) - len(missing)
     sampler = ChatSampler(_endpoint(config, path), answered=saved)
     seeds = seeds_of(job.asked, missing, config.run.seed)
-    yield from sampler.stream(talks, evaluation_sampling(config.eval), seeds)
+    yield from sampler.stream(chats, evaluation_sampling(config.eval), seeds)
 
 
 def _without_long_prompts(config: Config, job: Job, missing: Missing, console: Console) -> Missing:
@@ -173,13 +175,14 @@ def _without_long_prompts(config: Config, job: Job, missing: Missing, console: C
     return fitting
 
 
-def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int) -> Sampler:
+def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int) -> TokenSampler:
     """The engine that samples; prompt and completion together have up to `needed` tokens."""
     from curiosft_cli.train.load import check_context
 
     settings = config.eval
     if settings.engine == "openai":
-        return OpenAIEngine(_endpoint(config, path), lambda text: tokenizer.encode(text, add_special_tokens=False))
+        encode = partial(tokenizer.encode, add_special_tokens=False)
+        return CompletionsSampler(_endpoint(config, path), encode)
     context = check_context(path, config.model, needed)
     return open_engine(settings.engine, engine_spec(config, path, context, settings, dtype=settings.precision))
 
