@@ -52,7 +52,7 @@ def hand_over(
     Raises:
         CurioError: exit code 4 when the engine does not answer as the trainer does.
     """
-    from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, FullState, check_handover
+    from curiosft_cli.engine.weight_handover import HANDOVER_TOLERANCE, FullState, check_handover
     from curiosft_cli.train.lora import plain_state
 
     engine.load_weights(step, plain_state(loop.model, FullState(loop.model)))

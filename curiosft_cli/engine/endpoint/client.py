@@ -1,4 +1,4 @@
-"""The one client of endpoints over HTTP: it retries, backs off, keeps its pace and its budget, and hides the key.
+"""The HTTP client of all endpoints: retries, back-off, concurrency, budget, and a key that no message shows.
 
 A fault that may pass (408, 409, 429, 5xx, a dropped connection, silence, an empty response) is tried again with
 exponential back-off. A request that the endpoint refuses (400, 413, 422) fails alone. A refused key or an unknown model
@@ -85,7 +85,7 @@ class EndpointClient:
         outage: int = 3,
         advice: str | None = None,
     ) -> None:
-        self._endpoint, self._url = endpoint, endpoint.base_url.rstrip("/")
+        self.endpoint, self._url = endpoint, endpoint.base_url.rstrip("/")
         self._secret = read_key(endpoint.base_url, endpoint.api_key_env, required=not endpoint.private)
         self._gate = Gate(endpoint.concurrency)
         self._outage, self._given_up_in_row, self._reached = outage, 0, False
@@ -96,7 +96,7 @@ class EndpointClient:
         self.faults: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
-        self._wire = Wire(self._url, self._secret, self._endpoint.concurrency, direct=self._endpoint.private)
+        self._wire = Wire(self._url, self._secret, self.endpoint.concurrency, direct=self.endpoint.private)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -137,7 +137,7 @@ class EndpointClient:
                     raise self.stopped(f"does not answer: {self._redacted(str(fault))}") from None
                 if fault.overload and self.answered > answered:
                     counted -= 1  # the others get through: this one only waits for its turn
-                if counted >= self._endpoint.max_attempts:
+                if counted >= self.endpoint.max_attempts:
                     raise self._gave_up(fault, spent, others=self.answered > answered) from None
                 await asyncio.sleep(self._delay_s(counted, fault))
                 continue
@@ -168,6 +168,8 @@ class EndpointClient:
             try:
                 response = await self._exchange(path, body)
                 spent = spent_on(response)
+                self._gate.grow()
+                return Reply(read(response), spent, time.monotonic() - started)
             except (Fault, RequestFailed) as error:
                 error.spent = spent
                 if isinstance(error, Fault) and error.overload:
@@ -176,20 +178,14 @@ class EndpointClient:
                 raise
             finally:
                 self.budget.settle(reserved, spent)
-        self._gate.grow()
-        try:
-            return Reply(read(response), spent, time.monotonic() - started)
-        except (Fault, RequestFailed) as error:
-            error.spent = spent
-            raise
 
     async def _exchange(self, path: str, body: Mapping[str, Any] | None) -> object:
         """The JSON of one response; None where it is empty."""
         try:
-            async with asyncio.timeout(self._endpoint.timeout_s):
+            async with asyncio.timeout(self.endpoint.timeout_s):
                 content = await self._wire.send(path, body)
         except TimeoutError:
-            raise Fault("timeout", f"no answer in {self._endpoint.timeout_s:g} s") from None
+            raise Fault("timeout", f"no answer in {self.endpoint.timeout_s:g} s") from None
         except UnicodeEncodeError:
             raise RequestFailed("it holds half characters, which cannot be sent") from None
         except Refused as error:
@@ -204,10 +200,10 @@ class EndpointClient:
     def _meaning(self, refused: Refused) -> Exception:
         """What an error status means for this request and for the run."""
         try:
-            said = json.loads(refused.content)
+            content = json.loads(refused.content)
         except ValueError:
-            said = None
-        error = said.get("error", said) if isinstance(said, Mapping) else said
+            content = None
+        error = content.get("error", content) if isinstance(content, Mapping) else content
         message, code = (error.get("message"), error.get("code")) if isinstance(error, Mapping) else (error, None)
         what = f"{refused.status}: {self._redacted(str(message or 'no reason given'))}"
         if refused.status in STOPS or code == NO_QUOTA:
@@ -227,10 +223,10 @@ class EndpointClient:
 
     def _delay_s(self, tries: int, fault: Fault) -> float:
         """Exponential back-off with jitter, in seconds; never less than the endpoint demands."""
-        bound = min(self._endpoint.longest_backoff_s, self._endpoint.backoff_s * 2.0 ** (tries - 1))
+        bound = min(self.endpoint.longest_backoff_s, self.endpoint.backoff_s * 2.0 ** (tries - 1))
         return fault.retry_after_s + bound * random.uniform(0.5, 1.0)
 
     def _redacted(self, text: str, longest: int = 300) -> str:
-        """One line of what an endpoint said, without the key if it repeats it."""
+        """One line of an endpoint's message, without the key."""
         line = " ".join(text.split())
         return (line.replace(self._secret, "***") if self._secret else line)[:longest]

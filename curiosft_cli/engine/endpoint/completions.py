@@ -26,16 +26,14 @@ class CompletionsSampler:
     Args:
         endpoint: where it is.
         encode: tokenises a text, for an endpoint that returns no token ids.
-        seed: of requests without a seed of their own.
 
     Raises:
         CurioError: the address is not one (exit code 2), or the key is missing (exit code 3).
     """
 
-    def __init__(self, endpoint: Endpoint, encode: Callable[[str], list[int]], *, seed: int = 0) -> None:
-        self._model, self._concurrency, self._encode = endpoint.model, endpoint.concurrency, encode
-        self._client = EndpointClient(endpoint, outage=1)
-        self._seeds = random.Random(seed)
+    def __init__(self, endpoint: Endpoint, encode: Callable[[str], list[int]]) -> None:
+        self._client, self._encode = EndpointClient(endpoint, outage=1), encode
+        self._seeds = random.Random(0)
 
     def stream(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
@@ -46,11 +44,9 @@ class CompletionsSampler:
             CurioError: exit code 3 when the endpoint refuses, or keeps failing; what was yielded counts.
         """
         chosen = fill_seeds(seeds, len(prompts), self._seeds)
-        bodies = [
-            completion_request(self._model, prompt, sampling, seed)
-            for prompt, seed in zip(prompts, chosen, strict=True)
-        ]
-        return complete_all([self._client], "/completions", bodies, self._read, self._concurrency)
+        model = self._client.endpoint.model
+        bodies = [completion_request(model, *one, sampling) for one in zip(prompts, chosen, strict=True)]
+        return complete_all([self._client], "/completions", bodies, self._read)
 
     def close(self) -> None:
         """Nothing is open between two streams."""
@@ -64,7 +60,7 @@ class CompletionsSampler:
         return Completion(tuple(token_ids), (), "length" if choice.get("finish_reason") == "length" else "stop")
 
 
-def completion_request(model: str, prompt: Sequence[int], sampling: Sampling, seed: int) -> dict[str, Any]:
+def completion_request(model: str, prompt: Sequence[int], seed: int, sampling: Sampling) -> dict[str, Any]:
     """The body of one request. Its last three keys are not OpenAI's; servers of open models know them."""
     return {
         "model": model,
@@ -80,11 +76,7 @@ def completion_request(model: str, prompt: Sequence[int], sampling: Sampling, se
 
 
 def complete_all(
-    clients: Sequence[EndpointClient],
-    path: str,
-    bodies: Sequence[Mapping[str, Any]],
-    read: Callable[[Any], T],
-    concurrency: int,
+    clients: Sequence[EndpointClient], path: str, bodies: Sequence[Mapping[str, Any]], read: Callable[[Any], T]
 ) -> Iterator[tuple[int, T]]:
     """Spread requests over endpoints; yield (index of the body, what `read` made of the response) as they finish.
 
@@ -93,11 +85,12 @@ def complete_all(
         path: after their base URLs.
         bodies: one per request.
         read: takes what is needed out of a response's JSON.
-        concurrency: requests in flight per endpoint.
 
     Raises:
         CurioError: exit code 3 when one request gets no answer.
     """
+
+    workers = sum(client.endpoint.concurrency for client in clients)
 
     async def work(put: Callable[[tuple[int, T]], None]) -> None:
         async with AsyncExitStack() as stack:
@@ -107,6 +100,6 @@ def complete_all(
             async def one(index: int) -> None:
                 put((index, await clients[index % len(clients)].require(path, bodies[index], read)))
 
-            await in_parallel(one, range(len(bodies)), min(concurrency * len(clients), len(bodies)))
+            await in_parallel(one, range(len(bodies)), min(workers, len(bodies)))
 
     return iterate(work)

@@ -1,4 +1,4 @@
-"""A vLLM server on loopback for as long as it is needed, and nothing of it afterwards."""
+"""A vLLM server on loopback that lives as long as a context, with all its processes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from pathlib import Path
 from curiosft_cli.engine.endpoint.outcomes import Fault
 from curiosft_cli.engine.endpoint.transport import Refused, Wire
 from curiosft_cli.engine.spec import EngineSpec
-from curiosft_cli.engine.vllm_engines.embedded import CPU_BLOCK_TOKENS, GIB, GOOD_NEIGHBOUR, IN_PROCESS, require_vllm
+from curiosft_cli.engine.vllm_engines.cpu_tuning import cpu_server_arguments
+from curiosft_cli.engine.vllm_engines.embedded import DEFAULTS, IN_PROCESS, require_vllm
 from curiosft_cli.run.device import resolve_dtype
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.processes import free_port
 
 HOST = "127.0.0.1"
-ENVIRONMENT = GOOD_NEIGHBOUR | {"VLLM_LOGGING_LEVEL": "INFO"}
-"""As for an embedded engine, but talkative, since its log is a file."""
+ENVIRONMENT = DEFAULTS | {"VLLM_LOGGING_LEVEL": "INFO"}
+"""As for an embedded engine, with more in the log, since that is a file."""
 
 
 @contextmanager
@@ -46,9 +47,9 @@ def serve(
         spec: the model; a request for more than its `max_model_len` gets status 400.
         name: model name that requests use.
         log_file: what the server prints is appended to it.
-        api_key: demanded from every request; None lets every process of this machine ask.
+        api_key: every request must have it; None serves every process of this machine.
         start_limit_s: seconds until it must answer.
-        stop_limit_s: seconds between asking it to stop and killing it.
+        stop_limit_s: seconds between SIGTERM and SIGKILL.
         attempts: how many ports to try, since another process may take the free one first.
 
     Raises:
@@ -83,8 +84,7 @@ def _model_arguments(spec: EngineSpec) -> list[str]:
     arguments += ["--hf-overrides", json.dumps(spec.hf_overrides)] if spec.hf_overrides else []
     if torch.cuda.is_available():
         return [*arguments, "--gpu-memory-utilization", str(spec.gpu_memory_utilization)]
-    cache = ["--block-size", str(CPU_BLOCK_TOKENS), "--kv-cache-memory-bytes", str(int(spec.cpu_kv_cache_gib * GIB))]
-    return [*arguments, "--enforce-eager", *cache]
+    return [*arguments, *cpu_server_arguments(spec.cpu_kv_cache_gib)]
 
 
 def _start(arguments: list[str], log_file: Path, api_key: str | None, stop_limit_s: float) -> subprocess.Popen[bytes]:
@@ -136,7 +136,7 @@ def _failure(log: str, limit_s: float, lines: int = 10, longest: int = 300) -> s
 
 
 def _stop(process: subprocess.Popen[bytes], limit_s: float) -> None:
-    """Ask the supervisor to end its group; kill the group when that takes more than twice the limit."""
+    """End the group through its supervisor; kill the group when that takes more than twice the limit."""
     process.terminate()
     try:
         process.wait(2 * limit_s)

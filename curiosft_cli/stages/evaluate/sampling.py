@@ -1,4 +1,4 @@
-"""Drawing the samples of an evaluation: from a model held here, or from an endpoint.
+"""Drawing the samples of an evaluation, from a model in this process or from an endpoint.
 
 Every completion is saved as it finishes, so a killed evaluation loses only what was in flight.
 """
@@ -42,7 +42,7 @@ class Job:
 
     Attributes:
         asked: its questions and how often each is sampled.
-        prompts: token ids, one per question; none for a chat, whose endpoint tokenises.
+        prompts: token ids, one per question; empty for a chat, whose endpoint tokenises.
         folder: of its results.
     """
 
@@ -61,7 +61,7 @@ class Job:
 
 
 def encoded(config: Config, asked: Asked, tokenizer: PreTrainedTokenizerBase | None) -> list[list[int]]:
-    """The prompt of each question in token ids; nothing without a tokenizer."""
+    """The prompt of each question in token ids; empty without a tokenizer."""
     if tokenizer is None:
         return []
     from curiosft_cli.train.encode import PromptFormat, encode_prompt
@@ -83,7 +83,7 @@ def sample(
     Args:
         config: of the run.
         path: the checkpoint, a folder or hub id.
-        tokenizer: of the checkpoint; none asks a chat endpoint.
+        tokenizer: of the checkpoint; None samples from a chat endpoint.
         jobs: what to sample.
         console: shows progress.
         reference: how the configuration calls the checkpoint.
@@ -199,7 +199,7 @@ def _endpoint(config: Config, path: str) -> Endpoint:
 
 
 def identity(config: Config, path: str) -> dict[str, Any]:
-    """What the samples are samples of: weights by digest or commit, or an endpoint and the name it gives its model."""
+    """The model of the samples: weights by digest or commit, or an endpoint and its name for the model."""
     if config.eval.engine == "openai":
         named = {"endpoint": config.eval.base_url, "name": config.eval.endpoint_model or path}
         return {**named, "chat": True} if config.eval.endpoint == "chat" else named
@@ -207,10 +207,10 @@ def identity(config: Config, path: str) -> dict[str, Any]:
 
 
 def check_endpoint(config: Config) -> None:
-    """Refuse settings of an endpoint that cannot be.
+    """Refuse settings that do not fit an endpoint.
 
     Raises:
-        CurioError: the address is missing, several checkpoints share one, or a chat is asked for what it cannot do.
+        CurioError: the address is missing, several checkpoints share one, or a chat cannot have one of them.
     """
     settings = config.eval
     if settings.vllm and settings.engine in ("transformers", "openai"):

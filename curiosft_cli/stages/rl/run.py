@@ -130,8 +130,8 @@ def run(config: Config, stage: StageDir) -> None:
 
 def open_rollout_engine(config: Config, stage: StageDir, path: str, context: int, loop: Loop) -> RolloutEngine:
     """The engine of this rank, in the precision of the trainer's products, or the servers that stand for it."""
-    from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
-    from curiosft_cli.engine.weights import FullState
+    from curiosft_cli.engine.vllm_engines.remote import RemoteEngine
+    from curiosft_cli.engine.weight_handover import FullState
 
     # At temperature 1 the trainer sees the same numbers over the whole vocabulary; at others only the sampler has them.
     logprobs = "raw" if config.rl.temperature == 1.0 else "processed"

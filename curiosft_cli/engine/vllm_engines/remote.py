@@ -1,10 +1,10 @@
-"""vLLM servers as one engine: prompts spread over them, new weights through a folder that all of them can read.
+"""vLLM servers as one engine: prompts are spread over them, new weights go through a folder that all of them can read.
 
 Each server is started by hand, on a private network or on loopback, since its routes let a caller change the weights:
 
     VLLM_SERVER_DEV_MODE=1 python -m vllm.entrypoints.openai.api_server --model DIR --dtype float32 --host 127.0.0.1
 
-The folder is the same on CPU and GPU; `nccl.py` is the other way.
+The folder is the same on CPU and GPU; `nccl_transfer.py` is the other way.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from curiosft_cli.engine.spec import EngineSpec
-    from curiosft_cli.engine.weights import FullState
+    from curiosft_cli.engine.weight_handover import FullState
 
 API_KEY = "VLLM_API_KEY"
 """Environment variable with the servers' key, if they demand one; never stored."""
-ADVICE = (
-    "Start it with VLLM_SERVER_DEV_MODE=1, the same model, and a context that is long enough; or correct rl.servers."
-)
+ADVICE = "Start it with VLLM_SERVER_DEV_MODE=1, the same model and a context that is long enough, or fix rl.servers."
 
 
 class RemoteEngine:
@@ -44,10 +43,10 @@ class RemoteEngine:
         urls: base URLs, e.g. "http://127.0.0.1:8000".
         spec: context, seed and log-probabilities, which must be those of the servers.
         weights: folder for new weights, readable by every server under this path.
-        writer: whether this process writes the weights and tells the servers; one rank does.
+        writer: whether this process writes the weights and has the servers load them; one rank does.
         over_nccl: the trainer's weights, to be broadcast instead of written to the folder.
-        concurrency: requests under way per server.
-        limit_s: seconds that one answer may take.
+        concurrency: requests in flight per server.
+        limit_s: longest wait for one response, in seconds.
 
     Raises:
         CurioError: a server does not answer (exit code 3), or reports other log-probabilities (exit code 2).
@@ -69,26 +68,26 @@ class RemoteEngine:
         self._weights, self._writer = weights.resolve(), writer
         self._concurrency, self._limit_s, self._version = concurrency, limit_s, 0
         self._seeds = random.Random(spec.seed)
-        self._models = [self._ask(url, "/v1/models")["data"][0]["id"] for url in self._urls]
+        self._models = [self._call(url, "/v1/models")["data"][0]["id"] for url in self._urls]
         for server in range(len(self._urls)):
             self._check_logprobs(server, spec.logprobs)
         self._nccl: NcclTransfer | None = None
         if over_nccl is not None:
-            workers = [self._ask(url, "/get_world_size")["world_size"] for url in self._urls]
+            workers = [self._call(url, "/get_world_size")["world_size"] for url in self._urls]
             self._nccl = NcclTransfer(self._urls, workers, over_nccl, sender=writer, limit_s=limit_s)
 
     def stream(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Completion]]:
-        """See `RolloutEngine.stream`; leaving the iterator early drops what was not sent yet.
+        """See `RolloutEngine.stream`; leaving the iterator early ends all requests.
 
         Raises:
             CurioError: a prompt is empty or fills the context; nothing was sent.
         """
         check_prompts(prompts, seeds, self._max_model_len)
-        version, bodies = self._version, []
-        for index, (prompt, seed) in enumerate(zip(prompts, fill_seeds(seeds, len(prompts), self._seeds), strict=True)):
-            request = completion_request(self._models[index % len(self._urls)], prompt, sampling, seed)
+        version, bodies, chosen = self._version, [], fill_seeds(seeds, len(prompts), self._seeds)
+        for model, prompt, seed in zip(cycle(self._models), prompts, chosen, strict=False):
+            request = completion_request(model, prompt, seed, sampling)
             longest = min(sampling.max_tokens, self._max_model_len - len(prompt))
             # ignore_eos: the caller's end tokens and no others
             bodies.append({**request, "max_tokens": longest, "ignore_eos": True, "logprobs": 1})
@@ -100,7 +99,7 @@ class RemoteEngine:
             return Completion(tuple(choice["token_ids"]), logprobs, reason, version)
 
         clients = [self._client(url) for url in self._urls]
-        return complete_all(clients, "/v1/completions", bodies, read, self._concurrency)
+        return complete_all(clients, "/v1/completions", bodies, read)
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """See `RolloutEngine.score`."""
@@ -122,7 +121,7 @@ class RemoteEngine:
                 pass
         if self._writer:
             for url in self._urls:
-                self._ask(url, "/reset_prefix_cache", {})
+                self._call(url, "/reset_prefix_cache", {})
         self._version = version
 
     def _write(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -135,7 +134,7 @@ class RemoteEngine:
             save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         call = {"method": "reload_weights", "kwargs": {"weights_path": str(self._weights)}}
         for url in self._urls:
-            self._ask(url, "/collective_rpc", call)
+            self._call(url, "/collective_rpc", call)
 
     def sleep(self) -> None:
         """The servers have memory of their own."""
@@ -151,8 +150,8 @@ class RemoteEngine:
     def _check_logprobs(self, server: int, wanted: LogprobKind) -> None:
         """Where one token alone is allowed, its processed log-probability is 0 and its raw one is not."""
         request = {"prompt": [0], "max_tokens": 1, "logprobs": 1, "allowed_token_ids": [0], "temperature": 1.0}
-        [seen] = self._complete(server, request)["logprobs"]["token_logprobs"]
-        found: LogprobKind = "processed" if seen == 0.0 else "raw"
+        [logprob] = self._complete(server, request)["logprobs"]["token_logprobs"]
+        found: LogprobKind = "processed" if logprob == 0.0 else "raw"
         if found != wanted:
             raise CurioError(
                 f"the vLLM server {self._urls[server]} reports {found} log-probabilities, this run needs {wanted} ones",
@@ -162,16 +161,16 @@ class RemoteEngine:
 
     def _complete(self, server: int, request: Mapping[str, Any]) -> dict[str, Any]:
         body = {"model": self._models[server], **request}
-        return self._ask(self._urls[server], "/v1/completions", body)["choices"][0]
+        return self._call(self._urls[server], "/v1/completions", body)["choices"][0]
 
-    def _ask(self, url: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _call(self, url: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
         """The JSON of one response. A call that changes a server is not sent twice."""
 
-        async def ask() -> Any:
+        async def request() -> Any:
             async with self._client(url, max_attempts=1) as client:
                 return await client.require(route, body, lambda response: response)
 
-        return asyncio.run(ask())
+        return asyncio.run(request())
 
     def _client(self, url: str, max_attempts: int = 6) -> EndpointClient:
         endpoint = Endpoint(url, "", API_KEY, self._concurrency, self._limit_s, max_attempts=max_attempts, private=True)
