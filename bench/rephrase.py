@@ -19,7 +19,9 @@ from multiprocessing.connection import Connection
 
 from curiosft_cli.data.arithmetic import generate, noisy
 from curiosft_cli.data.prompts import rephrase_message
-from curiosft_cli.engine.endpoint.client import ChatClient, in_parallel
+from curiosft_cli.engine.endpoint.chat import ChatClient
+from curiosft_cli.engine.endpoint.client import Endpoint
+from curiosft_cli.engine.endpoint.concurrency import in_parallel
 
 
 def serve(latency_s: float, port: Connection) -> None:
@@ -60,7 +62,7 @@ def serve(latency_s: float, port: Connection) -> None:
 async def measure(port: int, questions: list[str], in_flight: int) -> float:
     """Seconds for all questions, the building of the client included."""
     started = time.perf_counter()
-    async with ChatClient(f"http://127.0.0.1:{port}/v1", "bench", "BENCH_KEY", concurrency=in_flight) as client:
+    async with ChatClient(Endpoint(f"http://127.0.0.1:{port}/v1", "bench", "BENCH_KEY", in_flight)) as client:
 
         async def ask(question: str) -> None:
             await client.ask(rephrase_message(question))

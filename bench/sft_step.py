@@ -87,11 +87,11 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     else:
         command = [sys.executable, __file__, *common, f"--chunk={options.chunk}", f"--pack={options.pack}"]
         command.append(f"--worker={name}")
-    from curiosft_cli.run.processes import memory_environment
+    from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
 
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if name in VARIANTS:  # as `curiosft sft` starts its processes
-        environment = memory_environment() | environment
+        environment = cpu_allocator_environment() | environment
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")

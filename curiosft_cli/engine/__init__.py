@@ -1,1 +1,1 @@
-"""Floor 4: who generates text. The only imports of vllm stand in this package."""
+"""Inference engines and endpoints. The only imports of vllm stand in this package."""

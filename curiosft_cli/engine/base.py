@@ -1,4 +1,4 @@
-"""What the algorithms know of an inference engine: token ids in, token ids and log-probabilities out."""
+"""The interface of inference engines: token ids in, token ids and log-probabilities out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sampling:
         top_p: nucleus mass in (0, 1].
         max_tokens: longest completion, end token included.
         stop_token_ids: any of these ends the completion and is kept as its last token.
-        with_logprobs: completions may come without log-probabilities where this is false; that is faster.
+        with_logprobs: false allows completions without log-probabilities, which is faster.
     """
 
     temperature: float
@@ -52,34 +52,20 @@ class Completion:
     weights_version: int = 0
 
 
-def cut_to(completion: Completion, room: int) -> Completion:
-    """At most `room` tokens of a completion; what was cut ends for its length."""
-    if len(completion.token_ids) <= room:
+def cut_to(completion: Completion, max_tokens: int) -> Completion:
+    """At most `max_tokens` tokens of a completion; a completion that is cut finishes with "length"."""
+    if len(completion.token_ids) <= max_tokens:
         return completion
     return replace(
         completion,
-        token_ids=completion.token_ids[:room],
-        logprobs=completion.logprobs[:room],
+        token_ids=completion.token_ids[:max_tokens],
+        logprobs=completion.logprobs[:max_tokens],
         finish_reason="length",
     )
 
 
-class Sampler(Protocol):
-    """A model that samples and nothing more: all that an evaluation needs. An OpenAI-compatible endpoint is one."""
-
-    def stream(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
-    ) -> Iterator[tuple[int, Completion]]:
-        """See `RolloutEngine.stream`."""
-        ...
-
-    def close(self) -> None:
-        """End it. May be called twice."""
-        ...
-
-
-class RolloutEngine(Protocol):
-    """A model that samples and takes new weights. Implementations: embedded vLLM, transformers."""
+class TokenSampler(Protocol):
+    """A model that samples and nothing more: all that an evaluation needs."""
 
     def stream(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
@@ -93,10 +79,18 @@ class RolloutEngine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """End it and every process that it started. May be called twice."""
+        ...
+
+
+class RolloutEngine(TokenSampler, Protocol):
+    """A model that samples and takes new weights: embedded vLLM, vLLM servers, or transformers."""
+
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """Log-probabilities in nats of `token_ids[1:]`, each given the tokens before it, raw in every engine.
 
-        The sequence must leave room in the context for one token more.
+        The sequence must be at least one token shorter than the context.
         """
         ...
 
@@ -113,10 +107,6 @@ class RolloutEngine(Protocol):
 
     def wake(self) -> None:
         """Take the memory again; on an accelerator the weights are undefined until `load_weights`."""
-        ...
-
-    def close(self) -> None:
-        """End the engine and every process it started. May be called twice."""
         ...
 
 

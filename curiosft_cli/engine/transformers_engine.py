@@ -1,4 +1,4 @@
-"""Sampling with transformers alone, for machines without vLLM: the same answers, slower."""
+"""Sampling with transformers alone, for machines without vLLM: the same interface, slower."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.engine.base import Completion, Sampling
-from curiosft_cli.engine.checks import check_prompts, fill_seeds
+from curiosft_cli.engine.prompt_checks import check_prompts, fill_seeds
 from curiosft_cli.run.device import resolve_dtype
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Growing:
-    """A completion under way."""
+class PartialCompletion:
+    """A completion that still grows."""
 
     index: int
-    room: int  # tokens that still fit
+    max_tokens: int
     generator: torch.Generator
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Growing:
         self.logprobs.append(logprob)
         if token in stop_token_ids:
             return "stop"
-        return "length" if len(self.token_ids) == self.room else None
+        return "length" if len(self.token_ids) == self.max_tokens else None
 
 
 class TransformersEngine:
@@ -110,7 +110,7 @@ class TransformersEngine:
         self._model.to("cpu")
 
     def wake(self) -> None:
-        """Move them back."""
+        """Move the weights back."""
         self._model.to(self._device)
 
     def close(self) -> None:
@@ -130,9 +130,9 @@ class TransformersEngine:
         for start in range(0, len(order), self._batch_size):
             chosen = order[start : start + self._batch_size]
             growing = [
-                Growing(
+                PartialCompletion(
                     index,
-                    room=min(sampling.max_tokens, self._spec.max_model_len - len(prompts[index])),
+                    max_tokens=min(sampling.max_tokens, self._spec.max_model_len - len(prompts[index])),
                     generator=torch.Generator().manual_seed(seeds[index]),
                 )
                 for index in chosen
@@ -140,7 +140,7 @@ class TransformersEngine:
             yield from self._grow(growing, [prompts[index] for index in chosen], sampling)
 
     def _grow(
-        self, growing: list[Growing], prompts: list[Sequence[int]], sampling: Sampling
+        self, growing: list[PartialCompletion], prompts: list[Sequence[int]], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
         """Extend one batch token by token; a row that ends is yielded and leaves the batch."""
         import torch
@@ -149,8 +149,8 @@ class TransformersEngine:
         version, cache = self._version, DynamicCache(config=self._model.config)
         width = max(map(len, prompts))
         padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        seen = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        inputs, mask = (torch.tensor(rows, device=self._device) for rows in (padded, seen))  # [B, T] both
+        real = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        inputs, mask = (torch.tensor(rows, device=self._device) for rows in (padded, real))  # [B, T] both
         while growing:
             logits = self._next_logits(inputs, mask, cache)
             uniform = torch.stack([torch.rand((), generator=row.generator, dtype=torch.float64) for row in growing])

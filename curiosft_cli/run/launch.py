@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from curiosft_cli.run.config import from_json
+from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
 from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
-from curiosft_cli.run.processes import die_with_parent, free_port, memory_environment
+from curiosft_cli.run.processes import die_with_parent, free_port
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 
@@ -109,7 +110,7 @@ def _accelerate_command(
     if gpus == 0:
         # `--cpu --num_processes 2` silently runs one process; `--multi_gpu` with this variable runs two.
         environment["ACCELERATE_USE_CPU"] = "true"
-        for name, value in memory_environment().items():
+        for name, value in cpu_allocator_environment().items():
             environment.setdefault(name, value)
     if processes > 1:
         options.append("--multi_gpu")

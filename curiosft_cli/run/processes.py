@@ -1,4 +1,4 @@
-"""Children that never outlive their parent, and ports that are free."""
+"""Child processes that never outlive their parent, and free ports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent(expected_parent: int | None = None) -> None:
-    """Ask Linux to kill this process when its parent ends, also by `kill -9`. Elsewhere: no effect.
+    """Have Linux kill this process when its parent ends, also by `kill -9`. Elsewhere: no effect.
 
     Args:
         expected_parent: process id of the parent; if it is gone already, end at once.
@@ -35,30 +35,21 @@ def free_port(host: str = "127.0.0.1") -> int:
         return probe.getsockname()[1]
 
 
-def memory_environment(kept_bytes: int = 8 * 2**30) -> dict[str, str]:
-    """Variables for a child that trains on a CPU: glibc keeps freed memory, up to `kept_bytes`, and uses it again.
-
-    Otherwise every large temporary is fresh memory, whose pages cost more than the pass over them: with a vocabulary of
-    152k a quarter of the step. Other C libraries pass over these variables.
-    """
-    return {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(kept_bytes)}
-
-
 def supervise(parent: int, stop_limit_s: float, command: Sequence[str], poll_s: float = 0.2) -> None:
     """Wait until the command ends, the parent is gone, or SIGTERM comes; then end the group, this process included.
 
     Args:
         parent: process id; a gone parent is noticed by its id not being ours any more.
-        stop_limit_s: seconds between asking (SIGTERM) and killing (SIGKILL).
+        stop_limit_s: seconds between SIGTERM and SIGKILL.
         command: started in this process's group.
-        poll_s: seconds between looks.
+        poll_s: seconds between checks.
     """
     if os.getpgrp() != os.getpid():
         raise RuntimeError("start this process in a group of its own: it ends its whole group")
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     child = subprocess.Popen(command)
-    while child.poll() is None and os.getppid() == parent and not asked:
+    while child.poll() is None and os.getppid() == parent and not signals:
         time.sleep(poll_s)
     if child.returncode is None:
         os.killpg(0, signal.SIGTERM)

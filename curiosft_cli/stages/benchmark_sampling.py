@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from curiosft_cli.engine.base import Completion, Sampling, sample_seed
 
 if TYPE_CHECKING:
-    from curiosft_cli.engine.base import Sampler
+    from curiosft_cli.engine.base import TokenSampler
     from curiosft_cli.evaluation.tasks import BenchmarkTask
     from curiosft_cli.run.sections import Eval
 
@@ -25,7 +25,7 @@ def seeds_of(asked: BenchmarkTask, wanted: Sequence[tuple[int, int]], run_seed: 
 
 
 def draw(
-    engine: Sampler,
+    engine: TokenSampler,
     asked: BenchmarkTask,
     prompts: Sequence[Sequence[int]],
     wanted: Sequence[tuple[int, int]],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from curiosft_cli.data.records import Grade, Problem
-    from curiosft_cli.engine.base import Sampler, Sampling
+    from curiosft_cli.engine.base import Sampling, TokenSampler
     from curiosft_cli.grading.pool import GraderPool
 
 
@@ -58,7 +58,7 @@ class GradedCompletion:
 
 
 def graded_stream(
-    engine: Sampler,
+    engine: TokenSampler,
     pool: GraderPool,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[GradedRequest],

@@ -63,7 +63,7 @@ class HandOver:
         Raises:
             CurioError: exit code 4 when the engine does not answer as the trainer does.
         """
-        from curiosft_cli.engine.weights import HANDOVER_TOLERANCE, FullState, check_handover
+        from curiosft_cli.engine.weight_handover import HANDOVER_TOLERANCE, FullState, check_handover
         from curiosft_cli.train.lora import plain_state
 
         loop = self.loop
@@ -73,9 +73,8 @@ class HandOver:
         if step % self.every and self.compared:
             return
         self.compared = True
-        probe = replace(
-            probe, response_ids=probe.response_ids[:-1] or probe.response_ids
-        )  # engines need space for one token more
+        # Engines score only what leaves space for one token more.
+        probe = replace(probe, response_ids=probe.response_ids[:-1] or probe.response_ids)
         with loop.evaluating():
             trainer = loop.student_module.scored(loop.single_pack(probe)).logp.tolist()
         scored = self.engine.score([*probe.prompt_ids, *probe.response_ids])[-len(probe.response_ids) :]

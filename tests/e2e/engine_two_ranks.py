@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from curiosft_cli.engine.base import Sampling, generate
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines.embedded import VllmEngine
-from curiosft_cli.engine.weights import FullState, check_handover
+from curiosft_cli.engine.weight_handover import FullState, check_handover
 
 CONTEXT = 256
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from curiosft_cli.engine.base import Sampling, generate
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines.local_server import serve
-from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
-from curiosft_cli.engine.weights import FullState, check_handover
+from curiosft_cli.engine.vllm_engines.remote import RemoteEngine
+from curiosft_cli.engine.weight_handover import FullState, check_handover
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
@@ -71,7 +71,7 @@ def test_a_server_samples_and_takes_weights(served: tuple[Path, str], tmp_path: 
     with pytest.raises(CurioError, match="reports raw log-probabilities, this run needs processed ones"):
         RemoteEngine([url], EngineSpec(folder, 256, logprobs="processed"), weights=tmp_path / "weights")
     engine = RemoteEngine([url], EngineSpec(folder, 256), weights=tmp_path / "weights")
-    assert engine._ask(url.removesuffix("/v1"), "/get_world_size") == {"world_size": 1}, (
+    assert engine._call(url.removesuffix("/v1"), "/get_world_size") == {"world_size": 1}, (
         "what a transfer over nccl asks for"
     )
     engine.load_weights(0, FullState(model))

@@ -15,13 +15,14 @@ from tiny import build_tiny_model
 from curiosft_cli.engine.base import Completion, Sampling, generate
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
-from curiosft_cli.engine.weights import FullState, check_handover
+from curiosft_cli.engine.weight_handover import FullState, check_handover
 from curiosft_cli.run.errors import GUARD, CurioError
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.e2e
 
-from curiosft_cli.engine.vllm_engines.embedded import CPU_BLOCK_TOKENS, VllmEngine  # noqa: E402
+from curiosft_cli.engine.vllm_engines.cpu_tuning import CPU_BLOCK_TOKENS  # noqa: E402
+from curiosft_cli.engine.vllm_engines.embedded import VllmEngine  # noqa: E402
 
 CONTEXT = 512
 LONG = [17 + i % 400 for i in range(300)]  # many blocks of the CPU's cache
@@ -112,7 +113,7 @@ def test_completions_without_seeds_differ_and_leave_the_global_state(engine: Vll
 def test_the_nucleus_draws_what_vllms_own_would(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = Sampling(temperature=1.5, top_p=0.6, max_tokens=100, stop_token_ids=())
     ours = generate(engine, PROMPTS, sampling, SEEDS)
-    monkeypatch.setattr(engine, "_on_cpu", False)
+    monkeypatch.setattr(engine, "_nucleus", lambda top_p: {"top_p": top_p})
     assert generate(engine, PROMPTS, sampling, SEEDS) == ours
     free = Sampling(temperature=1.5, top_p=1.0, max_tokens=100, stop_token_ids=())
     assert tokens(generate(engine, PROMPTS, free, SEEDS)) != tokens(ours)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -48,7 +48,7 @@ def named_functions() -> dict[str, CodeType]:
 
 
 @contextmanager
-def seen_calls() -> Iterator[set[CodeType]]:
+def seen_calls() -> Generator[set[CodeType]]:
     """The code of every Python function that is called inside."""
     seen: set[CodeType] = set()
 

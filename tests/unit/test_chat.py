@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Reply, Script, ScriptedServer
 
-from curiosft_cli.engine.endpoint.client import ChatClient, in_parallel
-from curiosft_cli.engine.endpoint.concurrency import Gate
-from curiosft_cli.engine.endpoint.outcomes import Answer, QuestionFailed
+from curiosft_cli.engine.endpoint.chat import ChatClient, ChatCompletion
+from curiosft_cli.engine.endpoint.client import Endpoint
+from curiosft_cli.engine.endpoint.concurrency import Gate, in_parallel
+from curiosft_cli.engine.endpoint.outcomes import RequestFailed
 from curiosft_cli.engine.endpoint.transport import is_loopback, proxy_for, read_key, retry_after_s
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.processes import free_port
@@ -21,16 +23,23 @@ KEY = "TEST_CHAT_KEY"
 QUICK: dict[str, Any] = {"backoff_s": 0.01, "longest_backoff_s": 0.05}
 
 
-def ask(url: str, *prompts: str, **options: Any) -> tuple[list[Answer | Exception], ChatClient]:
+def client_of(url: str, **options: Any) -> ChatClient:
+    """A client that waits briefly; options are the endpoint's or the client's."""
+    of_endpoint = {field.name for field in fields(Endpoint)} & options.keys()
+    endpoint = Endpoint(url, "m", KEY, **QUICK, **{name: options.pop(name) for name in of_endpoint})
+    return ChatClient(endpoint, **options)
+
+
+def ask(url: str, *prompts: str, **options: Any) -> tuple[list[ChatCompletion | Exception], ChatClient]:
     """Ask one after the other; what was raised stands in the answer's place."""
 
-    async def main() -> tuple[list[Answer | Exception], ChatClient]:
-        got: list[Answer | Exception] = []
-        async with ChatClient(url, "m", KEY, **{**QUICK, **options}) as client:
+    async def main() -> tuple[list[ChatCompletion | Exception], ChatClient]:
+        got: list[ChatCompletion | Exception] = []
+        async with client_of(url, **options) as client:
             for prompt in prompts:
                 try:
                     got.append(await client.ask(prompt))
-                except (QuestionFailed, CurioError) as error:
+                except (RequestFailed, CurioError) as error:
                     got.append(error)
         return got, client
 
@@ -46,7 +55,7 @@ def test_one_question_is_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "s3cret")
     with ScriptedServer(lambda *_: Reply("$5$")) as server:
         (answer,), client = ask(server.url, "What is $2+3$?", temperature=0.3, max_tokens=77)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatCompletion)
     assert (answer.text, answer.truncated, answer.tries) == ("$5$", False, 1)
     assert (answer.prompt_tokens, answer.completion_tokens) == (11, 3)
     message = {"role": "user", "content": "What is $2+3$?"}
@@ -74,7 +83,7 @@ PASSING = {
 def test_a_passing_fault_is_tried_again_and_counted(kind: str) -> None:
     with ScriptedServer(first(PASSING[kind])) as server:
         (answer,), client = ask(server.url, "Q", timeout_s=1.0 if kind == "timeout" else 30)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatCompletion)
     assert (answer.text, answer.tries) == ("fine", 2)
     assert dict(client.faults) == {kind: 1}
     assert len(server.bodies) == 2
@@ -86,14 +95,14 @@ def test_a_passing_fault_is_tried_again_and_counted(kind: str) -> None:
 def test_a_200_that_is_no_answer_is_tried_again(raw: tuple[str, str]) -> None:
     with ScriptedServer(first(Reply(raw=raw))) as server:
         (answer,), _ = ask(server.url, "Q")
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatCompletion)
     assert answer.tries == 2
 
 
 def test_a_cut_answer_is_asked_again_with_twice_the_limit() -> None:
     with ScriptedServer(first(Reply("cut of", finish="length"))) as server:
         (answer,), client = ask(server.url, "Q", max_tokens=50)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatCompletion)
     assert (answer.text, answer.truncated) == ("fine", False)
     assert [body["max_tokens"] for body in server.bodies] == [50, 100]
     assert client.faults["length"] == 1
@@ -102,14 +111,14 @@ def test_a_cut_answer_is_asked_again_with_twice_the_limit() -> None:
 def test_an_answer_that_is_cut_twice_is_truncated() -> None:
     with ScriptedServer(lambda *_: Reply("cut of", finish="length")) as server:
         (answer,), _ = ask(server.url, "Q", max_tokens=50)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatCompletion)
     assert answer.truncated
     assert len(server.bodies) == 2
 
 
 def test_a_cut_answer_that_is_too_long_already_is_not_asked_again() -> None:
-    async def main(url: str) -> list[Answer]:
-        async with ChatClient(url, "m", KEY, **QUICK) as client:
+    async def main(url: str) -> list[ChatCompletion]:
+        async with client_of(url) as client:
             return [await client.ask("Q", longest=longest) for longest in (9, 8)]
 
     with ScriptedServer(lambda *_: Reply("nine char", finish="length")) as server:
@@ -123,7 +132,7 @@ def test_a_larger_limit_beyond_the_context_leaves_the_cut_answer() -> None:
 
     with ScriptedServer(script) as server:
         (answer,), client = ask(server.url, "Q", max_tokens=50)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatCompletion)
     assert (answer.text, answer.truncated) == ("cut of", True)
     assert client.refused == 0
 
@@ -151,9 +160,9 @@ def test_an_empty_account_stops_at_once() -> None:
 def test_a_refused_question_concerns_that_question(status: int) -> None:
     with ScriptedServer(lambda _, message: Reply("too long", status) if message == "bad" else Reply()) as server:
         got, client = ask(server.url, "bad", "good")
-    assert isinstance(got[0], QuestionFailed)
+    assert isinstance(got[0], RequestFailed)
     assert str(got[0]) == f"{status}: too long"
-    assert isinstance(got[1], Answer)
+    assert isinstance(got[1], ChatCompletion)
     assert len(server.bodies) == 2
     assert client.refused == 1
 
@@ -161,7 +170,7 @@ def test_a_refused_question_concerns_that_question(status: int) -> None:
 def test_refusals_from_the_start_stop_the_run() -> None:
     with ScriptedServer(lambda *_: Reply("no", 400)) as server:
         got, _ = ask(server.url, *["Q"] * 20)
-    assert all(isinstance(error, QuestionFailed) for error in got[:19])
+    assert all(isinstance(error, RequestFailed) for error in got[:19])
     assert isinstance(got[19], CurioError)
     assert "refuses every question" in str(got[19])
 
@@ -171,13 +180,13 @@ def test_refusals_after_an_answer_do_not_stop_the_run(answered_before: int) -> N
     good = 0 if answered_before else 1
     with ScriptedServer(lambda number, _: Reply() if number < good else Reply("no", 400)) as server:
         got, _ = ask(server.url, *["Q"] * 30, answered=answered_before)
-    assert all(isinstance(error, QuestionFailed) for error in got[good:])
+    assert all(isinstance(error, RequestFailed) for error in got[good:])
 
 
 def test_a_question_that_always_fails_is_given_up_and_the_next_one_asked() -> None:
     with ScriptedServer(lambda _, message: Reply("oops", 500) if message == "bad" else Reply()) as server:
         got, client = ask(server.url, "bad", "good", "bad", "good", "bad", "good", max_attempts=3)
-    assert [type(item) for item in got] == [QuestionFailed, Answer] * 3
+    assert [type(item) for item in got] == [RequestFailed, ChatCompletion] * 3
     assert str(got[0]) == "gave up after 3 tries: 500: oops"
     assert client.faults["500"] == 9
 
@@ -185,14 +194,14 @@ def test_a_question_that_always_fails_is_given_up_and_the_next_one_asked() -> No
 def test_three_questions_given_up_in_a_row_stop_the_run() -> None:
     with ScriptedServer(lambda *_: Reply("oops", 500)) as server:
         got, _ = ask(server.url, "a", "b", "c", max_attempts=2)
-    assert [type(item) for item in got] == [QuestionFailed, QuestionFailed, CurioError]
+    assert [type(item) for item in got] == [RequestFailed, RequestFailed, CurioError]
     assert len(server.bodies) == 6
 
 
 def test_empty_answers_never_stop_the_run() -> None:
     with ScriptedServer(lambda *_: Reply("")) as server:
         got, _ = ask(server.url, *"abcd", max_attempts=2)
-    assert all(isinstance(item, QuestionFailed) for item in got)
+    assert all(isinstance(item, RequestFailed) for item in got)
     assert len(server.bodies) == 8
 
 
@@ -211,7 +220,7 @@ def test_the_wait_that_the_endpoint_asks_for_is_kept() -> None:
 
 def ask_many(server: ScriptedServer, questions: int, concurrency: int, **options: Any) -> ChatClient:
     async def main() -> ChatClient:
-        async with ChatClient(server.url, "m", KEY, concurrency=concurrency, **{**QUICK, **options}) as client:
+        async with client_of(server.url, concurrency=concurrency, **options) as client:
 
             async def one(question: str) -> None:
                 await client.ask(question)
@@ -377,7 +386,7 @@ def test_requests_go_through_the_environments_proxy(monkeypatch: pytest.MonkeyPa
     with ScriptedServer(lambda *_: Reply("through")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
         (answer,), _ = ask("http://api.example.com/v1", "Q")
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatCompletion)
     assert answer.text == "through"
     assert proxy.headers[0]["Host"] == "api.example.com"
 
@@ -396,7 +405,7 @@ def test_a_key_that_the_endpoint_repeats_is_not_passed_on(status: int, monkeypat
     monkeypatch.setenv(KEY, " s3cret-token\n")
     with ScriptedServer(lambda *_: Reply("your key s3cret-token is odd", status)) as server:
         (error,), client = ask(server.url, "Q", max_attempts=1)
-    assert isinstance(error, QuestionFailed | CurioError)
+    assert isinstance(error, RequestFailed | CurioError)
     assert "s3cret" not in str(error)
     assert "***" in str(error)
     assert "s3cret" not in repr(client)
@@ -406,5 +415,5 @@ def test_a_key_that_the_endpoint_repeats_is_not_passed_on(status: int, monkeypat
 def test_a_question_that_is_not_unicode_stops_no_other() -> None:
     with ScriptedServer(lambda *_: Reply()) as server:
         got, _ = ask(server.url, "lone \ud800 surrogate", "good")
-    assert isinstance(got[0], QuestionFailed)
-    assert isinstance(got[1], Answer)
+    assert isinstance(got[0], RequestFailed)
+    assert isinstance(got[1], ChatCompletion)

@@ -11,8 +11,8 @@ from torch import nn
 
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines import nccl_transfer as nccl
-from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
-from curiosft_cli.engine.weights import FullState
+from curiosft_cli.engine.vllm_engines.remote import RemoteEngine
+from curiosft_cli.engine.weight_handover import FullState
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import BAD_INPUT, MISSING, CurioError
 
@@ -113,7 +113,7 @@ def test_a_server_that_does_not_take_part_is_named(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(requests, "post", post)
     with pytest.raises(CurioError, match=r"127\.0\.0\.1:8000 does not take part") as raised:
-        nccl.Servers(URLS, [1, 1], 1.0).start_weight_update()
+        nccl.ServerGroup(URLS, [1, 1], 1.0).start_weight_update()
     assert raised.value.exit_code == MISSING
 
 
@@ -138,8 +138,8 @@ def test_the_engine_sends_instead_of_writing_and_forgets_prefixes(
         choice = {"logprobs": {"token_logprobs": [-1.0]}}
         return {"data": [{"id": "m"}], "world_size": 2, "choices": [choice]}
 
-    monkeypatch.setattr("curiosft_cli.engine.vllm_engines.servers.NcclTransfer", Sent)
-    monkeypatch.setattr(RemoteEngine, "_ask", answer)
+    monkeypatch.setattr("curiosft_cli.engine.vllm_engines.remote.NcclTransfer", Sent)
+    monkeypatch.setattr(RemoteEngine, "_call", answer)
     engine = RemoteEngine(
         URLS, EngineSpec("m", 8), weights=tmp_path / "weights", writer=writer, over_nccl=FullState(nn.Linear(2, 3))
     )

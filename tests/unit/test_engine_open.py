@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from curiosft_cli.engine.checks import check_more
 from curiosft_cli.engine.open_engine import open_engine
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
@@ -55,8 +54,8 @@ def test_auto_dtype_asks_the_processor(flags: str, dtype: str, tmp_path: Path, m
 
 def test_further_settings_of_vllm_are_its_own_and_free() -> None:
     known = ["max_model_len", "tensor_parallel_size"]
-    check_more({"tensor_parallel_size": 2}, known[:1], known)
+    vllm.check_settings({"tensor_parallel_size": 2}, known[:1], known)
     with pytest.raises(CurioError, match="vLLM's setting max_model_len is not free"):
-        check_more({"max_model_len": 9}, known[:1], known)
+        vllm.check_settings({"max_model_len": 9}, known[:1], known)
     with pytest.raises(CurioError, match=r"no setting tensor_parallel.*did you mean 'tensor_parallel_size'"):
-        check_more({"tensor_parallel": 2}, known[:1], known)
+        vllm.check_settings({"tensor_parallel": 2}, known[:1], known)

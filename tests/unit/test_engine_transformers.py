@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from curiosft_cli.engine.base import Sampling, generate
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
-from curiosft_cli.engine.weights import FullState
+from curiosft_cli.engine.weight_handover import FullState
 from curiosft_cli.run.errors import CurioError
 
 CONTEXT = 64

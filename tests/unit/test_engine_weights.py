@@ -9,7 +9,7 @@ import torch
 from tiny import build_tiny_model
 from transformers import AutoModelForCausalLM
 
-from curiosft_cli.engine.weights import FullState, check_handover
+from curiosft_cli.engine.weight_handover import FullState, check_handover
 from curiosft_cli.run.errors import GUARD, CurioError
 
 

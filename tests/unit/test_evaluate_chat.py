@@ -13,8 +13,8 @@ from scripted import Reply, Script, ScriptedServer
 
 from curiosft_cli.data.arithmetic import generate
 from curiosft_cli.data.prompts import SYSTEM_PROMPT
-from curiosft_cli.engine.endpoint.client import with_reasoning
-from curiosft_cli.engine.endpoint.completions import Endpoint
+from curiosft_cli.engine.endpoint.chat import with_reasoning
+from curiosft_cli.engine.endpoint.client import Endpoint
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from curiosft_cli.run.processes import memory_environment
+from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are glibc's")
@@ -27,4 +27,4 @@ print(getrusage(RUSAGE_SELF).ru_minflt - before)
         plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
         return int(subprocess.check_output([sys.executable, "-c", code], env=plain | environment))
 
-    assert faults(memory_environment()) < faults({}) / 4
+    assert faults(cpu_allocator_environment()) < faults({}) / 4

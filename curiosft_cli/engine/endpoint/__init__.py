@@ -1,1 +1,1 @@
-"""Any OpenAI-compatible endpoint: one client, its retries, its budget and its pace."""
+"""OpenAI-compatible endpoints: the client, and chats and completions over it."""

@@ -1,4 +1,4 @@
-"""What requests cost, and how many may still be sent."""
+"""Prices of tokens, and the budget of a run in requests and US dollars."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Price:
     origin: str = "as configured"
 
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """What these tokens cost, in US dollars."""
+        """The cost of these tokens, in US dollars."""
         return (prompt_tokens * self.input_usd + completion_tokens * self.output_usd) / MILLION
 
 
@@ -46,7 +46,7 @@ PRICES = {
 
 
 def price_of(settings: Rephrase) -> Price | None:
-    """The configured prices, else the table's; a server on this machine is free; None when nobody knows.
+    """The configured prices, else the table's; a server on this machine is free; None when the price is unknown.
 
     Raises:
         CurioError: one of the two prices is missing, or there is a budget but no price.
@@ -76,8 +76,7 @@ class OutOfBudget(CurioError):
 class Budget:
     """Counts requests and US dollars; no request starts whose expected cost goes beyond what is left.
 
-    What requests in flight are expected to cost is set aside, so the limit is kept but for answers that are much longer
-    than expected.
+    The expected cost of requests in flight is set aside. So only answers much longer than expected exceed the limit.
 
     Args:
         price: None counts requests only.
@@ -102,10 +101,10 @@ class Budget:
         self.sent = sent
 
     def reserve(self, prompt_characters: int, answer_characters: int) -> float:
-        """Set aside what a request is expected to cost, in US dollars; `settle` gives it back.
+        """Set aside the expected cost of a request, in US dollars, until `settle`.
 
         Raises:
-            OutOfBudget: it does not fit any more.
+            OutOfBudget: the budget does not pay for it.
         """
         if self._requests is not None and self.sent >= self._requests:
             raise OutOfBudget(
@@ -128,10 +127,10 @@ class Budget:
         return expected
 
     def settle(self, reserved_usd: float, spent: Spent) -> None:
-        """Replace what was set aside for a request by what it cost."""
+        """Replace the amount set aside for a request by its cost."""
         self._reserved_usd -= reserved_usd
         self.spent_usd += self.cost(spent)
 
     def cost(self, spent: Spent) -> float:
-        """What these tokens cost, in US dollars; 0 without a price."""
-        return self._price.of(*spent) if self._price else 0.0
+        """The cost of these tokens, in US dollars; 0 without a price."""
+        return self._price.of(spent.prompt_tokens, spent.completion_tokens) if self._price else 0.0

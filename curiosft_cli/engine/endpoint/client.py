@@ -1,8 +1,8 @@
-"""Ask an OpenAI-compatible endpoint many questions at once, and lose none to its bad days.
+"""The HTTP client of all endpoints: retries, back-off, concurrency, budget, and a key that no message shows.
 
-A fault of the moment (408, 409, 429, 5xx, a dropped connection, silence, an empty answer) is tried again with
-exponential back-off; an answer cut at its limit is asked again with a larger one; a question that the endpoint refuses
-(400, 413, 422) concerns that question alone; a refused key or an unknown model (401 to 404) stops everything.
+A fault that may pass (408, 409, 429, 5xx, a dropped connection, silence, an empty response) is tried again with
+exponential back-off. A request that the endpoint refuses (400, 413, 422) fails alone. A refused key or an unknown model
+(401 to 404), or an endpoint that never responded, stops the run.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 from curiosft_cli.engine.endpoint.budget import Budget
 from curiosft_cli.engine.endpoint.concurrency import Gate
-from curiosft_cli.engine.endpoint.outcomes import Answer, Fault, QuestionFailed, Spent, spent_on
+from curiosft_cli.engine.endpoint.outcomes import Fault, Reply, RequestFailed, Spent, spent_on
 from curiosft_cli.engine.endpoint.transport import Refused, Wire, read_key, retry_after_s
 from curiosft_cli.run.errors import MISSING, CurioError
 
@@ -27,30 +27,50 @@ T = TypeVar("T")
 STOPS = frozenset({401, 402, 403, 404})
 PASSING = frozenset({408, 409, 425, 429})
 OVERLOAD = frozenset({429, 503, 529})
+SERVER_ERRORS = 500
 NO_QUOTA = "insufficient_quota"
 
 
-class ChatClient:
-    """A model behind an OpenAI-compatible endpoint; use it as an asynchronous context.
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model is served, and how patient the client is.
 
-    Args:
-        base_url: the endpoint, without credentials.
+    Attributes:
+        base_url: for example http://127.0.0.1:8000/v1, without credentials.
         model: the model's name there.
-        api_key_env: environment variable with the key; only a loopback address may do without.
+        api_key_env: environment variable with the key; a loopback address needs none.
         concurrency: requests in flight at most; overload lowers the number for a while.
-        temperature: sampling temperature.
-        max_tokens: longest answer, in tokens.
-        timeout_s: longest wait for one request, in seconds.
-        max_attempts: tries of one question.
-        answered: questions that this endpoint has answered before.
-        budget: what may be spent; none counts only.
-        enlargements: how often a cut answer is asked again with twice the limit.
+        timeout_s: longest wait for one response, in seconds.
+        max_attempts: tries of one request.
         backoff_s: first wait before a new try, in seconds; doubled every time.
         longest_backoff_s: bound of that wait, in seconds.
-        hopeless: refusals, without any answer, that stop the run.
-        outage: questions given up in a row that stop the run.
-        whole: keep all that the model wrote: its reasoning in think tags, where the endpoint returns that apart, and
-            an answer that is empty.
+        private: a server of one's own network: it needs no key, and no proxy stands before it.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 64
+    timeout_s: float = 1800.0
+    max_attempts: int = 6
+    backoff_s: float = 1.0
+    longest_backoff_s: float = 60.0
+    private: bool = False
+
+
+class EndpointClient:
+    """Sends requests to one endpoint; use it as an asynchronous context. It may be entered again after its end.
+
+    Args:
+        endpoint: see above.
+        answered: requests that this endpoint has answered in earlier runs.
+        budget: what may be spent; None counts only.
+        outage: requests given up in a row that stop the run.
+        advice: what to do when the run stops.
+
+    Attributes:
+        answered: requests answered so far.
+        faults: their number by kind.
 
     Raises:
         CurioError: the address is not one (exit code 2), or the key is missing (exit code 3).
@@ -58,210 +78,155 @@ class ChatClient:
 
     def __init__(
         self,
-        base_url: str,
-        model: str,
-        api_key_env: str,
+        endpoint: Endpoint,
         *,
-        concurrency: int = 64,
-        temperature: float = 0.0,
-        max_tokens: int = 2048,
-        timeout_s: float = 120.0,
-        max_attempts: int = 6,
         answered: int = 0,
         budget: Budget | None = None,
-        enlargements: int = 1,
-        backoff_s: float = 1.0,
-        longest_backoff_s: float = 60.0,
-        hopeless: int = 20,
         outage: int = 3,
-        whole: bool = False,
+        advice: str | None = None,
     ) -> None:
-        self._url, self._model, self._variable = base_url.rstrip("/"), model, api_key_env
-        self._secret = read_key(base_url, api_key_env)
-        self._temperature, self._max_tokens, self._enlargements = temperature, max_tokens, enlargements
-        self._concurrency, self._timeout_s, self._max_attempts = concurrency, timeout_s, max_attempts
-        self._backoff_s, self._longest_backoff_s = backoff_s, longest_backoff_s
-        self._hopeless, self._outage, self._whole = hopeless, outage, whole
-        self._gate = Gate(concurrency)
+        self.endpoint, self._url = endpoint, endpoint.base_url.rstrip("/")
+        self._secret = read_key(endpoint.base_url, endpoint.api_key_env, required=not endpoint.private)
+        self._gate = Gate(endpoint.concurrency)
+        self._outage, self._given_up_in_row, self._reached = outage, 0, False
+        check = f"Check the address, the model '{endpoint.model}' and {endpoint.api_key_env}"
+        self._advice = advice or f"{check}; finished answers are kept."
         self.budget = budget or Budget()
-        self._given_up_in_row = 0
         self.answered = answered
-        self.refused = 0
         self.faults: Counter[str] = Counter()
 
-    async def __aenter__(self) -> ChatClient:
-        self._wire = Wire(self._url, self._secret, self._concurrency)
+    async def __aenter__(self) -> Self:
+        self._wire = Wire(self._url, self._secret, self.endpoint.concurrency, direct=self.endpoint.private)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._wire.close()
 
-    async def ask(
-        self, prompt: str | Sequence[Mapping[str, str]], longest: int | None = None, **sampling: float
-    ) -> Answer:
-        """The answer to one user message.
+    async def send(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None,
+        read: Callable[[Any], T],
+        characters: tuple[int, int] = (0, 0),
+    ) -> Reply[T]:
+        """Send one request, as often as it takes.
 
         Args:
-            prompt: the message, or the messages of a chat.
-            longest: characters beyond which an answer is of no use; one that is cut there is not asked again.
-            sampling: what this request says beside temperature and limit: `top_p`, `seed`.
+            path: after the base URL.
+            body: sent as JSON with POST; None is a GET.
+            read: takes what is needed out of the response's JSON; it may raise `Fault` or `RequestFailed`.
+            characters: length of the prompt, and expected length of the answer, for the budget.
 
         Raises:
-            QuestionFailed: this question gets no answer.
-            OutOfBudget: it may not be asked any more.
+            RequestFailed: this request gets no answer.
+            OutOfBudget: it is not sent.
             CurioError: exit code 3 when the endpoint refuses everybody or is down.
         """
-        limit, largest = self._max_tokens, self._max_tokens << self._enlargements
-        talk = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        request = {"model": self._model, "messages": talk, "temperature": self._temperature, **sampling}
-        cut: Answer | None = None
-        spent = Spent()
-        tries = counted = 0
+        spent, counted = Spent(), 0
         while True:
-            answered = self.answered
-            tries, counted = tries + 1, counted + 1
+            answered, counted = self.answered, counted + 1
             try:
-                answer = await self._try({**request, "max_tokens": limit}, longest or 0)
-            except QuestionFailed as failure:
-                if cut:
-                    return cut  # the larger limit does not fit into the model's context
-                self.refused += 1
-                if self.refused >= self._hopeless and not self.answered:
-                    raise self._stopped(f"refuses every question, {self.refused} so far") from None
-                raise QuestionFailed(str(failure), tries=tries, spent=spent.plus(failure.spent)) from None
+                reply = await self._try(path, body, read, characters)
+            except RequestFailed as failure:
+                failure.spent = failure.spent.plus(spent)
+                raise
             except Fault as fault:
                 self.faults[fault.kind] += 1
                 spent = spent.plus(fault.spent)
+                if fault.unreachable and not self._reached:
+                    raise self.stopped(f"does not answer: {self._redacted(str(fault))}") from None
                 if fault.overload and self.answered > answered:
-                    counted -= 1  # the others get through: this one is only waiting its turn
-                if counted >= self._max_attempts:
-                    raise self._gave_up(fault, tries, spent, others=self.answered > answered) from None
+                    counted -= 1  # the others get through: this one only waits for its turn
+                if counted >= self.endpoint.max_attempts:
+                    raise self._gave_up(fault, spent, others=self.answered > answered) from None
                 await asyncio.sleep(self._delay_s(counted, fault))
                 continue
             self.answered, self._given_up_in_row = self.answered + 1, 0
-            spent = spent.plus(Spent(answer.prompt_tokens, answer.completion_tokens))
-            answer = replace(answer, tries=tries, **spent._asdict())
-            if not answer.truncated or limit >= largest or (longest is not None and len(answer.text) > longest):
-                return answer
-            self.faults["length"] += 1
-            cut, limit = answer, limit * 2
+            return reply._replace(spent=reply.spent.plus(spent))
 
-    async def _try(self, request: Mapping[str, Any], expected_characters: int) -> Answer:
-        """One request."""
-        characters = sum(len(message["content"]) for message in request["messages"])
+    async def require(self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], T]) -> T:
+        """As `send`, where the run cannot do without the response.
+
+        Raises:
+            CurioError: exit code 3 without one.
+        """
+        try:
+            return (await self.send(path, body, read)).value
+        except RequestFailed as failure:
+            raise self.stopped(f"{'keeps failing' if failure.may_pass else 'refuses'} ({failure})") from None
+
+    def stopped(self, what: str) -> CurioError:
+        """The error that ends the run."""
+        return CurioError(f"{self._url} {what}", self._advice, MISSING)
+
+    async def _try(
+        self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], T], characters: tuple[int, int]
+    ) -> Reply[T]:
         async with self._gate:
-            reserved, spent = self.budget.reserve(characters, expected_characters), Spent()
+            reserved, spent = self.budget.reserve(*characters), Spent(tries=1)
             started = time.monotonic()
             try:
-                response = await self._send(request)
+                response = await self._exchange(path, body)
                 spent = spent_on(response)
-            except Fault as fault:
-                if fault.overload:
+                self._gate.grow()
+                return Reply(read(response), spent, time.monotonic() - started)
+            except (Fault, RequestFailed) as error:
+                error.spent = spent
+                if isinstance(error, Fault) and error.overload:
                     self._gate.shrink(started)
-                    self._gate.close_for(fault.retry_after_s)
+                    self._gate.close_for(error.retry_after_s)
                 raise
             finally:
                 self.budget.settle(reserved, spent)
-        self._gate.grow()
-        return self._read(response, spent, time.monotonic() - started)
 
-    def _read(self, response: Any, spent: Spent, seconds: float) -> Answer:
-        """The answer in a response's JSON."""
-        choices = response.get("choices") if isinstance(response, Mapping) else None
-        if not choices:
-            raise Fault("empty", "an answer without a choice", alive=True, spent=spent)
-        # Half of a surrogate pair, where an emoji was cut, fits into no file.
-        message = choices[0].get("message") or {}
-        text = (message.get("content") or "").encode("utf-8", "replace").decode()
-        reason = choices[0].get("finish_reason")
-        if self._whole:
-            text = with_reasoning(text, message)
-        if not text.strip() and reason != "length":
-            if reason == "content_filter":
-                raise QuestionFailed("the endpoint's content filter", spent=spent)
-            if not self._whole:
-                raise Fault("empty", "an empty answer", alive=True, spent=spent)
-        return Answer(text, reason == "length", *spent, 1, seconds)
-
-    async def _send(self, request: Mapping[str, Any]) -> object:
-        """One request's JSON."""
+    async def _exchange(self, path: str, body: Mapping[str, Any] | None) -> object:
+        """The JSON of one response; None where it is empty."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                content = await self._wire.post("/chat/completions", request)
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                content = await self._wire.send(path, body)
         except TimeoutError:
-            raise Fault("timeout", f"no answer in {self._timeout_s:g} s") from None
+            raise Fault("timeout", f"no answer in {self.endpoint.timeout_s:g} s") from None
         except UnicodeEncodeError:
-            raise QuestionFailed("it holds half characters, which cannot be sent") from None
+            raise RequestFailed("it holds half characters, which cannot be sent") from None
         except Refused as error:
-            raise self._meaning(error.status, error.retry_after, _parsed(error.content)) from None
-        if (said := _parsed(content)) is None:
-            raise Fault("not JSON", "an answer that is not JSON")
-        return said
+            self._reached = True
+            raise self._meaning(error) from None
+        self._reached = True
+        try:
+            return json.loads(content) if content.strip() else None
+        except ValueError:
+            raise Fault("not JSON", "a response that is not JSON") from None
 
-    def _meaning(self, status: int, retry_after: str | None, said: object) -> Exception:
-        """What an error means for this question and for the run."""
-        error = said.get("error", said) if isinstance(said, Mapping) else said
+    def _meaning(self, refused: Refused) -> Exception:
+        """What an error status means for this request and for the run."""
+        try:
+            content = json.loads(refused.content)
+        except ValueError:
+            content = None
+        error = content.get("error", content) if isinstance(content, Mapping) else content
         message, code = (error.get("message"), error.get("code")) if isinstance(error, Mapping) else (error, None)
-        what = f"{status}: {self._redacted(str(message or 'no reason given'))}"
-        if status in STOPS or code == NO_QUOTA:
-            return self._stopped(f"answered {what}")
-        if status in PASSING or status >= 500:
-            wait_s = retry_after_s(retry_after, time.time())
-            return Fault(str(status), what, retry_after_s=wait_s, overload=status in OVERLOAD)
-        return QuestionFailed(what)
+        what = f"{refused.status}: {self._redacted(str(message or 'no reason given'))}"
+        if refused.status in STOPS or code == NO_QUOTA:
+            return self.stopped(f"refuses ({what})")
+        if refused.status in PASSING or refused.status >= SERVER_ERRORS:
+            wait_s = retry_after_s(refused.retry_after, time.time())
+            return Fault(str(refused.status), what, retry_after_s=wait_s, overload=refused.status in OVERLOAD)
+        return RequestFailed(what)
 
-    def _gave_up(self, fault: Fault, tries: int, spent: Spent, *, others: bool) -> Exception:
-        """Whether a question that ran out of tries is alone with its trouble."""
+    def _gave_up(self, fault: Fault, spent: Spent, *, others: bool) -> Exception:
+        """Whether the trouble of a request without further tries is its own or the endpoint's."""
         if not fault.alive:
             self._given_up_in_row += 1
             if self._given_up_in_row >= self._outage or (fault.unreachable and not others):
-                return self._stopped(f"keeps failing ({self._redacted(str(fault))})")
-        message = f"gave up after {tries} tries: {self._redacted(str(fault))}"
-        return QuestionFailed(message, tries=tries, spent=spent, may_pass=True)
+                return self.stopped(f"keeps failing ({self._redacted(str(fault))})")
+        return RequestFailed(f"gave up after {spent.tries} tries: {self._redacted(str(fault))}", spent, may_pass=True)
 
     def _delay_s(self, tries: int, fault: Fault) -> float:
-        """Exponential back-off with jitter, in seconds; never less than the endpoint asks for."""
-        bound = min(self._longest_backoff_s, self._backoff_s * 2.0 ** (tries - 1))
+        """Exponential back-off with jitter, in seconds; never less than the endpoint demands."""
+        bound = min(self.endpoint.longest_backoff_s, self.endpoint.backoff_s * 2.0 ** (tries - 1))
         return fault.retry_after_s + bound * random.uniform(0.5, 1.0)
 
-    def _stopped(self, what: str) -> CurioError:
-        advice = f"Check the address, the model '{self._model}' and {self._variable}; finished answers are kept."
-        return CurioError(f"{self._url} {what}", advice, MISSING)
-
     def _redacted(self, text: str, longest: int = 300) -> str:
-        """One line of what an endpoint said, without the key if it repeats it."""
-        line = " ".join(text.split())[:longest]
-        return line.replace(self._secret, "***") if self._secret else line
-
-
-def with_reasoning(text: str, message: Mapping[str, Any]) -> str:
-    """The text with the reasoning that an endpoint took out of it, between the tags that it took away."""
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
-    if not isinstance(reasoning, str) or not reasoning.strip():
-        return text
-    return f"<think>\n{reasoning.strip()}\n</think>\n{text}" if text else f"<think>\n{reasoning.strip()}"
-
-
-def _parsed(content: bytes) -> object:
-    """The value of some JSON, None where it is none."""
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None
-
-
-async def in_parallel(work: Callable[[T], Awaitable[None]], items: Iterable[T], workers: int) -> None:
-    """Do `work` on every item, `workers` at a time; the first `CurioError` ends all and is raised."""
-    waiting = iter(items)
-
-    async def worker() -> None:
-        for item in waiting:
-            await work(item)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(worker())
-    except ExceptionGroup as errors:
-        known = errors.subgroup(CurioError)
-        raise (known.exceptions[0] if known else errors) from None
+        """One line of an endpoint's message, without the key."""
+        line = " ".join(text.split())
+        return (line.replace(self._secret, "***") if self._secret else line)[:longest]

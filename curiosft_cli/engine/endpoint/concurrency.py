@@ -1,4 +1,4 @@
-"""How many requests may be in flight: fewer after an overload, slowly more while answers come."""
+"""Requests at the same time: how many, and the way from asynchronous work to an ordinary iterator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeVar
+
+from curiosft_cli.run.errors import CurioError
+
+T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Gate:
@@ -53,7 +60,7 @@ class Gate:
             self.limit = max(1.0, self.limit * factor)
 
     def close_for(self, seconds: float) -> None:
-        """Let nobody in for this long."""
+        """Keep the gate shut for this long."""
         self._opens_s = max(self._opens_s, time.monotonic() + seconds)
 
     def grow(self) -> None:
@@ -62,9 +69,47 @@ class Gate:
         self._let_in()
 
     def _let_in(self) -> None:
-        room = int(self.limit) - self._inside
-        while self._waiting and room > 0:
+        free = int(self.limit) - self._inside
+        while self._waiting and free > 0:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                room -= 1
+                free -= 1
+
+
+async def in_parallel(work: Callable[[T], Awaitable[None]], items: Iterable[T], workers: int) -> None:
+    """Do `work` on every item, `workers` at a time; the first `CurioError` ends all and is raised."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(worker())
+    except ExceptionGroup as errors:
+        known = errors.subgroup(CurioError)
+        raise (known.exceptions[0] if known else errors) from None
+
+
+def iterate(work: Callable[[Callable[[V], None]], Awaitable[None]]) -> Iterator[V]:
+    """Run asynchronous `work` and yield every value that it hands to its argument, at once.
+
+    An error of `work` is raised after all values before it. Leaving the iterator cancels the work. The work goes on
+    only while the iterator waits for its next value.
+    """
+    values: asyncio.Queue[tuple[V] | None] = asyncio.Queue()
+
+    async def run() -> None:
+        try:
+            await work(lambda value: values.put_nowait((value,)))
+        finally:
+            values.put_nowait(None)
+
+    with asyncio.Runner() as runner:
+        task = runner.get_loop().create_task(run())
+        while (found := runner.run(values.get())) is not None:
+            yield found[0]
+        runner.run(asyncio.wait_for(task, None))

@@ -1,103 +1,99 @@
-"""What comes back from one question to a chat endpoint: an answer, a fault that may pass, or nothing."""
+"""What becomes of one request to an endpoint: a reply, a fault that may pass, or a failure of this request alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Spent(NamedTuple):
-    """Tokens that the endpoint counts and bills."""
+    """Tokens that the endpoint counts and bills, and the requests that were sent for them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    tries: int = 0
 
     def plus(self, other: Spent) -> Spent:
         """Both together."""
-        return Spent(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+        return Spent(*(one + two for one, two in zip(self, other, strict=True)))
 
 
 NOTHING = Spent()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer.
+class Reply(NamedTuple, Generic[T]):
+    """What was read from a response, what all its tries spent, and the duration of the last one in seconds."""
 
-    Attributes:
-        text: what the model wrote.
-        truncated: it was cut at its token limit, also at the larger one.
-        prompt_tokens: of all its tries, as the endpoint counts.
-        completion_tokens: of all its tries, as the endpoint counts.
-        tries: requests that it took.
-        seconds: duration of the request that succeeded, in seconds.
-    """
-
-    text: str
-    truncated: bool
-    prompt_tokens: int
-    completion_tokens: int
-    tries: int
+    value: T
+    spent: Spent
     seconds: float
 
 
-class QuestionFailed(Exception):
-    """One question got no answer; the message says why. The others go on.
+@dataclass(eq=False)
+class RequestFailed(Exception):
+    """One request failed; the others go on.
 
-    Args:
+    Attributes:
         message: why.
-        tries: requests that it took.
-        spent: what they cost all the same.
-        may_pass: it was not refused: asked later, it may be answered.
+        spent: in all its tries.
+        may_pass: the endpoint did not refuse it: a later run may succeed.
     """
 
-    def __init__(self, message: str, *, tries: int = 1, spent: Spent = NOTHING, may_pass: bool = False) -> None:
-        super().__init__(message)
-        self.may_pass = may_pass
-        self.tries = tries
-        self.spent = spent
+    message: str
+    spent: Spent = NOTHING
+    may_pass: bool = False
+
+    def __str__(self) -> str:
+        return self.message
 
 
+@dataclass(eq=False)
 class Fault(Exception):
     """One try failed in a way that may pass.
 
-    Args:
+    Attributes:
         kind: its name in the counts, e.g. "429".
         detail: what happened.
-        retry_after_s: the wait that the endpoint asks for, in seconds.
+        retry_after_s: the wait that the endpoint demands, in seconds.
         overload: fewer requests at once may help.
-        alive: the endpoint did answer, so the fault is the question's.
+        alive: the endpoint did respond, so the fault belongs to this request.
         unreachable: no connection could be made.
-        spent: what it cost all the same.
+        spent: in this try.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        detail: str,
-        *,
-        retry_after_s: float = 0.0,
-        overload: bool = False,
-        alive: bool = False,
-        unreachable: bool = False,
-        spent: Spent = NOTHING,
-    ) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.retry_after_s = retry_after_s
-        self.overload = overload
-        self.alive = alive
-        self.unreachable = unreachable
-        self.spent = spent
+    kind: str
+    detail: str
+    retry_after_s: float = 0.0
+    overload: bool = False
+    alive: bool = False
+    unreachable: bool = False
+    spent: Spent = NOTHING
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def spent_on(response: object) -> Spent:
-    """The tokens that a response says it cost; none where it does not say."""
+    """One try, with the tokens that the response reports; none where it reports none."""
     usage = response.get("usage") if isinstance(response, Mapping) else None
     if not isinstance(usage, Mapping):
-        return NOTHING
-    return Spent(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+        usage = {}
+    return Spent(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), tries=1)
+
+
+def first_choice(response: object) -> Mapping[str, Any]:
+    """The first of a response's choices.
+
+    Raises:
+        Fault: there is none.
+    """
+    choices = response.get("choices") if isinstance(response, Mapping) else None
+    if not choices:
+        raise Fault("empty", "a response without a choice", alive=True)
+    return choices[0]
 
 
 def _count(value: Any) -> int:

@@ -1,6 +1,7 @@
-"""One POST to an OpenAI-compatible endpoint through the openai client, over its aiohttp transport.
+"""One HTTP request to an endpoint: connections, TLS, proxies and the key.
 
-Its retries and its parsing are off: what is tried again, and when, is decided where budget and overload are known.
+It uses the openai client over aiohttp. That client's own retries and parsing are off, since only `client.py` knows the
+budget and the overload.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -17,23 +19,16 @@ from curiosft_cli.engine.endpoint.outcomes import Fault
 from curiosft_cli.run.errors import MISSING, CurioError
 
 NO_KEY = "none"
-"""The client will not do without a key; a server on this machine does not look at it."""
+"""The openai client demands a key; a server without one ignores it."""
 
 
+@dataclass(eq=False)
 class Refused(Exception):
-    """The endpoint answered with an error.
+    """The endpoint responded with an error: its HTTP status, Retry-After header and body."""
 
-    Args:
-        status: of HTTP.
-        retry_after: its Retry-After header.
-        content: what it said.
-    """
-
-    def __init__(self, status: int, retry_after: str | None, content: bytes) -> None:
-        super().__init__(str(status))
-        self.status = status
-        self.retry_after = retry_after
-        self.content = content
+    status: int
+    retry_after: str | None
+    content: bytes
 
 
 class Wire:
@@ -43,19 +38,20 @@ class Wire:
         base_url: the endpoint.
         secret: its key, "" for none.
         connections: open at most.
+        direct: pass by the environment's proxy.
     """
 
-    def __init__(self, base_url: str, secret: str, connections: int) -> None:
+    def __init__(self, base_url: str, secret: str, connections: int, *, direct: bool = False) -> None:
         import aiohttp
         import openai
 
         self._unreachable = aiohttp.ClientConnectorError
         self._refused = openai.APIStatusError
         self._broken = (openai.APIConnectionError, aiohttp.ClientError, OSError)
-        # The one deadline, around a whole request, is the caller's; proxies are looked up once, and not for loopback.
+        # The one deadline, around a whole request, is the caller's. Proxies are looked up once, and not for loopback.
         transport = openai.DefaultAioHttpClient(
             timeout=None,
-            proxy=proxy_for(base_url),
+            proxy=None if direct else proxy_for(base_url),
             trust_env=False,
             verify=ssl.create_default_context(),
             limits=type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=connections),
@@ -63,18 +59,20 @@ class Wire:
         self._client = openai.AsyncOpenAI(
             api_key=secret or NO_KEY, base_url=base_url, max_retries=0, http_client=transport
         )
-        # What the environment says of an account at OpenAI is no business of another endpoint.
+        # The environment's account at OpenAI must not reach another endpoint.
         self._client.organization = self._client.project = None
 
-    async def post(self, path: str, body: Mapping[str, object]) -> bytes:
-        """The answer to some JSON, as it came.
+    async def send(self, path: str, body: Mapping[str, object] | None = None) -> bytes:
+        """The response to some JSON (POST), or to no body (GET), as it came.
 
         Raises:
-            Refused: the endpoint says no.
-            Fault: there was no whole answer.
+            Refused: its status is an error.
+            Fault: there was no whole response.
             UnicodeEncodeError: the body holds half characters, which nothing can send.
         """
         try:
+            if body is None:
+                return await self._client.get(path, cast_to=bytes)
             return await self._client.post(path, cast_to=bytes, body=body)
         except self._refused as error:
             raise Refused(
@@ -96,8 +94,8 @@ def _causes(error: BaseException) -> list[BaseException]:
     return [error, *(_causes(error.__cause__) if error.__cause__ else ())]
 
 
-def read_key(base_url: str, variable: str) -> str:
-    """The key from the environment, "" for a loopback address without one.
+def read_key(base_url: str, variable: str, *, required: bool = True) -> str:
+    """The key from the environment; "" where there is none and the address is loopback or none is `required`.
 
     Raises:
         CurioError: the address is not one (exit code 2), or the key is missing or unusable (exit code 3).
@@ -111,7 +109,7 @@ def read_key(base_url: str, variable: str) -> str:
     if address.username or address.password:
         raise CurioError("the endpoint's address holds a name or password", f"Put the key into {variable} instead.")
     key = os.environ.get(variable, "").strip()
-    if not key and not is_loopback(address.hostname):
+    if required and not key and not is_loopback(address.hostname):
         raise CurioError(f"the environment variable {variable} is not set", f"export {variable}=...", MISSING)
     if not (key.isascii() and key.isprintable()):
         raise CurioError(f"the key in {variable} is not plain text", "Set it again.", MISSING)
@@ -119,7 +117,7 @@ def read_key(base_url: str, variable: str) -> str:
 
 
 def proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment names for this address, if any. Looked up once: a look-up per request is slow."""
+    """The proxy that the environment names for this address, if any. A look-up per request would be slow."""
     address = urlsplit(base_url)
     if not address.hostname or is_loopback(address.hostname) or proxy_bypass(address.hostname):
         return None
@@ -135,7 +133,7 @@ def is_loopback(host: str) -> bool:
 
 
 def retry_after_s(header: str | None, now_s: float, longest_s: float = 300.0) -> float:
-    """Seconds that a Retry-After header asks for, as a number or a date; 0 without a readable one."""
+    """Seconds that a Retry-After header demands, as a number or a date; 0 without a readable one."""
     if not header:
         return 0.0
     try:

@@ -1,7 +1,7 @@
-"""The nucleus of an engine on a CPU, found among the most likely tokens.
+"""The nucleus on a CPU, found among the most likely tokens.
 
-vLLM sorts the whole vocabulary of every row there, which for 49,152 tokens is a quarter of the time in which a model of
-135 million parameters samples. The same tokens are kept, but for ties and rounding at the edge.
+vLLM sorts the whole vocabulary of every row. With 49,152 tokens and a model of 135 million parameters that is a quarter
+of the sampling time. This file keeps the same tokens, but for ties and rounding at the edge.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CpuNucleus(LogitsProcessor):
 def keep_nucleus_(logits: Tensor, top_p: Tensor, enough: int = 512) -> None:
     """Set all of `logits` [B, V] to -inf but the smallest set of most likely tokens that reaches `top_p` [B].
 
-    Looks at the `enough` largest of a row first, and at more only where these do not reach `top_p`.
+    Sorts the `enough` largest of a row first, and more only where these do not reach `top_p`.
     """
     rows = (top_p < 1.0).nonzero().squeeze(-1)
     while len(rows):

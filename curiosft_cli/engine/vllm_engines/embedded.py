@@ -1,4 +1,4 @@
-"""vLLM inside this process: one engine per training rank, which takes new weights as tensors."""
+"""vLLM inside this process: one engine for each training rank. It takes new weights as tensors."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import gc
 import importlib.util
 import os
 import random
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.engine.base import Completion, Sampling
-from curiosft_cli.engine.checks import check_more, check_prompts, fill_seeds
-from curiosft_cli.engine.vllm_engines.process import cpu_step, process_group_kept, process_left_alone
-from curiosft_cli.engine.vllm_engines.refusals import explained
+from curiosft_cli.engine.prompt_checks import check_prompts, fill_seeds
+from curiosft_cli.engine.vllm_engines.cpu_tuning import cpu_engine_options, cpu_nucleus_request, cpu_step
+from curiosft_cli.engine.vllm_engines.isolation import global_state_kept, process_group_kept
+from curiosft_cli.engine.vllm_engines.start_errors import explained
 from curiosft_cli.run.device import resolve_dtype
-from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.errors import MISSING, CurioError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,19 +25,15 @@ if TYPE_CHECKING:
 
     from curiosft_cli.engine.spec import EngineSpec
 
-GIB = 1 << 30
-CPU_BLOCK_TOKENS = 32
-"""Tokens of a block of the key-value cache on a CPU, the fewest that its attention takes. Completions of one prompt
-share whole blocks: with vLLM's 128, up to 127 tokens of the prompt are computed anew for each of them."""
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-"""Tensors do not cross a process border, so the engine must live in this one."""
-GOOD_NEIGHBOUR = {
+"""Tensors do not cross a process border, so the engine must run in this process."""
+DEFAULTS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-"""Unless the user says otherwise: threads go by OMP_NUM_THREADS instead of sharing one core; stdout is for results."""
+"""Where the user sets none: OMP_NUM_THREADS counts, instead of one core for all; stdout is for results."""
 INSTALL = (
     "Install it: pip install 'curiosft[gpu]' with a CUDA GPU, else "
     "pip install -r requirements/cpu.txt && pip install --no-deps -r requirements/cpu-vllm.txt"
@@ -58,7 +55,7 @@ def require_vllm() -> None:
 
 
 class VllmEngine:
-    """The `RolloutEngine` of choice: batches continuously, keeps shared prefixes, reloads in place.
+    """The default `RolloutEngine`: continuous batches, a cache of shared prefixes, new weights in place.
 
     With WORLD_SIZE > 1 every rank must open one, at the same point of the program.
 
@@ -72,23 +69,25 @@ class VllmEngine:
 
     def __init__(self, spec: EngineSpec, *, cpu_batched_tokens: int = 4096) -> None:
         require_vllm()
-        os.environ.update(GOOD_NEIGHBOUR | os.environ | IN_PROCESS)
+        os.environ.update(DEFAULTS | os.environ | IN_PROCESS)
         import torch
         from vllm.platforms import current_platform
 
+        self._sleeps = not current_platform.is_cpu()
         options: dict[str, Any]
+        self._nucleus: Callable[[float], dict[str, Any]]
         if current_platform.is_cpu():
-            options = _cpu_options(max(spec.max_model_len, cpu_batched_tokens), spec.cpu_kv_cache_gib)
+            options = cpu_engine_options(max(spec.max_model_len, cpu_batched_tokens), spec.cpu_kv_cache_gib)
+            self._nucleus, self._around_step = cpu_nucleus_request, cpu_step
         else:
             options = {"enable_sleep_mode": True, "gpu_memory_utilization": spec.gpu_memory_utilization}
+            self._nucleus, self._around_step = lambda top_p: {"top_p": top_p}, nullcontext
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             options["distributed_executor_backend"] = "external_launcher"
 
         self._max_model_len = spec.max_model_len
         self._version = 0
         self._state: State = "ready"
-        self._on_cpu = current_platform.is_cpu()
-        self._cpu_step = cpu_step if self._on_cpu else nullcontext
         self._requests = 0
         self._seeds = random.Random(spec.seed)
         self._trainer_communicates = torch.distributed.is_initialized()
@@ -114,7 +113,8 @@ class VllmEngine:
         """
         check_prompts(prompts, seeds, self._max_model_len)
         chosen = fill_seeds(seeds, len(prompts), self._seeds)
-        return self._completions(prompts, [_sampling_params(sampling, seed, self._on_cpu) for seed in chosen])
+        nucleus = self._nucleus(sampling.top_p)
+        return self._completions(prompts, [_sampling_params(sampling, seed, nucleus) for seed in chosen])
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """See `RolloutEngine.score`: a prompt's log-probabilities are raw, whatever those of completions are."""
@@ -144,14 +144,14 @@ class VllmEngine:
         self._state = "ready"
 
     def sleep(self) -> None:
-        """Free weights and cache on a GPU; the next `load_weights` brings the weights back."""
-        if not self._on_cpu:
+        """Free weights and cache on a GPU. Only `load_weights` restores the weights."""
+        if self._sleeps:
             self._engine("ready").sleep(level=2)
             self._state = "asleep"
 
     def wake(self) -> None:
         """Take the memory again; the weights are undefined until `load_weights`."""
-        if not self._on_cpu:
+        if self._sleeps:
             self._engine("asleep").wake_up()
             self._state = "without weights"
 
@@ -195,7 +195,7 @@ class VllmEngine:
                 engine.add_request(name, {"prompt_token_ids": list(prompt)}, sampling)
                 running[name] = index
             while engine.has_unfinished_requests():
-                with self._cpu_step():
+                with self._around_step():
                     outputs = engine.step()
                 for output in outputs:
                     if isinstance(output, RequestOutput) and output.finished:
@@ -203,20 +203,6 @@ class VllmEngine:
         finally:
             if running:
                 engine.abort_request(list(running))
-
-
-def _cpu_options(batched_tokens: int, kv_cache_gib: float) -> dict[str, Any]:
-    """Settings that a CPU needs: a seeded request whose prefill is split over two passes crashes there."""
-    from curiosft_cli.engine.vllm_engines.cpu_nucleus import CpuNucleus
-
-    return {
-        "enforce_eager": True,
-        "enable_chunked_prefill": False,
-        "logits_processors": [CpuNucleus],
-        "max_num_batched_tokens": batched_tokens,
-        "block_size": CPU_BLOCK_TOKENS,
-        "kv_cache_memory_bytes": int(kv_cache_gib * GIB),
-    }
 
 
 def _start(more: Mapping[str, Any], **options: Any) -> LLMEngine:
@@ -232,10 +218,10 @@ def _start(more: Mapping[str, Any], **options: Any) -> LLMEngine:
         "use_tqdm_on_load": False,
         **options,
     }
-    check_more(more, settings, [field.name for field in fields(EngineArgs)])
+    check_settings(more, settings, [field.name for field in fields(EngineArgs)])
     arguments = EngineArgs(**settings, **more)
     try:
-        with process_left_alone():
+        with global_state_kept():
             return LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
     except (ValueError, RuntimeError) as error:
         if (line := explained(error)) is None:
@@ -243,15 +229,23 @@ def _start(more: Mapping[str, Any], **options: Any) -> LLMEngine:
         raise line from error
 
 
-def _sampling_params(sampling: Sampling, seed: int, on_cpu: bool) -> SamplingParams:
+def check_settings(more: Mapping[str, Any], taken: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse further settings that vLLM does not have, or that are set here.
+
+    Raises:
+        CurioError: see above.
+    """
+    for name in more:
+        if name in taken:
+            raise CurioError(f"vLLM's setting {name} is not free", "It follows from other keys; leave it out.")
+        if name not in known:
+            raise CurioError(f"vLLM has no setting {name}", nearest(name, known))
+
+
+def _sampling_params(sampling: Sampling, seed: int, nucleus: Mapping[str, Any]) -> SamplingParams:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    nucleus: dict[str, Any] = {"top_p": sampling.top_p}
-    if on_cpu:
-        from curiosft_cli.engine.vllm_engines.cpu_nucleus import TOP_P
-
-        nucleus = {"extra_args": {TOP_P: sampling.top_p}} if sampling.top_p < 1.0 else {}
     return SamplingParams(
         temperature=sampling.temperature,
         **nucleus,

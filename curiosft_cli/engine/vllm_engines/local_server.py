@@ -1,7 +1,8 @@
-"""A vLLM server on loopback for as long as it is needed, and nothing of it afterwards."""
+"""A vLLM server on loopback that lives as long as a context, with all its processes."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,21 +10,22 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from curiosft_cli.engine.endpoint.outcomes import Fault
+from curiosft_cli.engine.endpoint.transport import Refused, Wire
 from curiosft_cli.engine.spec import EngineSpec
-from curiosft_cli.engine.vllm_engines.embedded import CPU_BLOCK_TOKENS, GIB, GOOD_NEIGHBOUR, IN_PROCESS, require_vllm
+from curiosft_cli.engine.vllm_engines.cpu_tuning import cpu_server_arguments
+from curiosft_cli.engine.vllm_engines.embedded import DEFAULTS, IN_PROCESS, require_vllm
 from curiosft_cli.run.device import resolve_dtype
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.processes import free_port
 
 HOST = "127.0.0.1"
-ENVIRONMENT = GOOD_NEIGHBOUR | {"VLLM_LOGGING_LEVEL": "INFO"}
-"""As for an embedded engine, but talkative, since its log is a file."""
+ENVIRONMENT = DEFAULTS | {"VLLM_LOGGING_LEVEL": "INFO"}
+"""As for an embedded engine, with more in the log, since that is a file."""
 
 
 @contextmanager
@@ -45,9 +47,9 @@ def serve(
         spec: the model; a request for more than its `max_model_len` gets status 400.
         name: model name that requests use.
         log_file: what the server prints is appended to it.
-        api_key: demanded from every request; None lets every process of this machine ask.
+        api_key: every request must have it; None serves every process of this machine.
         start_limit_s: seconds until it must answer.
-        stop_limit_s: seconds between asking it to stop and killing it.
+        stop_limit_s: seconds between SIGTERM and SIGKILL.
         attempts: how many ports to try, since another process may take the free one first.
 
     Raises:
@@ -62,7 +64,7 @@ def serve(
         process = _start([*arguments, "--port", str(port)], log_file, api_key, stop_limit_s)
         base_url = f"http://{HOST}:{port}/v1"
         try:
-            if _wait_until_it_answers(process, base_url, name, api_key, start_limit_s):
+            if asyncio.run(_answers(process, base_url, name, api_key, start_limit_s)):
                 yield base_url
                 return
         finally:
@@ -82,8 +84,7 @@ def _model_arguments(spec: EngineSpec) -> list[str]:
     arguments += ["--hf-overrides", json.dumps(spec.hf_overrides)] if spec.hf_overrides else []
     if torch.cuda.is_available():
         return [*arguments, "--gpu-memory-utilization", str(spec.gpu_memory_utilization)]
-    cache = ["--block-size", str(CPU_BLOCK_TOKENS), "--kv-cache-memory-bytes", str(int(spec.cpu_kv_cache_gib * GIB))]
-    return [*arguments, "--enforce-eager", *cache]
+    return [*arguments, *cpu_server_arguments(spec.cpu_kv_cache_gib)]
 
 
 def _start(arguments: list[str], log_file: Path, api_key: str | None, stop_limit_s: float) -> subprocess.Popen[bytes]:
@@ -104,7 +105,7 @@ def _start(arguments: list[str], log_file: Path, api_key: str | None, stop_limit
         )
 
 
-def _wait_until_it_answers(
+async def _answers(
     process: subprocess.Popen[bytes],
     base_url: str,
     name: str,
@@ -112,16 +113,20 @@ def _wait_until_it_answers(
     limit_s: float,
     poll_s: float = 0.2,
 ) -> bool:
-    """Ask for the model's name until it comes; False when the process ends or the time is over."""
-    request = urllib.request.Request(f"{base_url}/models", headers={"Authorization": f"Bearer {api_key}"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    """Wait until the server names its model; False when the process ends or the time is over."""
+    wire = Wire(base_url, api_key or "", connections=1)
     deadline = time.monotonic() + limit_s
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError, ValueError), direct.open(request, timeout=10 * poll_s) as answer:
-            if any(model["id"] == name for model in json.load(answer)["data"]):
-                return True
-        time.sleep(poll_s)
-    return False
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(Refused, Fault, TimeoutError, ValueError):
+                async with asyncio.timeout(10 * poll_s):
+                    models = json.loads(await wire.send("/models"))["data"]
+                if any(model["id"] == name for model in models):
+                    return True
+            await asyncio.sleep(poll_s)
+        return False
+    finally:
+        await wire.close()
 
 
 def _failure(log: str, limit_s: float, lines: int = 10, longest: int = 300) -> str:
@@ -131,7 +136,7 @@ def _failure(log: str, limit_s: float, lines: int = 10, longest: int = 300) -> s
 
 
 def _stop(process: subprocess.Popen[bytes], limit_s: float) -> None:
-    """Ask the supervisor to end its group; kill the group when that takes more than twice the limit."""
+    """End the group through its supervisor; kill the group when that takes more than twice the limit."""
     process.terminate()
     try:
         process.wait(2 * limit_s)

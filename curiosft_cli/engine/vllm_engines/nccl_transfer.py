@@ -1,7 +1,7 @@
-"""Weights to vLLM servers over nccl, through vLLM's own weight transfer: every call to that interface stands here.
+"""Weights to vLLM servers over nccl. All calls to vLLM's own weight transfer stand in this file.
 
-The interface changes between releases. Nothing of this has been run on GPUs; names, signatures and the order of the
-calls are checked against the installed vLLM.
+That interface changes between releases. This file has not been run on GPUs. Tests check names, signatures and the
+order of the calls against the installed vLLM.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from vllm.distributed.weight_transfer import WeightSource
 
-    from curiosft_cli.engine.weights import FullState
+    from curiosft_cli.engine.weight_handover import FullState
 
 
 def require_nccl() -> None:
@@ -43,15 +43,15 @@ def require_nccl() -> None:
 class NcclTransfer:
     """Broadcasts the trainer's weights from its first rank to every worker of every server.
 
-    Every rank opens one and sends at the same time, since sharded weights are gathered by all of them; only the
-    first one talks to the servers.
+    Every rank opens one and sends at the same time, since all of them gather sharded weights. Only the first rank
+    calls the servers.
 
     Args:
         urls: base URLs of the servers.
         workers: how many worker processes each server has.
         state: the weights, as they are whenever they are sent.
         sender: whether this is the trainer's first rank.
-        limit_s: seconds that one answer of a server may take.
+        limit_s: seconds that one call may take.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class NcclTransfer:
                 world_size=1 + sum(workers),
                 rank=0 if sender else 1,
             ),
-            client=Servers(urls, workers, limit_s),
+            client=ServerGroup(urls, workers, limit_s),
             source=weight_source(state),
         )
 
@@ -82,8 +82,8 @@ class NcclTransfer:
         self._trainer.shutdown()
 
 
-class Servers:
-    """All servers as the one that vLLM's trainer side expects (`VLLMWeightSyncClient`): asked at the same time."""
+class ServerGroup:
+    """All servers as the one that vLLM's trainer side expects (`VLLMWeightSyncClient`), called at the same time."""
 
     def __init__(self, urls: Sequence[str], workers: Sequence[int], limit_s: float) -> None:
         from vllm.distributed.weight_transfer import HTTPVLLMWeightSyncClient
@@ -105,12 +105,12 @@ class Servers:
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._together(lambda number: self._clients[number].finish_weight_update(weight_version))
 
-    def _together(self, ask: Callable[[int], None]) -> None:
+    def _together(self, call: Callable[[int], None]) -> None:
         with ThreadPoolExecutor(len(self._clients)) as pool:
-            asked = [pool.submit(ask, number) for number in range(len(self._clients))]
-            for client, answer in zip(self._clients, asked, strict=True):
+            calls = [pool.submit(call, number) for number in range(len(self._clients))]
+            for client, done in zip(self._clients, calls, strict=True):
                 try:
-                    answer.result()
+                    done.result()
                 except OSError as error:  # what requests raises is one
                     raise CurioError(
                         f"the vLLM server {client.base_url} does not take part in the weight transfer: {error}",
@@ -120,7 +120,7 @@ class Servers:
 
 
 def weight_source(state: FullState) -> WeightSource:
-    """The weights as vLLM wants them: announced without being gathered, then walked once for each transfer."""
+    """The weights in vLLM's interface: names and shapes first, without a gather; then one walk for each transfer."""
     from vllm.distributed.weight_transfer import ParamMeta, WeightSource
 
     class Source(WeightSource):
@@ -134,7 +134,7 @@ def weight_source(state: FullState) -> WeightSource:
 
 
 def own_address(url: str) -> str:
-    """The address under which the server at `url` sees this machine; no packet is sent."""
+    """This machine's address for the server at `url`; no packet is sent."""
     place = urlsplit(url)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((place.hostname, place.port or 80))

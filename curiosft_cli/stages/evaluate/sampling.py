@@ -1,4 +1,4 @@
-"""Drawing the samples of an evaluation: from a model held here, or from an endpoint.
+"""Drawing the samples of an evaluation, from a model in this process or from an endpoint.
 
 Every completion is saved as it finishes, so a killed evaluation loses only what was in flight.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.prompts import messages
-from curiosft_cli.engine.endpoint.completions import Endpoint, OpenAIEngine
+from curiosft_cli.engine.endpoint.client import Endpoint
+from curiosft_cli.engine.endpoint.completions import CompletionsSampler
 from curiosft_cli.engine.open_engine import open_engine
 from curiosft_cli.evaluation.fingerprint import model_identity
 from curiosft_cli.evaluation.samples import SAMPLES, Generations, Sample, sample_row
@@ -28,7 +30,7 @@ from curiosft_cli.stages.evaluate.chat import ChatSampler
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from curiosft_cli.engine.base import Sampler, Sampling
+    from curiosft_cli.engine.base import Sampling, TokenSampler
 
 Missing = list[tuple[int, int]]
 Saved = Iterator[tuple[int, Sample]]
@@ -40,7 +42,7 @@ class Job:
 
     Attributes:
         asked: its questions and how often each is sampled.
-        prompts: token ids, one per question; none for a chat, whose endpoint tokenises.
+        prompts: token ids, one per question; empty for a chat, whose endpoint tokenises.
         folder: of its results.
     """
 
@@ -59,7 +61,7 @@ class Job:
 
 
 def encoded(config: Config, asked: BenchmarkTask, tokenizer: PreTrainedTokenizerBase | None) -> list[list[int]]:
-    """The prompt of each question in token ids; nothing without a tokenizer."""
+    """The prompt of each question in token ids; empty without a tokenizer."""
     if tokenizer is None:
         return []
     from curiosft_cli.train.encode import PromptFormat, encode_prompt
@@ -81,7 +83,7 @@ def sample(
     Args:
         config: of the run.
         path: the checkpoint, a folder or hub id.
-        tokenizer: of the checkpoint; none asks a chat endpoint.
+        tokenizer: of the checkpoint; None samples from a chat endpoint.
         jobs: what to sample.
         console: shows progress.
         reference: how the configuration calls the checkpoint.
@@ -135,7 +137,7 @@ def _save(config: Config, job: Job, missing: Missing, drawn: Saved, console: Con
 
 def _from_tokens(
     config: Config,
-    engine: Sampler,
+    engine: TokenSampler,
     tokenizer: PreTrainedTokenizerBase,
     job: Job,
     missing: Missing,
@@ -150,11 +152,11 @@ def _from_tokens(
 
 def _from_chat(config: Config, path: str, job: Job, missing: Missing) -> Saved:
     system, prefix = config.model.system_prompt, config.model.question_prefix
-    talks = [messages(job.asked.problems[question], system=system, prefix=prefix) for question, _ in missing]
+    chats = [messages(job.asked.problems[question], system=system, prefix=prefix) for question, _ in missing]
     saved = job.asked.samples * len(job.asked.problems) - len(missing)
     sampler = ChatSampler(_endpoint(config, path), answered=saved)
     seeds = seeds_of(job.asked, missing, config.run.seed)
-    yield from sampler.stream(talks, evaluation_sampling(config.eval), seeds)
+    yield from sampler.stream(chats, evaluation_sampling(config.eval), seeds)
 
 
 def _without_long_prompts(config: Config, job: Job, missing: Missing, console: Console) -> Missing:
@@ -173,13 +175,14 @@ def _without_long_prompts(config: Config, job: Job, missing: Missing, console: C
     return fitting
 
 
-def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int) -> Sampler:
+def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int) -> TokenSampler:
     """The engine that samples; prompt and completion together have up to `needed` tokens."""
     from curiosft_cli.train.load import check_context
 
     settings = config.eval
     if settings.engine == "openai":
-        return OpenAIEngine(_endpoint(config, path), lambda text: tokenizer.encode(text, add_special_tokens=False))
+        encode = partial(tokenizer.encode, add_special_tokens=False)
+        return CompletionsSampler(_endpoint(config, path), encode)
     context = check_context(path, config.model, needed)
     return open_engine(settings.engine, engine_spec(config, path, context, settings, dtype=settings.precision))
 
@@ -196,7 +199,7 @@ def _endpoint(config: Config, path: str) -> Endpoint:
 
 
 def identity(config: Config, path: str) -> dict[str, Any]:
-    """What the samples are samples of: weights by digest or commit, or an endpoint and the name it gives its model."""
+    """The model of the samples: weights by digest or commit, or an endpoint and its name for the model."""
     if config.eval.engine == "openai":
         named = {"endpoint": config.eval.base_url, "name": config.eval.endpoint_model or path}
         return {**named, "chat": True} if config.eval.endpoint == "chat" else named
@@ -204,10 +207,10 @@ def identity(config: Config, path: str) -> dict[str, Any]:
 
 
 def check_endpoint(config: Config) -> None:
-    """Refuse settings of an endpoint that cannot be.
+    """Refuse settings that do not fit an endpoint.
 
     Raises:
-        CurioError: the address is missing, several checkpoints share one, or a chat is asked for what it cannot do.
+        CurioError: the address is missing, several checkpoints share one, or a chat cannot have one of them.
     """
     settings = config.eval
     if settings.vllm and settings.engine in ("transformers", "openai"):

@@ -10,8 +10,10 @@ from dataclasses import asdict
 from curiosft_cli.data.files import Row
 from curiosft_cli.data.prompts import rephrase_message
 from curiosft_cli.engine.endpoint.budget import Budget, OutOfBudget, price_of
-from curiosft_cli.engine.endpoint.client import ChatClient, in_parallel
-from curiosft_cli.engine.endpoint.outcomes import QuestionFailed, Spent
+from curiosft_cli.engine.endpoint.chat import ChatClient
+from curiosft_cli.engine.endpoint.client import Endpoint
+from curiosft_cli.engine.endpoint.concurrency import in_parallel
+from curiosft_cli.engine.endpoint.outcomes import RequestFailed
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.sections import Rephrase
 from curiosft_cli.stages.rephrase.answer_log import FIRST, SECOND, Attempt, RewriteLog
@@ -89,15 +91,13 @@ def open_client(settings: Rephrase, model: str, base_url: str, log: RewriteLog) 
         spent_usd=log.cost_usd,
         sent=log.totals["requests"],
     )
+    endpoint = Endpoint(
+        base_url, model, settings.api_key_env, settings.concurrency, settings.timeout_s, settings.max_attempts
+    )
     return ChatClient(
-        base_url,
-        model,
-        settings.api_key_env,
-        concurrency=settings.concurrency,
+        endpoint,
         temperature=settings.temperature,
         max_tokens=settings.max_completion_length,
-        timeout_s=settings.timeout_s,
-        max_attempts=settings.max_attempts,
         answered=log.totals["answers"],
         budget=budget,
     )
@@ -107,11 +107,11 @@ async def ask(client: ChatClient, attempt: Attempt, question: str) -> Row:
     """One answer, or why there is none, as a row of the log."""
     try:
         answer = await client.ask(rephrase_message(question) + attempt.addition, longest_rewrite(question))
-    except QuestionFailed as failure:
+    except RequestFailed as failure:
         cost = client.budget.cost(failure.spent)
-        return {"error": str(failure), "tries": failure.tries, **failure.spent._asdict(), "cost_usd": cost}
+        return {"error": str(failure), **failure.spent._asdict(), "cost_usd": cost}
     row = asdict(answer)
-    cost = client.budget.cost(Spent(answer.prompt_tokens, answer.completion_tokens))
+    cost = client.budget.cost(answer.spent)
     return {"answer": row.pop("text"), **row, "cost_usd": cost}
 
 

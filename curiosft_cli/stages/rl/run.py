@@ -90,8 +90,8 @@ def run(config: Config, stage: StageDir) -> None:
 
 def open_rollout_engine(book: Bookkeeping, prompts: Sequence[Prompt]) -> tuple[RolloutEngine, Sampling]:
     """The engine of this rank, in the precision of the trainer's products, or the servers that stand for it."""
-    from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
-    from curiosft_cli.engine.weights import FullState
+    from curiosft_cli.engine.vllm_engines.remote import RemoteEngine
+    from curiosft_cli.engine.weight_handover import FullState
     from curiosft_cli.train.encode import stop_token_ids
     from curiosft_cli.train.load import check_context
 

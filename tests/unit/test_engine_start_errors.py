@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curiosft_cli.engine.vllm_engines.refusals import REFUSALS, explained
+from curiosft_cli.engine.vllm_engines.start_errors import START_ERRORS, explained
 from curiosft_cli.run.errors import BAD_INPUT
 from curiosft_cli.run.sections import Data, Eval, Rl
 
@@ -60,5 +60,5 @@ def test_the_installed_vllm_says_these_words() -> None:
     files = ("worker/utils.py", "worker/cpu_worker.py", "core/kv_cache_utils.py")
     text = "".join((Path(spec.origin).parent / "v1" / file).read_text() for file in files)
     torchs_own = {"out of memory", "can't allocate memory"}
-    absent = [r.said for r in REFUSALS if r.said not in torchs_own and r.said not in text]
+    absent = [r.message for r in START_ERRORS if r.message not in torchs_own and r.message not in text]
     assert absent == []

@@ -1,4 +1,4 @@
-"""The hand-over of weights from the trainer to an engine, and the check that it arrived."""
+"""The trainer's weights for an engine, and the check that the engine has them."""
 
 from __future__ import annotations
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from scripted import Reply, ScriptedServer
 
 from curiosft_cli.engine.base import Completion, Sampling
-from curiosft_cli.engine.endpoint.completions import Endpoint, OpenAIEngine
+from curiosft_cli.engine.endpoint.client import Endpoint
+from curiosft_cli.engine.endpoint.completions import CompletionsSampler
 from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.processes import free_port
 
 SAMPLING = Sampling(0.6, 0.95, 9, (2, 3))
 
 
-def engine(url: str, max_attempts: int = 6) -> OpenAIEngine:
+def engine(url: str, max_attempts: int = 6) -> CompletionsSampler:
     endpoint = Endpoint(url, "m", "NO_KEY", 4, max_attempts=max_attempts, backoff_s=0.01, longest_backoff_s=0.02)
-    return OpenAIEngine(endpoint, lambda text: list(text.encode()))
+    return CompletionsSampler(endpoint, lambda text: list(text.encode()))
 
 
 def test_tokens_go_in_and_come_back() -> None:
@@ -61,3 +65,28 @@ def test_a_refusal_is_raised_while_others_are_still_on_their_way() -> None:
         with pytest.raises(CurioError, match=r"refuses \(404: .*no such model"):
             list(engine(server.url).stream([[1], [2], [3]], SAMPLING))
         assert server.open >= 1
+
+
+def test_an_address_without_a_server_is_said_at_once() -> None:
+    endpoint = Endpoint(f"http://127.0.0.1:{free_port()}/v1", "m", "NO_KEY", backoff_s=60.0)
+    with pytest.raises(CurioError, match="does not answer") as raised:
+        list(CompletionsSampler(endpoint, lambda text: [len(text)]).stream([[1]], SAMPLING))
+    assert raised.value.exit_code == MISSING
+
+
+def test_leaving_the_stream_ends_its_requests() -> None:
+    with ScriptedServer(lambda number, _: Reply("ok", delay_s=0.0 if number == 0 else 0.3)) as server:
+        stream = iter(engine(server.url).stream([[1]] * 40, SAMPLING))
+        next(stream)
+        del stream
+        time.sleep(0.6)
+        assert len(server.bodies) < 10
+
+
+def test_a_private_server_needs_no_key_and_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer(lambda *_: Reply("through the proxy")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        private = Endpoint("http://server.invalid/v1", "m", "NO_KEY", private=True)
+        with pytest.raises(CurioError, match="does not answer"):
+            list(CompletionsSampler(private, lambda text: [len(text)]).stream([[1]], SAMPLING))
+        assert proxy.bodies == []

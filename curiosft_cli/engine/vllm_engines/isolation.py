@@ -1,4 +1,4 @@
-"""Keep what an embedded vLLM does to its process from the trainer that lives in the same one."""
+"""Protect the trainer from what an embedded vLLM does to their common process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 @contextmanager
-def process_left_alone() -> Generator[None]:
+def global_state_kept() -> Generator[None]:
     """Around vLLM's start, which seeds every global generator and replaces torch's thread control by a warning."""
     import numpy
     import torch
@@ -38,15 +38,3 @@ def process_group_kept() -> Generator[None]:
         yield
     finally:
         distributed.destroy_process_group = destroy
-
-
-@contextmanager
-def cpu_step() -> Generator[None]:
-    """Around a step on a CPU: the sampler draws from torch's global generator, seeds or not, and compiles itself.
-
-    Compiled, it needs a C++ compiler on the machine and some seconds at first, for a few milliseconds a step.
-    """
-    import torch
-
-    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):
-        yield
