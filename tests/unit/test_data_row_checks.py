@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from curiosft_cli.data.records import Problem
 from curiosft_cli.grading import symbolic
 from curiosft_cli.tools.data.language import language
-from curiosft_cli.tools.data.row_checks import CHECKS, Findings, check_row, layout, cleaned, question_key, roles
+from curiosft_cli.tools.data.row_checks import CHECKS, Findings, check_row, cleaned, layout, question_key, roles
 from curiosft_cli.tools.data.simple_latex import is_simple
 
 GOOD = Problem("1", "What is $1+1$?", "2", response="One and one.\n</think>\n\n$\\boxed{2}$")

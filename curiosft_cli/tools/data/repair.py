@@ -1,4 +1,4 @@
-"""Write a repaired copy of a data file: rows are left out or cleaned, nothing else changes. The input stays as it is."""
+"""Write a repaired copy of a data file: rows are left out or cleaned, nothing else changes. The input is not changed."""
 
 from __future__ import annotations
 
