@@ -52,8 +52,8 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Open the data and take the rows of some steps."""
-    from curiosft_cli.data.sources import read_pairs
-    from curiosft_cli.run.sections import Data, Model
+    from curiosft_cli.data.sources import read_source
+    from curiosft_cli.run.sections import Model
     from curiosft_cli.train.encode import PromptFormat
     from curiosft_cli.train.feed import open_feed
     from curiosft_cli.train.load import load_tokenizer
@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     tokenizer = load_tokenizer(options.model, Model())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    problems = (problem for _, problem in read_pairs(Data(train=(options.data,)), [], run_dir=Path()))
+    problems = (problem for _, problem in read_source(options.data, run_dir=Path()))
     with tempfile.TemporaryDirectory() as folder:
         feed, _ = open_feed(
             *(tokenizer, problems, PromptFormat.from_config(Model()), Path(folder)),

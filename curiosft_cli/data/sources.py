@@ -45,21 +45,17 @@ def read_all(data: Data, *, run_dir: Path, sources: Iterable[str] | None = None)
         CurioError: a source does not exist, or a row cannot be read and `data.on_bad_row` is "stop".
     """
     skipped: list[str] = []
-    return Problems((problem for _, problem in read_pairs(data, skipped, run_dir=run_dir, sources=sources)), skipped)
-
-
-def read_pairs(
-    data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
-) -> Iterator[tuple[Row, Problem]]:
-    """Stream `(unchanged row, problem)` over the sources. A line is added to `skipped` for each bad row."""
     found = read_numbered(data, skipped, run_dir=run_dir, sources=sources)
-    return ((row, problem) for _, _, row, problem in found)
+    return Problems((problem for *_, problem in found), skipped)
 
 
 def read_numbered(
     data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
 ) -> Iterator[tuple[int, int, Row, Problem]]:
-    """Stream `(index of the source from 0, row number from 1, unchanged row, problem)`; see `read_pairs`."""
+    """Stream `(index of the source from 0, row number from 1, unchanged row, problem)` over the sources.
+
+    If `data.on_bad_row` is "skip", each bad row adds a line to `skipped`; else it is an error.
+    """
     report = skipped if data.on_bad_row == "skip" else None
     streams = (
         ((index, *found) for found in _numbered(source, run_dir=run_dir, skipped=report))

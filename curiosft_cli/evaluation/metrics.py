@@ -1,21 +1,18 @@
-"""Estimators: Pass@k, Maj@k, standard errors, n-gram diversity, unique answers.
+"""Estimators: Pass@k, Maj@k, standard errors, n-gram diversity.
 
-Scores are [Q, n] arrays: Q questions, n samples of each, 1 is right and 0 is wrong. Results are fractions, not
-percent.
+A score is 1 for a right sample and 0 for a wrong one. Results are fractions, not percent. Q is the number of questions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from curiosft_cli.run.errors import CurioError
-
-A = TypeVar("A", bound=Hashable)
 
 NORMAL_95 = 1.96
 
@@ -48,7 +45,7 @@ def self_check(tolerance: float = 1e-9) -> None:
     found = {
         "Pass@k": [pass_at_k(n, c, k) for n, c, k, _ in _KNOWN_PASS],
         "standard error": [standard_error([1, 0, 1, 0])],
-        "Maj@k": [maj_at_k([["4", "5", "4"]], [[1, 0, 1]], str.__eq__)],
+        "Maj@k": [majority_score(["5", "4", "4"], [0, 1, 1])],
         "diversity": [ngram_diversity([["a b c d e", "a b c d f"]], 2)],
     }
     known = {
@@ -62,20 +59,13 @@ def self_check(tolerance: float = 1e-9) -> None:
             raise RuntimeError(f"the self-check of {name} failed: found {values}, known {known[name]}")
 
 
-def maj_at_k(
-    answers: Sequence[Sequence[A | None]],
-    scores: ArrayLike,
-    match: Callable[[A, A], bool],
-) -> float:
-    """Return the share of questions whose most frequent answer is right.
+def majority_score(answers: Sequence[Hashable | None], scores: Sequence[float]) -> float:
+    """Return the score of the most frequent answer to a question; Maj@k is its mean over questions.
 
-    Answers that `match` form one cluster; an answer is compared with the first of each cluster. A sample without an
-    answer has no vote. The earlier cluster wins a tie. The score of a cluster is that of its first sample.
+    A missing answer has no vote. The earlier answer wins a tie. An answer has the score of its first sample.
     """
-    array = np.asarray(scores, dtype=np.float64)
-    if len(answers) != len(array):
-        raise CurioError(f"{len(answers)} questions have answers, {len(array)} have scores", "give both for each")
-    return float(np.mean([_winner_score(*row, match) for row in zip(answers, array, strict=True)]))
+    votes = Counter(answer for answer in answers if answer is not None)
+    return scores[answers.index(votes.most_common(1)[0][0])] if votes else 0.0
 
 
 def standard_error(means: ArrayLike) -> float:
@@ -110,34 +100,6 @@ def ngram_diversities(
     """Return `ngram_diversity` for each order."""
     values = [_diversities(texts, orders) for texts in samples if len(texts) > 1]
     return {n: float(np.mean([row[n] for row in values])) if values else None for n in orders}
-
-
-def unique_answers(answers: Sequence[Sequence[A | None]], match: Callable[[A, A], bool] | None = None) -> float:
-    """Return the mean number of different answers per question; missing answers do not count."""
-    same = match or (lambda a, b: a == b)
-    return float(np.mean([len(_clusters(row, same)) for row in answers]))
-
-
-def _clusters(answers: Sequence[A | None], match: Callable[[A, A], bool]) -> list[list[int]]:
-    clusters: list[list[int]] = []
-    for index, answer in enumerate(answers):
-        if answer is None:
-            continue
-        home = next((c for c in clusters if _answers_match(answers[c[0]], answer, match)), None)
-        if home is None:
-            clusters.append([index])
-        else:
-            home.append(index)
-    return clusters
-
-
-def _answers_match(first: A | None, answer: A, match: Callable[[A, A], bool]) -> bool:
-    return first is not None and (first == answer or match(first, answer))
-
-
-def _winner_score(answers: Sequence[A | None], scores: NDArray[np.float64], match: Callable[[A, A], bool]) -> float:
-    clusters = _clusters(answers, match)
-    return float(scores[max(clusters, key=len)[0]]) if clusters else 0.0
 
 
 def _diversities(texts: Sequence[str], orders: Sequence[int]) -> dict[int, float]:

@@ -12,11 +12,10 @@ from typing import Any
 from curiosft_cli.data.records import Grade, Problem
 from curiosft_cli.evaluation.metrics import (
     interval_95,
-    maj_at_k,
+    majority_score,
     ngram_diversities,
     pass_at_k,
     standard_error,
-    unique_answers,
 )
 from curiosft_cli.grading.match import same_spelling_key
 from curiosft_cli.run.errors import CurioError
@@ -88,7 +87,7 @@ class Summary:
         for outcome in outcomes:
             self._count(problem, outcome)
         keys = [_answer_key(problem, outcome.grade) for outcome in outcomes]
-        row["unique"] = unique_answers([keys], tuple.__eq__)
+        row["unique"] = len({key for key in keys if key is not None})
         self.unique.append(row["unique"])
         for n, value in ngram_diversities([[outcome.text for outcome in outcomes]], ORDERS).items():
             if value is not None:
@@ -97,7 +96,7 @@ class Summary:
             return {**row, "answer": None, "strict": None, "majority": None}
         scores = [outcome.grade.answer or 0.0 for outcome in outcomes]
         row["answer"], row["strict"] = fmean(scores), fmean(outcome.grade.strict or 0.0 for outcome in outcomes)
-        row["majority"] = maj_at_k([keys], [scores], tuple.__eq__)
+        row["majority"] = majority_score(keys, scores)
         for name in ("answer", "strict", "majority"):
             getattr(self, name).append(row[name])
         self.whole.extend(s for s, outcome in zip(scores, outcomes, strict=True) if outcome.finish_reason != "length")

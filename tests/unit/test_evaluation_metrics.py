@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from curiosft_cli.evaluation import metrics
 from curiosft_cli.evaluation.results import suite_averages
-from curiosft_cli.grading.match import match_math
 from curiosft_cli.run.errors import CurioError
 
 MEANS = [1, 0.5, 0.25, 0, 0.125, 1, 0, 0.75]
@@ -47,14 +46,12 @@ def test_pass_at_k_refuses_what_it_cannot_estimate(n: int, correct: int, k: int)
         metrics.pass_at_k(n, correct, k)
 
 
-def test_majority_clusters_by_match_not_by_string() -> None:
-    answers = [["0.5", "1/3", r"\frac{1}{2}", "1/3"], ["7", "8", "8", None], [None, None, None, None]]
-    scores = [[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
-    assert metrics.maj_at_k(answers, scores, lambda a, b: match_math(a, b)[0]) == pytest.approx(1 / 3)
-    assert metrics.maj_at_k([["1/2", "0.5", "3"]], [[1, 1, 0]], lambda a, b: match_math(a, b)[0]) == 1.0
-    assert metrics.maj_at_k([["3", "1/2", "0.5"]], [[0, 1, 1]], lambda a, b: a == b) == 0.0
-    with pytest.raises(CurioError):
-        metrics.maj_at_k(answers, scores[:2], lambda a, b: a == b)
+def test_majority_score_is_that_of_the_most_frequent_answer() -> None:
+    """A tie goes to the earlier answer; missing answers have no vote."""
+    assert metrics.majority_score(["1/2", "1/3", "1/2", "1/3"], [1, 0, 1, 0]) == 1
+    assert metrics.majority_score(["7", "8", "8", None], [1, 0, 0, 0]) == 0
+    assert metrics.majority_score(["7", None, None, None], [1, 0, 0, 0]) == 1
+    assert metrics.majority_score([None, None], [0, 0]) == 0.0
 
 
 def test_golden_standard_error_is_clustered_by_question() -> None:
@@ -105,12 +102,6 @@ def test_diversity_is_a_fraction_and_ignores_order(texts: list[str], n: int) -> 
     value = metrics.ngram_diversity([texts], n)
     assert value is not None and 0.0 <= value <= 1.0
     assert metrics.ngram_diversity([texts[::-1]], n) == pytest.approx(value)
-
-
-def test_unique_answers() -> None:
-    answers = [["0.5", "1/2", None, "3"], ["1", "1", "1", "1"]]
-    assert metrics.unique_answers(answers) == 2.0
-    assert metrics.unique_answers(answers, lambda a, b: match_math(a, b)[0]) == 1.5
 
 
 def test_suite_averages_are_plain_means() -> None:
