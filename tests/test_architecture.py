@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,49 @@ def test_sizes(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             assert lines <= limit, f"{node.name} has {lines} lines"
+
+
+def module_name(path: Path) -> str:
+    parts = ("curiosft_cli", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_circle_even_through_imports_for_types() -> None:
+    modules = {module_name(path): ast.parse(path.read_text()) for path in FILES}
+    graph: dict[str, set[str]] = {}
+    for name, tree in modules.items():
+        graph[name] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
+                graph[name] |= submodules or {node.module}
+            elif isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & modules.keys()
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_class_has_the_name_of_another() -> None:
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module_name(path))
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_no_file_shadows_a_library_that_its_package_uses() -> None:
+    for folder in {path.parent for path in FILES}:
+        used = {name.split(".")[0] for path in folder.rglob("*.py") for name in imports(ast.parse(path.read_text()))}
+        own = {entry.stem for entry in folder.iterdir() if entry.suffix == ".py" or entry.is_dir()}
+        assert not own & ((used | set(HEAVY)) - {"curiosft_cli"}), folder
+
+
+def test_modules_named_in_strings_exist() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if re.fullmatch(r"curiosft_cli(?:\.\w+)+", text):
+                assert importlib.util.find_spec(text), f"{path} names {text}"
 
 
 def test_no_module_for_everything() -> None:

@@ -17,6 +17,8 @@ from curiosft_cli.train.loop import Loop
 from curiosft_cli.train.start import check_supplied, start_accelerator
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from curiosft_cli.engine.base import RolloutEngine
     from curiosft_cli.evaluation.tasks import BenchmarkTask
     from curiosft_cli.objectives import BoundObjective, Objective
@@ -101,7 +103,9 @@ class Bookkeeping:
         """
         self.total, self._guards, self._progress = total, guards, progress
         self._suppliers, self._validation = suppliers, validation
-        self.done = self.loop.resume(suppliers)
+        self.done, saved = self.loop.resume(self._tensors(0))
+        if suppliers and saved:
+            suppliers.load(saved)
         guards.load(self.loop.counters.get("guards", {}))
         self.evaluation = StepEvaluation(
             self.config, self.settings, self.benchmarks, self.loop, self.path, self.stage, self.console
@@ -163,7 +167,10 @@ class Bookkeeping:
     def _save(self, step: int, score: float | None, *, stopping: bool) -> None:
         due = step % self.settings.save_steps == 0 or step == self.total
         if due or self.loop.is_best(score) or stopping:
-            self.loop.save(step, self._suppliers, score, guards=self._guards.state())
+            self.loop.save(step, self._tensors(step), score, guards=self._guards.state())
+
+    def _tensors(self, step: int) -> dict[str, Tensor]:
+        return self._suppliers.state(step) if self._suppliers else {}
 
     def __enter__(self) -> Self:
         return self

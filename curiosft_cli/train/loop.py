@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config, Lora, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head.fused import HeadRows
-    from curiosft_cli.train.suppliers import Suppliers
 
 
 @dataclass
@@ -105,22 +104,23 @@ class Loop:
             register_fsdp_forward_method(accelerator.unwrap_model(student), method)
         return cls(settings, stage, accelerator, tokenizer, model, student, optimizer.optimizer, source)
 
-    def resume(self, suppliers: Suppliers | None = None) -> int:
-        """Load the state of optimizer, suppliers and random numbers; return the number of steps done.
+    def resume(self, tensors: Mapping[str, Tensor]) -> tuple[int, dict[str, Tensor]]:
+        """Load the state of optimizer and random numbers; return the number of steps done and the saved tensors.
+
+        Args:
+            tensors: what `save` will be given on this rank, to know its size.
 
         Raises:
             CurioError: exit code 4 when the disk has no space for the next checkpoint.
         """
         if self.accelerator.is_main_process:
-            check_room(self.stage.path, self.accelerator, self.model, suppliers.state(0) if suppliers else {})
+            check_room(self.stage.path, self.accelerator, self.model, tensors)
         if self.source is None:
-            return 0
-        self.counters, tensors = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
-        if suppliers:
-            suppliers.load(tensors)
+            return 0, {}
+        self.counters, saved = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
         self.skipped, self.skipped_in_a_row = self.counters["skipped"], self.counters["skipped_in_a_row"]
         self.best = self.counters.get("best")
-        return self.counters["step"]
+        return self.counters["step"], saved
 
     def packs(self, rows: Sequence[Row], max_tokens: int) -> list[Pack]:
         """This rank's packs of the rows of one update."""
@@ -231,8 +231,12 @@ class Loop:
         """Whether an evaluation scored higher than every one before it."""
         return score is not None and (self.best is None or score > self.best)
 
-    def save(self, step: int, suppliers: Suppliers | None = None, score: float | None = None, **counters: Any) -> Path:
-        """Write the checkpoint after `step`, with the score of its evaluation if there was one; drop old ones."""
+    def save(self, step: int, tensors: Mapping[str, Tensor], score: float | None = None, **counters: Any) -> Path:
+        """Write the checkpoint after `step`, with the score of its evaluation if it had one; drop old checkpoints.
+
+        Args:
+            tensors: what else this rank needs to continue, by name.
+        """
         target = self.stage.checkpoint(step)
         if self.is_best(score):
             self.best = score
@@ -243,7 +247,7 @@ class Loop:
             model=self.model,
             tokenizer=self.tokenizer,
             optimizer=self.optimizer,
-            tensors=suppliers.state(step) if suppliers else {},
+            tensors=tensors,
             counters={**own, **counters},
             score=score,
         )
