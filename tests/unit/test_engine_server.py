@@ -179,3 +179,16 @@ def test_a_supervisor_refuses_a_group_that_is_not_its_own() -> None:
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert finished.returncode == 1
     assert "group of its own" in finished.stderr
+
+
+def test_the_server_opens_the_model_of_its_spec() -> None:
+    """The installed vLLM's own parser reads what is on the command line."""
+    pytest.importorskip("vllm")
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    overrides = {"rope_parameters": {"rope_type": "default", "rope_theta": 4.0}}
+    spec = EngineSpec("m", 64, "float32", 0, "processed", "abc", True, overrides, cpu_kv_cache_gib=0.5)
+    read = make_arg_parser(FlexibleArgumentParser()).parse_args(server._model_arguments(spec))
+    assert (read.model, read.max_model_len, read.dtype, read.revision) == ("m", 64, "float32", "abc")
+    assert (read.logprobs_mode, read.trust_remote_code, read.hf_overrides) == ("processed_logprobs", True, overrides)
