@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from curiosft_cli.evaluation.bootstrap import paired_bootstrap
-from curiosft_cli.evaluation.metrics import NORMAL_95, paired_difference
+from curiosft_cli.evaluation.metrics import NORMAL_95, standard_error
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
             chance = rng.beta(0.5, 0.5, questions)
             a, b = (rng.binomial(options.samples, chance) / options.samples for _ in range(2))
             bootstrap += paired_bootstrap({"x": (a, b)}, trial, draws=1000).p < 0.05
-            mean, error = paired_difference(b, a)
+            mean, error = float((b - a).mean()), standard_error(b - a)
             z_test += error > 0 and abs(mean) > NORMAL_95 * error and not math.isnan(error)
         found[str(questions)] = {"bootstrap": bootstrap / options.trials, "z_test": z_test / options.trials}
     print(json.dumps({"bench": "compare_calibration", "samples": options.samples, "false_positives": found}))

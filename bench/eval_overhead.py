@@ -36,7 +36,8 @@ def main() -> None:
 
     from curiosft_cli.data.arithmetic import generate
     from curiosft_cli.engine.base import Sampling, sample_seed
-    from curiosft_cli.engine.open import open_engine
+    from curiosft_cli.engine.open_engine import open_engine
+    from curiosft_cli.engine.spec import EngineSpec
     from curiosft_cli.evaluation.samples import Sample, sample_row
     from curiosft_cli.run.files import JsonLines
     from curiosft_cli.run.sections import Model
@@ -52,7 +53,7 @@ def main() -> None:
     stops = stop_token_ids(tokenizer, options.model)
     context = max(map(len, prompts)) + options.max_tokens
     sampling = Sampling(0.6, 0.95, options.max_tokens, stops, with_logprobs=False)
-    engine = open_engine("vllm", options.model, max_model_len=context, cpu_kv_cache_gib=0.5)
+    engine = open_engine("vllm", EngineSpec(options.model, context, cpu_kv_cache_gib=0.5))
     bare = bare_engine(options.model, context)
 
     def ours(seeds: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""The shape of the code: imports go downward only, files and functions stay small, light commands stay light."""
+"""The structure of the code: imports go downward only, files and functions stay small, light commands stay light."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "curiosft_cli"
-# From the ground up: a package imports itself and packages of lower floors that its row names.
+# From the lowest package up. A package imports itself and the packages of its row, all of them lower.
 MAY_IMPORT: dict[str, set[str]] = {
     "objectives": set(),
     "run": {"objectives"},
@@ -42,7 +42,7 @@ HEAVY = (
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def package(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -58,7 +58,7 @@ def imports(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_downward(path: Path) -> None:
-    here = room(path)
+    here = package(path)
     for name in imports(ast.parse(path.read_text())):
         parts = name.split(".")
         if parts[0] == "curiosft_cli" and len(parts) > 1:
@@ -70,27 +70,28 @@ def test_imports_go_downward(path: Path) -> None:
             assert not light or (here == "run" and path.name in {"launch.py", "device.py"}), f"{path} imports torch"
 
 
-def test_run_looks_at_objectives_in_one_module_only() -> None:
+def test_the_configuration_alone_reads_objectives() -> None:
+    """`config.py` for names and parameters; `sft.py` for the temperature's settings, which are keys themselves."""
     users = {
         path.name
-        for path in (PACKAGE / "run").glob("*.py")
+        for path in (PACKAGE / "run").rglob("*.py")
         if any(name.startswith("curiosft_cli.objectives") for name in imports(ast.parse(path.read_text())))
     }
-    assert users <= {"config.py", "parameters.py"}
+    assert users == {"config.py", "sft.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_sizes(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= MAX_FILE_LINES
-    limit = MAX_STAGE_BODY_LINES if room(path) == "stages" else MAX_FUNCTION_LINES
+    limit = MAX_STAGE_BODY_LINES if package(path) == "stages" else MAX_FUNCTION_LINES
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             assert lines <= limit, f"{node.name} has {lines} lines"
 
 
-def test_no_drawer_for_everything() -> None:
+def test_no_module_for_everything() -> None:
     assert not [path for path in FILES if path.stem in {"utils", "helpers", "common", "misc"}]
 
 

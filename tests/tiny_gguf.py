@@ -1,4 +1,4 @@
-"""A folder's model as a GGUF file of float32, written as llama.cpp's converter would."""
+"""A Llama folder as a GGUF file of float32, written as llama.cpp's converter would."""
 
 from __future__ import annotations
 
@@ -6,18 +6,8 @@ from pathlib import Path
 from typing import Any
 
 
-def write_gguf(
-    folder: Path, file: Path, family: str, *, extra: dict[str, Any] | None = None, leave_out: str = ""
-) -> Path:
-    """Write the model of `folder` (`llama`, `qwen2` or `qwen3`) to `file`.
-
-    Args:
-        folder: as `tiny_families.build_family` makes it.
-        file: the GGUF file.
-        family: its architecture.
-        extra: tensors to add by name.
-        leave_out: name of a tensor that is not written.
-    """
+def write_gguf(folder: Path, file: Path) -> Path:
+    """Write the model of `folder`, which `tiny_families.build_family` made, to `file`."""
     import gguf
     import numpy as np
     from safetensors.numpy import load_file
@@ -25,31 +15,27 @@ def write_gguf(
 
     config: Any = AutoConfig.from_pretrained(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    writer = gguf.GGUFWriter(file, family)
+    writer = gguf.GGUFWriter(file, "llama")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim if family != "qwen2" else config.hidden_size // config.num_attention_heads)
+    writer.add_key_length(config.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_vocab_size(config.vocab_size)
     _add_tokenizer(writer, tokenizer)
-    arch = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == family)
-    names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for shard in sorted(folder.glob("*.safetensors")):
         for name, array in load_file(shard).items():
             stem, _, suffix = name.rpartition(".")
             theirs = f"{names.get_name(stem)}.{suffix}"
-            if family == "llama" and ("attn_q" in theirs or "attn_k" in theirs):
+            if "attn_q" in theirs or "attn_k" in theirs:
                 heads = config.num_attention_heads if "attn_q" in theirs else config.num_key_value_heads
                 array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
-            if theirs != leave_out:
-                writer.add_tensor(theirs, np.ascontiguousarray(array))
-    for name, array in (extra or {}).items():
-        writer.add_tensor(name, array)
+            writer.add_tensor(theirs, np.ascontiguousarray(array))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

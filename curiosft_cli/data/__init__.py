@@ -1,1 +1,1 @@
-"""Where problems come from: records, files, the hub, benchmarks, and the prompts that carry them. No torch."""
+"""Problems: their records, files, hub data sets, benchmarks and prompts. No torch."""

@@ -13,7 +13,7 @@ from curiosft_cli.data.records import Problem
 T = TypeVar("T")
 
 SPLITS = ("train", "test")
-TEST_SHARE = 5  # one question in five belongs to the test split, decided by its own text
+TEST_SHARE = 5  # one question in five is in the test split; its own text decides
 MAX_ANSWER = 200
 
 NAMES = (
@@ -102,11 +102,11 @@ def generate(split: str, rows: int, seed: int = 0) -> list[Problem]:
 
     Args:
         split: "train" or "test".
-        rows: how many.
-        seed: other seeds give other problems of the same split.
+        rows: number of problems.
+        seed: another seed gives other problems of the same split.
     """
     problems: dict[str, Problem] = {}
-    for question, steps, answer in _stories(Draw(f"arithmetic|{split}|{seed}")):
+    for question, steps, answer in _stories(SeededChoices(f"arithmetic|{split}|{seed}")):
         if len(problems) == rows:
             break
         if question not in problems and split_of(question) == split:
@@ -117,8 +117,8 @@ def generate(split: str, rows: int, seed: int = 0) -> list[Problem]:
 
 
 def noisy(problem: Problem, seed: int = 0) -> Problem:
-    """The same problem as a forum post: greeting, origin, chat and thanks around it (what Table 8 removes)."""
-    draw = Draw(f"forum|{seed}|{problem.question}")
+    """The same problem as a forum post, with the greeting, origin, chat and thanks that Table 8 removes."""
+    draw = SeededChoices(f"forum|{seed}|{problem.question}")
     parts = [draw.one_of(GREETINGS), draw.one_of(ORIGINS), problem.question, draw.one_of(CLOSINGS)]
     if draw.below(3) == 0:
         parts.pop(draw.one_of((0, 1, 3)))
@@ -126,12 +126,12 @@ def noisy(problem: Problem, seed: int = 0) -> Problem:
 
 
 def split_of(question: str) -> str:
-    """The split that a question belongs to, whatever the seed that made it."""
+    """The split of a question. It depends on the text only, not on the seed."""
     return "test" if _digest(question) % TEST_SHARE == 0 else "train"
 
 
-class Draw:
-    """Seeded choices built on `random()` alone, whose sequence Python promises to keep across versions."""
+class SeededChoices:
+    """Seeded choices. They use `random()` alone: Python keeps its sequence the same in all versions."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(_digest(seed)).random
@@ -153,8 +153,8 @@ def _digest(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _stories(draw: Draw) -> Iterator[tuple[str, list[str], int]]:
-    """Endless `(question, worked steps, answer)`; stories whose numbers do not come out whole are drawn again."""
+def _stories(draw: SeededChoices) -> Iterator[tuple[str, list[str], int]]:
+    """Yield `(question, worked steps, answer)` without end. A story whose numbers are not whole is drawn again."""
     while True:
         template = draw.one_of(TEMPLATES)
         numbers = {"a": draw.between(*START)}
@@ -169,7 +169,7 @@ def _stories(draw: Draw) -> Iterator[tuple[str, list[str], int]]:
 
 
 def _work(template: Template, numbers: Mapping[str, int]) -> tuple[list[str], int] | None:
-    """The written steps and the result, or none when a number on the way is not a whole one within bounds."""
+    """The written steps and the result. None if a number on the way is not whole or not within bounds."""
     total, steps = numbers["a"], []
     for operation, key in template.steps:
         value = numbers[key]

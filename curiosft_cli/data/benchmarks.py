@@ -1,4 +1,4 @@
-"""The benchmarks as data: where each comes from, how it is answered, how often it is sampled."""
+"""The table of benchmarks (source, kind of answer, samples per question), and how their questions are loaded."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Literal
 
 from curiosft_cli.data.arithmetic import generate
 from curiosft_cli.data.files import BadRow, Row, read_rows
 from curiosft_cli.data.hub import hub_rows
 from curiosft_cli.data.records import AnswerKind, Problem
-from curiosft_cli.data.sources import LETTERS, TALK_COLUMNS, to_problem
+from curiosft_cli.data.sources import MESSAGE_COLUMNS, to_problem
 from curiosft_cli.run.errors import CurioError, nearest
 
 ARITHMETIC_ROWS = 200
 
 
 @dataclass(frozen=True)
-class Hub:
-    """Where a benchmark lies on the hub.
+class HubDataset:
+    """A benchmark's data set on the hub, and its columns.
 
     Attributes:
         name: the data set's id.
         split: its split.
         question: column of the question.
-        answer: column of the gold; of the right choice's text where `wrong` is given.
-        config: its configuration, none is the default one.
-        revision: the pinned commit, none is the newest.
+        answer: column of the gold, or of the right choice's text if `wrong` is given.
+        config: its configuration; None is the default one.
+        revision: the pinned commit; None is the newest.
         choices: column of the options (a list, or labels and texts).
-        wrong: columns of the wrong choices' texts, where there is one column per choice.
+        wrong: columns of the wrong choices' texts, if each choice has its own column.
         category: column of the category.
     """
 
@@ -51,17 +52,17 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        kind: which grader reads its answers.
+        kind: free-form answers ("math") or multiple choice ("choice").
         samples: completions per question (Section 5).
-        suite: "id", "ood", or "none" when it is outside the paper's averages.
-        hub: where the questions come from; none is the built-in generator.
-        data_sources: what a verl file that holds several sets calls this one.
+        suite: "id" or "ood", the two averages of the paper; "none" if it is in neither.
+        hub: where the questions come from; None is the built-in generator.
+        data_sources: names of this benchmark in the column `data_source` of a verl file with several sets.
     """
 
     kind: AnswerKind
     samples: int
     suite: Literal["id", "ood", "none"]
-    hub: Hub | None = None
+    hub: HubDataset | None = None
     data_sources: tuple[str, ...] = ()
 
 
@@ -70,7 +71,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "math",
         8,
         "id",
-        Hub(
+        HubDataset(
             "HuggingFaceH4/aime_2024",
             "train",
             "problem",
@@ -83,23 +84,23 @@ BENCHMARKS: dict[str, Benchmark] = {
         "math",
         8,
         "id",
-        Hub("math-ai/aime25", "test", "problem", "answer", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
+        HubDataset("math-ai/aime25", "test", "problem", "answer", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
         ("aime25",),
     ),
     # The paper's AMC numbers are multiples of 1/(8 x 83): the 83 problems of AMC 12, 2022 and 2023.
-    "amc": Benchmark("math", 8, "id", Hub("AI-MO/aimo-validation-amc", "train", "problem", "answer"), ("amc",)),
+    "amc": Benchmark("math", 8, "id", HubDataset("AI-MO/aimo-validation-amc", "train", "problem", "answer"), ("amc",)),
     "amc23": Benchmark(
         "math",
         8,
         "none",
-        Hub("math-ai/amc23", "test", "question", "answer", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057"),
+        HubDataset("math-ai/amc23", "test", "question", "answer", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057"),
         ("amc23",),
     ),
     "math500": Benchmark(
         "math",
         8,
         "id",
-        Hub(
+        HubDataset(
             "HuggingFaceH4/MATH-500",
             "test",
             "problem",
@@ -109,15 +110,17 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         ("math",),
     ),
-    "minerva": Benchmark("math", 8, "id", Hub("math-ai/minervamath", "test", "question", "answer"), ("minerva",)),
+    "minerva": Benchmark(
+        "math", 8, "id", HubDataset("math-ai/minervamath", "test", "question", "answer"), ("minerva",)
+    ),
     "olympiadbench": Benchmark(
-        "math", 8, "id", Hub("math-ai/olympiadbench", "test", "question", "final_answer"), ("olympiad_bench",)
+        "math", 8, "id", HubDataset("math-ai/olympiadbench", "test", "question", "final_answer"), ("olympiad_bench",)
     ),
     "gpqa_diamond": Benchmark(
         "choice",
         8,
         "ood",
-        Hub(
+        HubDataset(
             "Idavidrein/gpqa",
             "train",
             "Question",
@@ -131,7 +134,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "choice",
         8,
         "ood",
-        Hub(
+        HubDataset(
             "allenai/ai2_arc",
             "test",
             "question",
@@ -146,7 +149,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "choice",
         1,
         "ood",
-        Hub("TIGER-Lab/MMLU-Pro", "test", "question", "answer", choices="options", category="category"),
+        HubDataset("TIGER-Lab/MMLU-Pro", "test", "question", "answer", choices="options", category="category"),
         ("mmlu_pro",),
     ),
     "arithmetic": Benchmark("math", 8, "none"),
@@ -156,13 +159,13 @@ BENCHMARKS: dict[str, Benchmark] = {
 def load_benchmark(
     name: str, *, data: str | None = None, limit: int | None = None, keep_system: bool = False
 ) -> list[Problem]:
-    """The questions of a benchmark, repeated rows taken once, each with an id of its own.
+    """The questions of a benchmark, without repetitions, each with its own id.
 
     Args:
         name: a key of `BENCHMARKS`.
         data: a local JSONL, JSON or parquet file in place of the hub.
-        limit: first questions only.
-        keep_system: the file's system messages go with its questions.
+        limit: number of questions, from the first on; None is all.
+        keep_system: keep the system messages of the file.
 
     Raises:
         CurioError: the benchmark does not exist or is out of reach, a row cannot be read, or one question has two
@@ -195,28 +198,28 @@ def unique(problems: Iterable[Problem], name: str) -> list[Problem]:
             raise CurioError(
                 f"{name}: the question of rows {known.id} and {problem.id} has two answers, "
                 f"'{known.answer}' and '{problem.answer}'",
-                "Mend the data: one question has one answer.",
+                "Correct the data: one question has one answer.",
             )
     return list(first.values())
 
 
 def distinct_ids(problems: list[Problem], name: str) -> list[Problem]:
-    """The problems with the ids they have, or numbered where two have the same one."""
+    """The problems; if two have the same id, all are numbered."""
     if len({problem.id for problem in problems}) == len(problems):
         return problems
     return [replace(problem, id=f"{name}-{number:04d}") for number, problem in enumerate(problems)]
 
 
 def split_choices(question: str) -> tuple[str, tuple[str, ...]]:
-    """Take lettered options off the end of a question: `A) ...`, `(A) ...` or `A. ...`, a line each, from A on."""
+    """Separate a question from the lettered options at its end: `A) ...`, `(A) ...` or `A. ...`, one per line."""
     starts = [
         match
         for match in re.finditer(r"(?m)^[ \t]*\(?([A-Z])[).:][ \t]+", question)
-        if match[1] in LETTERS[: question.count("\n") + 1]
+        if match[1] in ascii_uppercase[: question.count("\n") + 1]
     ]
     for first in reversed([index for index, match in enumerate(starts) if match[1] == "A"]):
         options = starts[first:]
-        if len(options) > 1 and "".join(match[1] for match in options) == LETTERS[: len(options)]:
+        if len(options) > 1 and "".join(match[1] for match in options) == ascii_uppercase[: len(options)]:
             ends = [match.start() for match in options[1:]] + [len(question)]
             texts = [question[match.end() : end].strip() for match, end in zip(options, ends, strict=True)]
             return question[: options[0].start()].rstrip(), tuple(texts)
@@ -224,7 +227,7 @@ def split_choices(question: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _from_file(path: Path, name: str, benchmark: Benchmark, keep_system: bool) -> list[Problem]:
-    """A file's problems; of a verl file that holds several sets, those of this benchmark."""
+    """The problems of a file. If a verl file holds several sets, only those of this benchmark."""
     rows = list(read_rows(path))
     held = {str(row.get("data_source")) for _, row in rows if isinstance(row, Mapping) and "data_source" in row}
     if len(held) > 1:
@@ -243,15 +246,15 @@ def _from_file(path: Path, name: str, benchmark: Benchmark, keep_system: bool) -
 
 def _system(row: Row | BadRow) -> str:
     """The system message of a row that holds a list of messages."""
-    talks = (row[column] for column in TALK_COLUMNS if isinstance(row, Mapping) and isinstance(row.get(column), list))
-    return next((str(turn["content"]) for talk in talks for turn in talk if turn.get("role") == "system"), "")
+    lists = (row[name] for name in MESSAGE_COLUMNS if isinstance(row, Mapping) and isinstance(row.get(name), list))
+    return next((str(turn["content"]) for turns in lists for turn in turns if turn.get("role") == "system"), "")
 
 
 def _problem(row: Row | BadRow, place: str, default_id: str, benchmark: Benchmark) -> Problem:
     """One row as a problem of this benchmark's kind.
 
     Raises:
-        CurioError: the row is not one.
+        CurioError: the row does not hold one.
     """
     try:
         if isinstance(row, BadRow):
@@ -265,17 +268,17 @@ def _problem(row: Row | BadRow, place: str, default_id: str, benchmark: Benchmar
         if not problem.answer.strip():
             raise BadRow("column answer: found nothing, expected the gold")
     except BadRow as error:
-        raise CurioError(f"{place}: {error}", "Mend the row: a benchmark is read whole or not at all.") from None
+        raise CurioError(f"{place}: {error}", "Correct the row: a benchmark with a bad row is not used.") from None
     return problem
 
 
-def _from_hub(hub: Hub, name: str) -> Iterator[Problem]:
+def _from_hub(hub: HubDataset, name: str) -> Iterator[Problem]:
     rows = hub_rows(hub.name, split=hub.split, config=hub.config, revision=hub.revision)
     for number, row in rows:
         yield _problem(hub_row(row, hub), f"{hub.name}, row {number}", f"{name}-{number - 1:04d}", BENCHMARKS[name])
 
 
-def hub_row(row: Mapping[str, Any], hub: Hub) -> Row | BadRow:
+def hub_row(row: Mapping[str, Any], hub: HubDataset) -> Row | BadRow:
     """A hub's row in our own layout."""
     missing = [column for column in (hub.question, hub.answer, hub.choices, *hub.wrong) if column and column not in row]
     if missing:
@@ -286,15 +289,15 @@ def hub_row(row: Mapping[str, Any], hub: Hub) -> Row | BadRow:
     if hub.wrong:
         right = str(row[hub.answer]).strip()
         texts = shuffled([right, *(str(row[column]).strip() for column in hub.wrong)], str(row[hub.question]))
-        ours |= {"choices": texts, "answer": LETTERS[texts.index(right)]}
+        ours |= {"choices": texts, "answer": ascii_uppercase[texts.index(right)]}
     elif isinstance(options := row.get(hub.choices), Mapping):
         ours["choices"] = list(options["text"])
-        ours["answer"] = LETTERS[list(options["label"]).index(row[hub.answer])]
+        ours["answer"] = ascii_uppercase[list(options["label"]).index(row[hub.answer])]
     elif options is not None:
         ours["choices"] = list(options)
     return ours
 
 
 def shuffled(texts: list[str], question: str) -> list[str]:
-    """The texts in an order that depends on the question and on them alone, the same on every machine."""
+    """The texts in an order that depends only on them and on the question: the same on every machine."""
     return sorted(texts, key=lambda text: hashlib.sha256(f"{question}\n{text}".encode()).digest())

@@ -1,4 +1,4 @@
-"""Rows out of JSONL, JSON and parquet files; whatever is wrong with a file becomes one clear line."""
+"""Read rows from JSONL, JSON and parquet files. Every fault of a file becomes one clear line."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row | BadRow]]:
-    """Yield `(row number from 1, row)`; a row that cannot be read comes as a `BadRow`. JSONL and parquet stream.
+    """Yield `(row number from 1, row)`, with a `BadRow` for a row that cannot be read. JSONL and parquet stream.
 
     Raises:
-        CurioError: the file as a whole cannot be read as what its name says, or holds no row.
+        CurioError: the file does not have the format that its name says, or it holds no row.
     """
     if path.suffix not in READERS or path.is_dir():
         what = "a folder" if path.is_dir() else f"a '{path.suffix}' file"
@@ -72,7 +72,9 @@ def _json(path: Path) -> Iterator[tuple[int, Any]]:
     except UnicodeDecodeError as error:
         raise CurioError(f"{path} is not UTF-8 text (at byte {error.start})", "Convert the file to UTF-8.") from None
     except ValueError as error:
-        raise CurioError(f"{path} is not JSON: {error}", "Mend the file; one object a line is a .jsonl file.") from None
+        raise CurioError(
+            f"{path} is not JSON: {error}", "Correct the file. If it has one object per line, name it .jsonl."
+        ) from None
     if not isinstance(rows, list):
         raise CurioError(f"{path} holds one {type(rows).__name__}, expected a list of objects", "Put it in a list.")
     yield from enumerate(rows, start=1)
@@ -84,7 +86,7 @@ def _parquet(path: Path, batch_rows: int = 256) -> Iterator[tuple[int, Any]]:
 
     number = 0
     try:
-        # With buffering ahead every column chunk that was read stays in memory: the whole file, in the end.
+        # With pre_buffer, every column chunk that was read stays in memory: in the end, the whole file.
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=batch_rows):
                 for row in batch.to_pylist():

@@ -1,4 +1,4 @@
-"""Data sets of the hub: their rows, and the Arrow table that they come from."""
+"""Data sets of the hub: their rows, and the Arrow table that holds them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a source is written like OWNER/NAME, and is no path that exists or was meant."""
-    looks = source.count("/") == 1 and not source.startswith((".", "/", "~")) and Path(source).suffix not in READERS
-    return looks and not Path(source).exists()
+    """Whether a source is written as OWNER/NAME and is not a path."""
+    is_id = source.count("/") == 1 and not source.startswith((".", "/", "~")) and Path(source).suffix not in READERS
+    return is_id and not Path(source).exists()
 
 
 def hub_rows(
@@ -37,7 +37,7 @@ def hub_table(
 ) -> datasets.Dataset:
     """A data set of the hub, mapped into memory from the hub's local cache; `.data` is its Arrow table.
 
-    A process that reads it several times reads the same one, whatever is uploaded meanwhile.
+    One process always reads the same version, even if a new one is uploaded meanwhile.
 
     Raises:
         CurioError: exit code 3 when the data set is out of reach.
@@ -46,7 +46,7 @@ def hub_table(
 
     try:
         return load_dataset(name, config, split=split, revision=revision)
-    except Exception as error:  # the hub's client raises many kinds; each means that the data is out of reach
+    except Exception as error:  # the hub's client raises many kinds; each means that the data cannot be loaded
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CurioError(
             f"cannot load {name} from the hub: {reason}", "Check the name and the network, or give a file.", MISSING

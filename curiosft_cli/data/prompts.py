@@ -1,4 +1,4 @@
-"""The paper's two prompts, word for word (Tables 7 and 8), and the messages made with them."""
+"""The paper's two prompts, word for word (Tables 7 and 8), and the chat messages made from them."""
 
 # ruff: noqa: E501 (the prompts keep their line breaks)
 from __future__ import annotations
@@ -58,12 +58,12 @@ Output:"""
 
 
 def messages(problem: Problem, *, system: str | None, prefix: str) -> list[dict[str, str]]:
-    """The chat messages that ask for this problem.
+    """The chat messages that ask a model this problem.
 
     Args:
-        problem: the question; the options of a multiple-choice question follow it, one `A) text` a line.
-        system: the system message, unless the problem brings its own; none is Table 7's, "" leaves it out.
-        prefix: what stands before the question in the user message, unless the question brings it along.
+        problem: the question. Options of a multiple-choice question follow it, one `A) text` per line.
+        system: the system message, if the problem has none of its own; None is that of Table 7, "" leaves it out.
+        prefix: text before the question in the user message; not added to a question that starts with it.
     """
     content = problem.question if problem.question.startswith(prefix) else prefix + problem.question
     if problem.choices:
@@ -75,6 +75,6 @@ def messages(problem: Problem, *, system: str | None, prefix: str) -> list[dict[
 
 
 def rephrase_message(question: str) -> str:
-    """Table 8 with the question put in once, literally: questions are full of braces."""
+    """Table 8 with the question inserted. `str.format` would fail: questions are full of braces."""
     before, _, after = REPHRASE_PROMPT.partition(QUESTION)
     return before + question + after

@@ -1,4 +1,4 @@
-"""The records that pass between the rooms: a problem, and the grade of one completion."""
+"""The records that pass between packages: a problem, and the grade of one completion."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ GradeReason = Literal["correct", "wrong", "no_answer", "bad_format", "truncated"
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with its gold answer, and the expert's response where the data has one.
+    """One question with its gold answer and, if the data has one, the expert's response.
 
     Attributes:
         id: unique within its source.
-        question: the text that the user message carries (choices not included).
+        question: the text of the user message, without choices.
         answer: the gold: LaTeX or plain text for `math`, a letter for `choice`.
-        source: data set or benchmark it came from.
-        kind: which grader reads it.
-        choices: the option texts in order A, B, ... (`choice` only).
-        response: the expert's response without the leading think tag, or "" (supervised stage only).
-        system: the system message that its file brings, where that is to be kept.
+        source: data set or benchmark that it comes from.
+        kind: "math" for a free-form answer, "choice" for multiple choice.
+        choices: the texts of the options A, B, ... (`choice` only).
+        response: the expert's response without the leading think tag, or "".
+        system: the system message of its file, if it is kept.
     """
 
     id: str
@@ -42,14 +42,14 @@ class Grade:
     """The grade of one completion.
 
     Attributes:
-        strict: 1.0 if correct in the required format, else 0.0; None when the gold cannot be graded.
-        answer: 1.0 if the answer is right whatever the format; None when the gold cannot be graded.
-        extracted: the answer text that was compared, None when there is none.
+        strict: 1.0 if correct in the required format, else 0.0; None if the gold cannot be graded.
+        answer: 1.0 if the answer is right in any format, else 0.0; None if the gold cannot be graded.
+        extracted: the answer text that was compared; None if there is none.
         letter: the chosen letter (`choice` only).
-        status: how grading itself went; anything but "ok" scores 0 and is counted.
-        reason: why the strict score is what it is.
-        format_error: the first rule broken, "F1".."F4", or None when the format is right.
-        fallback: the answer was found by an explicit statement, not a box.
+        status: whether grading finished; anything but "ok" scores 0 and is counted.
+        reason: the reason of the strict score.
+        format_error: the first broken rule, "F1".."F4"; None if the format is right.
+        fallback: the answer comes from an explicit statement, not from a box.
     """
 
     strict: float | None

@@ -1,6 +1,6 @@
-"""Problems from wherever they lie: local files, the hub, this run's cleaned questions, the built-in generator.
+"""Read problems from local files, the hub, this run's cleaned questions, or the built-in generator.
 
-Layouts, told apart by their columns: verl / LUFFY (`prompt` messages, `reward_model`, `target`), `messages`,
+A row's columns decide its layout: verl / LUFFY (`prompt` messages, `reward_model`, `target`), `messages`,
 `prompt` + `completion`, `problem` + `solution`, and our own `question`, `answer`, `choices`, `response`.
 """
 
@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.arithmetic import SPLITS, generate, noisy
@@ -23,15 +24,14 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Data
 
 QUESTION_COLUMNS = ("question", "problem")
-TALK_COLUMNS = ("messages", "prompt")
+MESSAGE_COLUMNS = ("messages", "prompt")
 ANSWER_COLUMNS = ("answer", "gold", "ground_truth")
 RESPONSE_COLUMNS = ("response", "solution", "completion", "target")
 BROKEN_TEXT = re.compile("[\0\ud800-\udfff]")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Problems(list[Problem]):
-    """Problems in the order read; `skipped` has one line for every row that was left out."""
+    """Problems in the order of their rows; `skipped` has one line for each row that was left out."""
 
     def __init__(self, problems: Iterable[Problem], skipped: list[str]) -> None:
         super().__init__(problems)
@@ -39,7 +39,7 @@ class Problems(list[Problem]):
 
 
 def read_all(data: Data, *, run_dir: Path, sources: Iterable[str] | None = None) -> Problems:
-    """All problems of `data.train` (or of `sources`) in order, cut at `data.rows`.
+    """The first `data.rows` problems of `data.train` (or of `sources`), in order.
 
     Raises:
         CurioError: a source does not exist, or a row cannot be read and `data.on_bad_row` is "stop".
@@ -48,17 +48,10 @@ def read_all(data: Data, *, run_dir: Path, sources: Iterable[str] | None = None)
     return Problems((problem for _, problem in read_pairs(data, skipped, run_dir=run_dir, sources=sources)), skipped)
 
 
-def read_problems(
-    source: str, *, run_dir: Path, skipped: list[str] | None = None, rows: int | None = None
-) -> Iterator[Problem]:
-    """Stream the problems of one source, the first `rows` of them; see `read_source`."""
-    return (problem for _, problem in itertools.islice(read_source(source, run_dir=run_dir, skipped=skipped), rows))
-
-
 def read_pairs(
     data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
 ) -> Iterator[tuple[Row, Problem]]:
-    """Stream `(row as it was found, problem)` over the sources; lines on bad rows are appended to `skipped`."""
+    """Stream `(unchanged row, problem)` over the sources. A line is added to `skipped` for each bad row."""
     found = read_numbered(data, skipped, run_dir=run_dir, sources=sources)
     return ((row, problem) for _, _, row, problem in found)
 
@@ -66,7 +59,7 @@ def read_pairs(
 def read_numbered(
     data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
 ) -> Iterator[tuple[int, int, Row, Problem]]:
-    """Stream `(which source from 0, row number from 1, row as it was found, problem)`; see `read_pairs`."""
+    """Stream `(index of the source from 0, row number from 1, unchanged row, problem)`; see `read_pairs`."""
     report = skipped if data.on_bad_row == "skip" else None
     streams = (
         ((index, *found) for found in _numbered(source, run_dir=run_dir, skipped=report))
@@ -76,12 +69,12 @@ def read_numbered(
 
 
 def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None) -> Iterator[tuple[Row, Problem]]:
-    """Stream `(row as it was found, problem)` of one source.
+    """Stream `(unchanged row, problem)` of one source.
 
     Args:
         source: a generator, `rephrase`, a file, or a hub id.
-        run_dir: where `rephrase` looks for this run's cleaned questions.
-        skipped: a bad row adds a line here and is left out; without it, a bad row stops the reading.
+        run_dir: the run folder; the source `rephrase` is its cleaned questions.
+        skipped: gets a line for each bad row, which is left out. If None, a bad row is an error.
 
     Raises:
         CurioError: the source does not exist or cannot be read, or it has a bad row.
@@ -108,13 +101,13 @@ def _numbered(source: str, *, run_dir: Path, skipped: list[str] | None) -> Itera
             if skipped is None:
                 raise CurioError(
                     f"{source}, row {number}: {error}",
-                    "Mend the row, or set data.on_bad_row=skip to leave such rows out.",
+                    "Correct the row, or set data.on_bad_row=skip to leave such rows out.",
                 ) from None
             skipped.append(f"{source}, row {number}: {error}")
 
 
 def numbered_rows(source: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Stream `(row number from 1, row)` of a file (its lines), a generator or a hub id, unread.
+    """Stream `(row number from 1, raw row)` of a file (its lines), a generator or a hub id.
 
     Raises:
         CurioError: the source does not exist or cannot be read.
@@ -129,23 +122,23 @@ def numbered_rows(source: str) -> Iterator[tuple[int, Row | BadRow]]:
 
 
 def cleaned_questions(folder: Path) -> Path:
-    """The file of cleaned questions in the folder of the rephrase stage: parquet where the data was parquet."""
+    """The file of cleaned questions in the folder of the rephrase stage: parquet if the data was parquet."""
     table = folder / "questions.parquet"
     return table if table.exists() else folder / "questions.jsonl"
 
 
 def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
-    """Read one row of any known layout. A leading think tag of the response is dropped.
+    """Read one row of any known layout, without a leading think tag of the response.
 
     Raises:
-        BadRow: a column is missing or has another type than expected.
+        BadRow: a column is missing or has the wrong type.
     """
-    column, question, said = _question(row)
+    column, question, in_messages = _question(row)
     if not question.strip():
         raise BadRow(f"column {column}: found no text, expected a question")
     choices = _choices(row)
     answer = _answer(row)
-    if choices and answer not in tuple(LETTERS[: len(choices)]):
+    if choices and answer not in tuple(ascii_uppercase[: len(choices)]):
         raise BadRow(f"column answer: found {answer!r}, expected a letter of the {len(choices)} choices")
     return Problem(
         id=_identity(row) or default_id,
@@ -155,15 +148,15 @@ def to_problem(row: Mapping[str, Any], default_id: str) -> Problem:
         kind="choice" if choices else "math",
         choices=choices,
         category=str(row.get("category") or ""),
-        response=_expert(row, column, said).lstrip().removeprefix(THINK_OPEN).lstrip("\n"),
+        response=_expert(row, column, in_messages).lstrip().removeprefix(THINK_OPEN).lstrip("\n"),
     )
 
 
 def _clean(problem: Problem, row: Mapping[str, Any]) -> Problem:
-    """The problem, if its question is text that can be sent and trained on.
+    """The problem, if its question is valid Unicode text.
 
     Raises:
-        BadRow: it holds NUL characters or halves of characters.
+        BadRow: it holds NUL characters or lone surrogates.
     """
     if BROKEN_TEXT.search(problem.question):
         column = _question(row)[0]
@@ -172,7 +165,7 @@ def _clean(problem: Problem, row: Mapping[str, Any]) -> Problem:
 
 
 def to_row(problem: Problem) -> Row:
-    """A problem in our own layout; empty columns are left out."""
+    """A problem as a row of our own layout, without empty columns."""
     row = {
         "id": problem.id,
         "question": problem.question,
@@ -186,7 +179,7 @@ def to_row(problem: Problem) -> Row:
 
 
 def with_question(row: Mapping[str, Any], question: str) -> Row:
-    """The same row, whatever its layout, with another question; nothing else changes.
+    """The same row with another question, in any layout; nothing else changes.
 
     Raises:
         BadRow: the row holds no question.
@@ -201,19 +194,19 @@ def with_question(row: Mapping[str, Any], question: str) -> Row:
 
 
 def _question(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Column and text of the question, and the expert's response where both come in one list of messages."""
+    """Column and text of the question, and the expert's response if it is in the same list of messages."""
     for column in QUESTION_COLUMNS:
         if row.get(column) is not None:
             return column, _text(row, column), ""
-    for column in TALK_COLUMNS:
-        talk = row.get(column)
-        if isinstance(talk, str):
-            return column, talk, ""
-        if talk is not None:
-            users, experts = _turns(talk, column, "user"), _turns(talk, column, "assistant")
+    for column in MESSAGE_COLUMNS:
+        found = row.get(column)
+        if isinstance(found, str):
+            return column, found, ""
+        if found is not None:
+            users, experts = _texts(found, column, "user"), _texts(found, column, "assistant")
             if not users:
                 raise BadRow(f"column {column}: found no user message, expected one")
-            turns = [str(turn.get("role")) for turn in talk if turn.get("role") != "system"]
+            turns = [str(turn.get("role")) for turn in found if turn.get("role") != "system"]
             if turns not in (["user"], ["user", "assistant"]):
                 raise BadRow(
                     f"column {column}: found the turns {', '.join(turns)}, expected one question and at most its answer"
@@ -222,14 +215,14 @@ def _question(row: Mapping[str, Any]) -> tuple[str, str, str]:
     raise BadRow(f"found the columns {', '.join(sorted(row))}; expected question, problem, prompt or messages")
 
 
-def _turns(talk: Any, column: str, role: str) -> list[str]:
-    """What this role says in a list of messages."""
-    if not isinstance(talk, list) or not all(isinstance(turn, Mapping) for turn in talk):
-        raise BadRow(f"column {column}: found {type(talk).__name__}, expected text or a list of messages")
-    said = [turn.get("content") for turn in talk if turn.get("role") == role]
-    if not all(isinstance(content, str) for content in said):
+def _texts(messages: Any, column: str, role: str) -> list[str]:
+    """The texts of one role in a list of messages."""
+    if not isinstance(messages, list) or not all(isinstance(turn, Mapping) for turn in messages):
+        raise BadRow(f"column {column}: found {type(messages).__name__}, expected text or a list of messages")
+    texts = [turn.get("content") for turn in messages if turn.get("role") == role]
+    if not all(isinstance(content, str) for content in texts):
         raise BadRow(f"column {column}: found a message of role {role} without text, expected content as text")
-    return said
+    return texts
 
 
 def _answer(row: Mapping[str, Any]) -> str:
@@ -259,13 +252,13 @@ def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(choices)
 
 
-def _expert(row: Mapping[str, Any], column: str, said: str) -> str:
-    """The response: `said` in the list of messages of the question, or in a column of its own."""
-    if not said:
+def _expert(row: Mapping[str, Any], column: str, in_messages: str) -> str:
+    """The response: that in the messages of the question, or that in its own column."""
+    if not in_messages:
         return _response(row)
-    if column == "prompt" and _response(row) not in ("", said):
+    if column == "prompt" and _response(row) not in ("", in_messages):
         raise BadRow("column prompt: found an answer there and another in a column of its own, expected one")
-    return said
+    return in_messages
 
 
 def _response(row: Mapping[str, Any]) -> str:
@@ -274,8 +267,8 @@ def _response(row: Mapping[str, Any]) -> str:
         if isinstance(value, str):
             return value
         if value is not None:
-            said = _turns(value, column, "assistant")
-            return said[-1] if said else ""
+            texts = _texts(value, column, "assistant")
+            return texts[-1] if texts else ""
     return ""
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from curiosft_cli.engine.base import Completion, LogprobKind, Sampling
+from curiosft_cli.engine.base import Completion, Sampling
 from curiosft_cli.engine.checks import check_prompts, fill_seeds
-from curiosft_cli.run.device import Dtype, resolve_dtype
+from curiosft_cli.run.device import resolve_dtype
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from curiosft_cli.engine.spec import EngineSpec
 
 
 @dataclass
@@ -40,48 +41,25 @@ class TransformersEngine:
     """A `RolloutEngine` that needs no vLLM: left-padded batches, grown token by token.
 
     Args:
-        model_dir: folder in Hugging Face format, or hub id; the tokenizer is not read.
-        max_model_len: tokens of prompt and completion together.
-        dtype: "auto" is bfloat16 where the hardware has it.
-        seed: of the requests that bring none.
-        logprobs: which log-probabilities come with the completions.
+        spec: the model; its settings of vLLM have no effect here.
         batch_size: completions that grow at the same time.
-        hf_overrides: keys that replace those of the model's configuration.
-        revision: of a hub id.
-        trust_remote_code: run Python code that comes with the model.
-        device: a torch device; None is the current GPU, else the CPU.
     """
 
-    def __init__(
-        self,
-        model_dir: str | Path,
-        *,
-        max_model_len: int,
-        dtype: Dtype = "auto",
-        seed: int = 0,
-        logprobs: LogprobKind = "raw",
-        batch_size: int = 64,
-        hf_overrides: Mapping[str, Any] | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        device: str | None = None,
-    ) -> None:
+    def __init__(self, spec: EngineSpec, *, batch_size: int = 64) -> None:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self.max_model_len = max_model_len
-        self.batch_size = batch_size
-        self.logprobs: LogprobKind = logprobs
+        self._spec, self._batch_size = spec, batch_size
         self._version = 0
-        self._seeds = random.Random(seed)
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        config = AutoConfig.from_pretrained(model_dir, **source, **(hf_overrides or {}))
-        number_format = getattr(torch, resolve_dtype(dtype))
+        self._seeds = random.Random(spec.seed)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        source: dict[str, Any] = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+        config = AutoConfig.from_pretrained(spec.model, **source, **spec.hf_overrides)
+        dtype = getattr(torch, resolve_dtype(spec.dtype))
         model = AutoModelForCausalLM.from_pretrained(
-            model_dir, config=config, dtype=number_format, use_safetensors=True, **source
+            spec.model, config=config, dtype=dtype, use_safetensors=True, **source
         )
         self._model: Any = model.to(self._device).eval()
 
@@ -93,7 +71,7 @@ class TransformersEngine:
         Raises:
             CurioError: a prompt is empty or fills the context.
         """
-        check_prompts(prompts, seeds, self.max_model_len)
+        check_prompts(prompts, seeds, self._spec.max_model_len)
         return self._batches(prompts, sampling, fill_seeds(seeds, len(prompts), self._seeds))
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
@@ -102,7 +80,7 @@ class TransformersEngine:
 
         if len(token_ids) < 2:
             return []
-        check_prompts([token_ids], None, self.max_model_len)
+        check_prompts([token_ids], None, self._spec.max_model_len)
         tokens = torch.tensor([list(token_ids)], device=self._device)  # [1, T]
         with torch.inference_mode():
             logp = self._model(input_ids=tokens[:, :-1]).logits.float().log_softmax(-1)  # [1, T - 1, V]
@@ -149,12 +127,12 @@ class TransformersEngine:
         import torch
 
         order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
+        for start in range(0, len(order), self._batch_size):
+            chosen = order[start : start + self._batch_size]
             growing = [
                 Growing(
                     index,
-                    room=min(sampling.max_tokens, self.max_model_len - len(prompts[index])),
+                    room=min(sampling.max_tokens, self._spec.max_model_len - len(prompts[index])),
                     generator=torch.Generator().manual_seed(seeds[index]),
                 )
                 for index in chosen
@@ -177,7 +155,7 @@ class TransformersEngine:
             logits = self._next_logits(inputs, mask, cache)
             uniform = torch.stack([torch.rand((), generator=row.generator, dtype=torch.float64) for row in growing])
             tokens, logprobs = draw(logits, uniform.to(self._device), sampling.temperature, sampling.top_p)  # [B] both
-            if self.logprobs == "raw":
+            if self._spec.logprobs == "raw":
                 logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
             staying = []
             for place, (row, token, logprob) in enumerate(

@@ -1,1 +1,1 @@
-"""From samples to numbers: saved samples, scores, intervals, results. No torch."""
+"""Benchmark tasks, saved samples, their scores, confidence intervals, result folders. No torch."""

@@ -16,16 +16,16 @@ FEWEST_QUESTIONS = 10
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A difference of two means over the same questions.
 
     Attributes:
         mean: b - a.
         low: lower end of the 95 % interval.
-        high: upper end.
-        p: two-sided p-value, uncorrected.
-        questions: of the smallest benchmark in it.
-        identical: no question differs at all.
+        high: upper end of the 95 % interval.
+        p: two-sided p-value, not corrected for several comparisons.
+        questions: number of questions of its smallest benchmark.
+        identical: no question differs.
     """
 
     mean: float
@@ -36,17 +36,19 @@ class Difference:
     identical: bool
 
 
-def paired_bootstrap(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], seed: int, draws: int = DRAWS) -> Difference:
+def paired_bootstrap(
+    pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], seed: int, draws: int = DRAWS
+) -> PairedDifference:
     """Compare b with a over one benchmark, or over the plain mean of several.
 
-    Each draw takes as many questions as a benchmark has, with replacement and the same ones for both models. The
-    deviations from the observed difference are widened by sqrt(Q / (Q - 1)), since a resample of Q values has a
-    variance too small by that factor. The interval is the observed difference plus their quantiles; p is the share of
-    deviations at least as large as the observed difference.
+    Each draw resamples the Q questions of a benchmark with replacement, the same ones for both models. The variance of
+    a resample is too small by (Q - 1) / Q, so deviations from the observed difference are multiplied by
+    sqrt(Q / (Q - 1)). The interval is the observed difference plus the quantiles of the deviations. p is the share of
+    deviations that are at least as large as the observed difference.
 
     Args:
         pairs: benchmark -> (means of a, means of b), each [Q] with the same questions in the same order.
-        seed: of the draws.
+        seed: seed of the draws.
         draws: number of resamples.
     """
     differences = {name: _difference(name, *pair) for name, pair in pairs.items()}
@@ -56,9 +58,9 @@ def paired_bootstrap(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], seed: int
     rng = np.random.default_rng(seed)
     deviations = np.mean([_deviations(values, rng, draws) for values in differences.values()], axis=0)
     low, high = np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2])
-    # One more than counted: the observed data are one possible draw, so p is never 0.
+    # Plus one, because the observed data are one possible draw. So p is never 0.
     p = (1 + int(np.sum(np.abs(deviations) >= abs(observed) - 1e-12))) / (1 + draws)
-    return Difference(
+    return PairedDifference(
         observed,
         observed + float(low),
         observed + float(high),
@@ -69,9 +71,9 @@ def paired_bootstrap(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], seed: int
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number: the chance of one false "better" among all of them stays below the level.
+    """Correct p-values for their number: the chance of any false verdict among them stays below the level.
 
-    In rising order the i-th of m (from 0) is multiplied by m - i; none falls below one before it, none exceeds 1.
+    In rising order, the i-th of m p-values (from 0) is multiplied by m - i. The results never fall and never exceed 1.
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     corrected = [0.0] * len(p_values)
@@ -82,8 +84,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def verdict(difference: Difference, corrected_p: float, level: float = LEVEL) -> str:
-    """Say it in words: "better", "worse", "no evidence", "identical", or "too few questions"."""
+def verdict(difference: PairedDifference, corrected_p: float, level: float = LEVEL) -> str:
+    """The verdict in words: "better", "worse", "no evidence", "identical", or "too few questions"."""
     if difference.identical:
         return "identical"
     if difference.questions < FEWEST_QUESTIONS:
@@ -101,7 +103,7 @@ def _difference(name: str, a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 
 def _deviations(values: NDArray[np.float64], rng: np.random.Generator, draws: int) -> NDArray[np.float64]:
-    """[draws] means of resamples minus the mean. Drawn by distinct value: 12,000 questions need no [draws, Q] array."""
+    """[draws] means of resamples minus the mean. Draws count distinct values, so that no [draws, Q] array is needed."""
     levels, counts = np.unique(values, return_counts=True)
     resampled = rng.multinomial(values.size, counts / values.size, size=draws) @ levels / values.size
     return (resampled - values.mean()) * np.sqrt(values.size / max(1, values.size - 1))

@@ -1,4 +1,4 @@
-"""What made a result: the grader, the model, the questions, each by name and digest."""
+"""What identifies a result: its grader, model and questions, each by name and digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
 def grader_identity(name: Grader) -> dict[str, str]:
-    """`{"name", "version", "code", "math-verify", ...}`: two results with equal identities were graded alike."""
+    """`{"name", "version", "code", "math-verify", ...}`: results with equal identities were graded the same way."""
     identity = {"name": name, "version": curiosft_cli.__version__, "code": _digest_of_code()}
     for library in LIBRARIES:
         try:
@@ -51,7 +51,7 @@ def questions_digest(problems: Iterable[Problem]) -> str:
 
 
 def data_commit(name: str, revision: str | None) -> str | None:
-    """The commit of a hub data set: the pinned one, or what the local cache says its branch is at; None if unknown."""
+    """The commit of a hub data set: the pinned one, or that of the branch in the local cache; None if unknown."""
     if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import constants
@@ -61,7 +61,7 @@ def data_commit(name: str, revision: str | None) -> str | None:
 
 
 def _cached_commit(path: str, revision: str | None) -> str | None:
-    """The commit of a hub model in the local cache, where it lies once it was used."""
+    """The commit of a hub model in the local cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -74,7 +74,7 @@ def _cached_commit(path: str, revision: str | None) -> str | None:
 
 @lru_cache(maxsize=1)
 def _digest_of_code(characters: int = 12) -> str:
-    """Digest of `grading/`, and of what it reads of `data/`: the modules that decide a grade."""
+    """Digest of the modules that decide a grade: `grading/`, and what it imports from `data/`."""
     package = Path(curiosft_cli.__file__).parent
     digest = hashlib.sha256()
     for file in (

@@ -1,7 +1,7 @@
-"""The numbers of a report: Avg@k, Pass@k, Maj@k, their errors, and n-gram diversity.
+"""Estimators: Pass@k, Maj@k, standard errors, n-gram diversity, unique answers.
 
-Scores come in as [Q, n] arrays: Q questions, n samples of each, 1 right and 0 wrong. Means come out as fractions;
-the report multiplies by 100.
+Scores are [Q, n] arrays: Q questions, n samples of each, 1 is right and 0 is wrong. Results are fractions, not
+percent.
 """
 
 from __future__ import annotations
@@ -25,24 +25,8 @@ _KNOWN_PASS = ((8, 0, 1, 0.0), (8, 2, 1, 1 / 4), (8, 2, 4, 11 / 14), (8, 1, 8, 1
 _KNOWN_PASS += ((32, 3, 8, 1 - 4292145 / 10518300),)
 
 
-def avg_at_k(scores: ArrayLike) -> float:
-    """Return the mean over questions of the mean over samples. `scores` is [Q, n]."""
-    return float(question_means(scores).mean())
-
-
-def question_means(scores: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean score of each question, [Q], from [Q, n]."""
-    array = np.asarray(scores, dtype=np.float64)
-    if array.ndim != 2 or array.size == 0:
-        raise CurioError(
-            f"scores have the shape {array.shape}, expected [questions, samples] with at least one of each",
-            "give every question the same number of samples",
-        )
-    return array.mean(axis=1)
-
-
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Return the unbiased chance that k of n samples, `correct` of them right, hold a right one.
+    """Return the unbiased chance that at least one of k samples is right, where `correct` of n are right.
 
     1 - C(n - c, k) / C(n, k), computed as 1 - prod_{i = n-c+1..n} (1 - k / i).
     """
@@ -55,30 +39,20 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - correct + 1, n + 1)))
 
 
-def pass_curve(scores: ArrayLike, ks: Sequence[int] | None = None) -> dict[int, float]:
-    """Return Pass@k for each k: the mean over questions. `ks` defaults to the powers of two up to n, and n."""
-    n = np.asarray(scores).shape[-1]
-    right = np.rint(question_means(scores) * n).astype(int)
-    wanted = sorted({2**p for p in range(n.bit_length()) if 2**p <= n} | {n}) if ks is None else list(ks)
-    return {k: float(np.mean([pass_at_k(n, int(c), k) for c in right])) for k in wanted}
-
-
 def self_check(tolerance: float = 1e-9) -> None:
-    """Compare the estimators with outcomes of known value; cheap, before every evaluation.
+    """Check the estimators on cases of known value. It is cheap, so every evaluation begins with it.
 
     Raises:
         RuntimeError: an estimator is broken.
     """
     found = {
         "Pass@k": [pass_at_k(n, c, k) for n, c, k, _ in _KNOWN_PASS],
-        "Avg@k": [avg_at_k([[1, 0, 0, 0], [1, 1, 1, 1]])],
         "standard error": [standard_error([1, 0, 1, 0])],
         "Maj@k": [maj_at_k([["4", "5", "4"]], [[1, 0, 1]], str.__eq__)],
         "diversity": [ngram_diversity([["a b c d e", "a b c d f"]], 2)],
     }
     known = {
         "Pass@k": [value for *_, value in _KNOWN_PASS],
-        "Avg@k": [0.625],
         "standard error": [3**-0.5 / 2],
         "Maj@k": [1.0],
         "diversity": [0.4],
@@ -95,8 +69,8 @@ def maj_at_k(
 ) -> float:
     """Return the share of questions whose most frequent answer is right.
 
-    Answers that `match` are one candidate (each is compared with the first of a cluster); the earlier cluster wins a
-    tie; a sample without an answer has no vote. The score of the winner is that of its first sample.
+    Answers that `match` form one cluster; an answer is compared with the first of each cluster. A sample without an
+    answer has no vote. The earlier cluster wins a tie. The score of a cluster is that of its first sample.
     """
     array = np.asarray(scores, dtype=np.float64)
     if len(answers) != len(array):
@@ -105,9 +79,10 @@ def maj_at_k(
 
 
 def standard_error(means: ArrayLike) -> float:
-    """Return the standard error of the mean of [Q] question means: sd (Q - 1) over sqrt(Q); nan for one question.
+    """Return the standard error of the mean of [Q] question means; nan for one question.
 
-    Samples of one question are not independent, so the question is the unit.
+    It is the standard deviation (with Q - 1) over sqrt(Q). The question is the unit, because samples of one question
+    are not independent.
     """
     values = np.asarray(means, dtype=np.float64)
     return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")
@@ -119,19 +94,12 @@ def interval_95(means: ArrayLike) -> tuple[float, float]:
     return center - margin, center + margin
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
-    """Return (mean, standard error) of a - b over the same questions in the same order; both are [Q] means."""
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape or first.ndim != 1:
-        raise CurioError(f"paired means have the shapes {first.shape} and {second.shape}", "pair the same questions")
-    return float((first - second).mean()), standard_error(first - second)
-
-
 def ngram_diversity(samples: Sequence[Sequence[str]], n: int = 4) -> float | None:
-    """Return 1 minus the mean n-gram similarity of the pairs of samples of a question, averaged over questions.
+    """Return 1 minus the mean similarity of the pairs of samples of a question, averaged over questions.
 
-    The similarity of two texts is the multiset Jaccard of their n-grams of lower-cased words and signs: the sum of
-    minima over the sum of maxima; 1 when neither has an n-gram. None when no question has two samples.
+    The similarity of two texts is the multiset Jaccard of their n-grams: the sum of minima over the sum of maxima.
+    Tokens are lower-cased words and signs. Two texts without n-grams have similarity 1. None if no question has two
+    samples.
     """
     return ngram_diversities(samples, (n,))[n]
 
@@ -139,13 +107,13 @@ def ngram_diversity(samples: Sequence[Sequence[str]], n: int = 4) -> float | Non
 def ngram_diversities(
     samples: Sequence[Sequence[str]], orders: Sequence[int] = (1, 2, 3, 4)
 ) -> dict[int, float | None]:
-    """Return `ngram_diversity` for each order; 4 is the headline."""
+    """Return `ngram_diversity` for each order."""
     values = [_diversities(texts, orders) for texts in samples if len(texts) > 1]
     return {n: float(np.mean([row[n] for row in values])) if values else None for n in orders}
 
 
 def unique_answers(answers: Sequence[Sequence[A | None]], match: Callable[[A, A], bool] | None = None) -> float:
-    """Return the mean number of different final answers of a question; missing answers do not count."""
+    """Return the mean number of different answers per question; missing answers do not count."""
     same = match or (lambda a, b: a == b)
     return float(np.mean([len(_clusters(row, same)) for row in answers]))
 
@@ -173,7 +141,7 @@ def _winner_score(answers: Sequence[A | None], scores: NDArray[np.float64], matc
 
 
 def _diversities(texts: Sequence[str], orders: Sequence[int]) -> dict[int, float]:
-    """1 minus the mean similarity of the pairs of these texts, for each order."""
+    """1 minus the mean similarity of the pairs of texts, for each order."""
     numbers: dict[str, int] = {}
     tokens = [
         np.array([numbers.setdefault(token, len(numbers)) for token in _TOKEN.findall(text.lower())], dtype=np.int64)
@@ -183,7 +151,7 @@ def _diversities(texts: Sequence[str], orders: Sequence[int]) -> dict[int, float
     for n in range(1, max(orders) + 1):
         if n > 1:
             codes = [row[:-1] * len(numbers) + last[n - 1 :] for row, last in zip(codes, tokens, strict=True)]
-        # Numbered anew at each order, so that a code stays below (n-grams) x (words).
+        # Codes are numbered anew at each order, so that they stay below (n-grams) x (words).
         lengths = [len(row) for row in codes]
         known, inverse = np.unique(np.concatenate(codes), return_inverse=True)
         codes = np.split(inverse, np.cumsum(lengths)[:-1])
@@ -193,7 +161,7 @@ def _diversities(texts: Sequence[str], orders: Sequence[int]) -> dict[int, float
 
 
 def _mean_similarity(codes: Sequence[NDArray[np.int64]], kinds: int) -> float:
-    """The mean multiset Jaccard of the pairs of texts, each given as the numbers of its n-grams, below `kinds`."""
+    """The mean multiset Jaccard of the pairs of texts; a text is the codes of its n-grams, all below `kinds`."""
     counts = np.array([np.bincount(row, minlength=kinds) for row in codes], dtype=np.int32)  # [texts, kinds]
     similarities = []
     for first in range(len(counts) - 1):

@@ -1,4 +1,4 @@
-"""Result folders of evaluations, read back: each model's benchmarks, their summaries and their questions."""
+"""Read the result folders of evaluations: the summaries and questions of each model's benchmarks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SUITES = ("id", "ood")
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What one model did on one benchmark, question by question.
+class BenchmarkResult:
+    """The results of one model on one benchmark, question by question.
 
     Attributes:
         summary: the benchmark's summary.json.
         golds: question id -> gold.
-        scores: "answer" and "strict": question id -> mean over its samples, gradable questions only.
+        scores: "answer" and "strict" -> question id -> mean over its samples; only gradable questions.
     """
 
     summary: Mapping[str, Any]
@@ -36,22 +36,22 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One model's results.
+class ModelResult:
+    """The results of one model.
 
     Attributes:
-        label: how tables call it.
-        folder: where its benchmarks lie.
-        benchmarks: name -> its questions, in the order of the paper's tables.
+        label: its name in tables.
+        folder: the folder of its benchmarks.
+        benchmarks: name -> results, in the order of the paper's tables.
     """
 
     label: str
     folder: Path
-    benchmarks: Mapping[str, Questions]
+    benchmarks: Mapping[str, BenchmarkResult]
 
 
-def read_results(paths: Sequence[Path]) -> list[Result]:
-    """The models found in these folders: of a benchmark, a checkpoint, an evaluation, or a run.
+def read_results(paths: Sequence[Path]) -> list[ModelResult]:
+    """The models found in these folders. A folder is that of a benchmark, a checkpoint, an evaluation or a run.
 
     Raises:
         CurioError: a folder does not exist or holds no finished benchmark.
@@ -65,9 +65,9 @@ def read_results(paths: Sequence[Path]) -> list[Result]:
 
 
 def suite_rows(names: Sequence[str]) -> dict[str, list[str]]:
-    """The averages of the paper that these benchmarks allow: a title -> the benchmarks in it, at least two.
+    """The paper's averages over these benchmarks: title -> benchmarks in it, at least two.
 
-    An incomplete suite is called so: "ID average (2 of 6)".
+    The title of an incomplete suite says so: "ID average (2 of 6)".
     """
     rows = {}
     for suite in SUITES:
@@ -80,9 +80,9 @@ def suite_rows(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def suite_averages(summaries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """`{"ID average": {"avg", "standard_error"}, ...}` of one model, in percent: plain means of its benchmarks.
+    """`{"ID average": {"avg", "standard_error"}, ...}` of one model, in percent: plain means over benchmarks.
 
-    The benchmarks are independent, so their squared errors add up. Sets without a score are left out.
+    Benchmarks are independent, so their squared errors add up. A benchmark without a score is left out.
     """
     scored = {row["benchmark"]: row for row in summaries if row["avg"] is not None}
     averages: dict[str, dict[str, float | None]] = {}
@@ -102,10 +102,10 @@ def in_table_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def _read(path: Path) -> list[Result]:
+def _read(path: Path) -> list[ModelResult]:
     if not path.is_dir():
         raise CurioError(f"{path} is not a folder", "Name a result folder, such as runs/NAME/eval or one inside it.")
-    models: dict[Path, dict[str, Questions]] = {}
+    models: dict[Path, dict[str, BenchmarkResult]] = {}
     for file in sorted(path.rglob(SUMMARY)):
         summary = json.loads(file.read_text(encoding="utf-8"))
         if "benchmark" in summary and (file.parent / QUESTIONS).exists():
@@ -115,7 +115,7 @@ def _read(path: Path) -> list[Result]:
             f"{path} holds no finished benchmark ({SUMMARY} beside {QUESTIONS})", "Run `curiosft eval` first."
         )
     return [
-        Result(
+        ModelResult(
             str(next(iter(found.values())).summary["checkpoint"]),
             folder,
             {name: found[name] for name in in_table_order(list(found))},
@@ -124,14 +124,14 @@ def _read(path: Path) -> list[Result]:
     ]
 
 
-def _questions(folder: Path, summary: Mapping[str, Any]) -> Questions:
+def _questions(folder: Path, summary: Mapping[str, Any]) -> BenchmarkResult:
     rows = list(read_jsonl(folder / QUESTIONS))
     scores = {name: {row["id"]: row[name] for row in rows if row[name] is not None} for name in ("answer", "strict")}
-    return Questions(summary, {row["id"]: row["gold"] for row in rows}, scores)
+    return BenchmarkResult(summary, {row["id"]: row["gold"] for row in rows}, scores)
 
 
-def _shortest_path(folder: Path, results: Sequence[Result]) -> str:
-    """As many last parts of the path as tell it from the others."""
+def _shortest_path(folder: Path, results: Sequence[ModelResult]) -> str:
+    """The shortest end of the path that no other result has."""
     parts = folder.resolve().parts
     others = [result.folder.resolve().parts for result in results if result.folder.resolve() != folder.resolve()]
     for length in range(1, len(parts) + 1):

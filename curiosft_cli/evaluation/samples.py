@@ -1,4 +1,4 @@
-"""Saved samples of one benchmark: appended in finishing order, read back question by question."""
+"""Saved samples of one benchmark: written in finishing order, read question by question."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Sample:
     """One saved completion.
 
     Attributes:
-        text: without the prompt; "" when nothing was sampled.
-        tokens: its length, end token included; 0 when the file does not say.
+        text: the completion without the prompt; "" if nothing was sampled.
+        tokens: its length with the end token; 0 if the file does not have it.
         finish_reason: "stop", "length", "prompt_too_long", or "refused" by an endpoint.
-        token_ids: the tokens, or () when the file does not have them.
-        prefilled: the prompt ended with the opening think tag; none when the file does not say.
-        error: what the endpoint said when it refused.
+        token_ids: its tokens; () if the file does not have them.
+        prefilled: whether the prompt ended with the opening think tag; None if the file does not say.
+        error: the endpoint's message, if it refused.
     """
 
     text: str
@@ -56,15 +56,15 @@ def sample_row(question: str, number: int, sample: Sample) -> dict[str, Any]:
 
 
 class Generations:
-    """The samples of these questions in a file, by (question, number); only their places are held in memory.
+    """An index of a file of samples, by (question, number). Memory holds only their places in the file.
 
-    Rows of other questions and a torn last line are passed over; of two rows for one sample the first counts. A row
-    without a number is the next one of its question.
+    Rows of other questions and an incomplete last line are skipped. If two rows are the same sample, the first counts.
+    A row without a number is the next sample of its question.
 
     Args:
-        path: JSONL or `.jsonl.zst`; one that does not exist has no samples.
-        problems: the questions asked for.
-        most: sample numbers must be below it.
+        path: JSONL or `.jsonl.zst`; a file that does not exist has no samples.
+        problems: the questions.
+        most: limit that sample numbers must stay below.
 
     Raises:
         CurioError: a line is not a sample.
@@ -78,7 +78,7 @@ class Generations:
             self._index(most)
 
     def missing(self, samples: int) -> list[tuple[int, int]]:
-        """(index of the question, number of the sample) of what is not saved yet."""
+        """(index of the question, number of the sample) of each sample that is not saved yet."""
         return [
             (index, number)
             for index, id_ in enumerate(self._ids)
@@ -92,7 +92,7 @@ class Generations:
         return min(firsts, default=0)
 
     def read(self, samples: int) -> Iterator[tuple[int, Sample]]:
-        """Yield (index of the question, sample), question by question, the first `samples` of each."""
+        """Yield (index of the question, sample) of the first `samples` of each question, question by question."""
         with self._seekable() as file:
             for index, id_ in enumerate(self._ids):
                 for number in range(samples):
@@ -104,7 +104,7 @@ class Generations:
         return places[number] if number < len(places) else NOWHERE
 
     def _seekable(self) -> IO[bytes]:
-        """The file; of a packed one its content, in a nameless temporary file that goes with the process."""
+        """The file, or a temporary file with the content of a compressed one."""
         if self.path.suffix != PACKED_SUFFIX:
             return self.path.open("rb")
         beside = self.path.parent

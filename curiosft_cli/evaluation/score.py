@@ -1,4 +1,4 @@
-"""From saved samples to numbers, without a model: grade, write grades and questions, add up."""
+"""Grade saved samples without a model, and write the results of a benchmark and of a whole evaluation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,125 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.data.records import Grader, Problem
+from curiosft_cli.evaluation.fingerprint import data_commit, grader_identity, questions_digest
 from curiosft_cli.evaluation.metrics import standard_error
-from curiosft_cli.evaluation.results import GRADES, QUESTIONS
-from curiosft_cli.evaluation.samples import Generations, Sample
-from curiosft_cli.evaluation.summary import Outcome, Summary
+from curiosft_cli.evaluation.results import GRADES, QUESTIONS, SUMMARY, suite_averages
+from curiosft_cli.evaluation.samples import SAMPLES, Generations, Sample
+from curiosft_cli.evaluation.summary import PERCENT, Outcome, Summary
+from curiosft_cli.evaluation.tasks import BenchmarkTask, prefill
 from curiosft_cli.grading.grade import GradeItem
 from curiosft_cli.grading.pool import GraderPool, grade_in_order
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, compress_jsonl
+from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, compress_jsonl, present, read_jsonl, write_json
+from curiosft_cli.run.log import Console, environment
+from curiosft_cli.run.rundir import StageDir
+from curiosft_cli.run.sections import Config
 
-Progress = Callable[[int, int], None]
+# If one of these settings has changed, the summary is made again from the saved samples.
+SUMMARY_SETTINGS = ("limit", "pass_k", "entropy_samples", "grader", "contamination")
+
+
+def claim_folder(folder: Path, model: Mapping[str, Any]) -> None:
+    """Write model.json, which says which model the samples of this folder come from.
+
+    Raises:
+        CurioError: the folder has samples of another model.
+    """
+    file = folder / "model.json"
+    if file.exists():
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if _weights_of(known) != _weights_of(model) and present(folder / SAMPLES).exists():
+            raise CurioError(
+                f"the samples in {folder} were drawn from {_as_text(known)}, this is {_as_text(model)}",
+                "Use another eval.name, or --fresh to sample again.",
+            )
+    write_json(file, dict(model))
+
+
+def is_summarised(folder: Path, task: BenchmarkTask, config: Config) -> bool:
+    """Whether the folder has this benchmark's summary, made with the same settings."""
+    file = folder / SUMMARY
+    if not file.exists():
+        return False
+    made = json.loads(file.read_text(encoding="utf-8"))
+    settings = config.eval.model_dump(mode="json")
+    same = all(made.get("settings", {}).get(key) == settings[key] for key in SUMMARY_SETTINGS)
+    return same and (made["samples"], made["questions"]) == (task.samples, len(task.problems))
+
+
+def summarise_benchmark(
+    config: Config,
+    folder: Path,
+    task: BenchmarkTask,
+    generations: Generations,
+    *,
+    reference: str,
+    model: Mapping[str, Any],
+    entropy: Mapping[str, float] | None,
+    hardware: Mapping[str, Any],
+    console: Console,
+) -> None:
+    """Grade the saved samples; write grades.jsonl.zst, questions.jsonl and, last, summary.json.
+
+    If the samples are in the same folder, they are complete now, and their file is compressed.
+    """
+    title = f"{reference} on {task.name}: graded"
+    with GraderPool(config.eval.grader_workers) as pool:
+        numbers = score_samples(
+            generations,
+            task.problems,
+            task.samples,
+            folder,
+            pool,
+            grader=config.eval.grader,
+            prefilled=prefill(config) != "",
+            pass_k=task.pass_k,
+            progress=lambda done, total: console.progress(done, total, title),
+        )
+    hub = BENCHMARKS[task.name].hub
+    local = config.eval.data.get(task.name)
+    if local or not hub:
+        source = {"file": local} if local else {"built_in": True}
+    else:
+        source = {"hub": hub.name, "revision": hub.revision or "main", "commit": data_commit(hub.name, hub.revision)}
+    mine = generations.path == folder / SAMPLES
+    samples = compress_jsonl(generations.path) if mine else generations.path
+    summary = {
+        "checkpoint": reference,
+        "model": dict(model),
+        "benchmark": task.name,
+        **numbers,
+        "clean": None
+        if task.contaminated is None
+        else clean_numbers(read_jsonl(folder / QUESTIONS), task.contaminated),
+        "entropy_nats": entropy["token_mean"] if entropy else None,
+        "entropy_seq_mean_nats": entropy["seq_mean"] if entropy else None,
+        "grader": grader_identity(config.eval.grader),
+        "settings": config.eval.model_dump(mode="json") | {"seed": config.run.seed},
+        "prompt": {**config.model.model_dump(include={"system_prompt", "question_prefix"}), "prefill": prefill(config)},
+        "data": {**source, "sha256": questions_digest(task.problems)},
+        "generations": str(samples),
+        "environment": {**environment(), **hardware},
+    }
+    write_json(folder / SUMMARY, summary)
+
+
+def write_run_summary(config: Config, stage: StageDir) -> dict[str, Any]:
+    """Write and return the summaries of all checkpoints and benchmarks, with the averages of the paper's two suites."""
+    rows = [
+        json.loads((stage.benchmark(reference, name) / SUMMARY).read_text(encoding="utf-8"))
+        for reference in config.eval.checkpoints
+        for name in config.eval.benchmarks
+    ]
+    averages = {
+        reference: suite_averages([row for row in rows if row["checkpoint"] == reference])
+        for reference in config.eval.checkpoints
+    }
+    summary = {"results": rows, "averages": averages}
+    write_json(stage.path / SUMMARY, summary)
+    return summary
 
 
 def score_samples(
@@ -32,22 +140,22 @@ def score_samples(
     grader: Grader,
     prefilled: bool,
     pass_k: Sequence[int],
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Grade the first `samples` of each question; write grades.jsonl.zst and questions.jsonl; return the numbers.
 
-    Memory holds one question and what the graders are at, however many questions there are.
+    Memory holds one question and the samples that are being graded.
 
     Args:
         generations: the saved samples.
-        problems: in the order of `generations`.
-        samples: of each question.
-        folder: of the two files, which appear complete.
-        pool: grades, and nothing else meanwhile.
+        problems: the questions, in the order of `generations`.
+        samples: number per question.
+        folder: gets the two files, each complete or not at all.
+        pool: the graders; nothing else may use them at the same time.
         grader: see `grading.grade`.
-        prefilled: the prompts ended with the opening think tag, where the samples do not say.
+        prefilled: whether the prompts ended with the opening think tag; used for samples that do not say.
         pass_k: see `Summary.numbers`.
-        progress: called with (samples graded, samples in all).
+        progress: called with (samples graded, all samples).
 
     Raises:
         CurioError: a sample is missing, or a k is above `samples`.
@@ -103,49 +211,12 @@ def _graded(
         yield index, Outcome(grade, sample.text, sample.tokens, sample.finish_reason, given)
 
 
-PERCENT = 100.0
-
-
-def contaminated_ids(report: Path, benchmark: str, known: Collection[str] | None = None) -> set[str]:
-    """Ids of the benchmark's questions that a report of `curiosft data check --json` lists as hits.
-
-    Args:
-        report: the file.
-        benchmark: its name.
-        known: ids of all its questions; an id that is not among them is refused. None does not look.
-
-    Raises:
-        CurioError: there is no such report, or it did not compare with these questions.
-    """
-    try:
-        found = json.loads(report.read_text(encoding="utf-8"))["contamination"]
-        benchmarks, hits = found["benchmarks"], found["hits"]
-    except OSError as error:
-        raise CurioError(f"cannot read {report}: {error.strerror}", "Check eval.contamination.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CurioError(
-            f"{report} is not a report of `curiosft data check --json` ({error})", "Check eval.contamination."
-        ) from None
-    if benchmark not in benchmarks:
-        raise CurioError(
-            f"{report} did not compare the data with {benchmark}, only with {', '.join(benchmarks) or 'nothing'}",
-            f"Check the data again with check.benchmarks holding {benchmark}.",
-        )
-    ids = {str(hit["id"]) for hit in hits if hit["benchmark"] == benchmark}
-    if known is not None and (strange := sorted(ids - set(known))):
-        raise CurioError(
-            f"{report} lists question {strange[0]} of {benchmark}, which this evaluation does not have",
-            f"Give data check and eval the same eval.data.{benchmark}.",
-        )
-    return ids
-
-
 def clean_numbers(rows: Iterable[Mapping[str, Any]], contaminated: Collection[str]) -> dict[str, Any]:
-    """Percentages over the questions that are gradable and not contaminated; null where none is left.
+    """Percentages over the questions that are gradable and not contaminated; None if there are none.
 
     Args:
-        rows: of questions.jsonl: `id`, and `answer` and `strict` as means over the samples.
-        contaminated: ids to leave out.
+        rows: rows of questions.jsonl; `answer` and `strict` are means over the samples.
+        contaminated: ids of the questions to leave out.
     """
     every = list(rows)
     clean = [row for row in every if row["id"] not in contaminated and row["answer"] is not None]
@@ -157,3 +228,12 @@ def clean_numbers(rows: Iterable[Mapping[str, Any]], contaminated: Collection[st
         "standard_error": PERCENT * standard_error(answer) if len(answer) > 1 else None,
         "strict": PERCENT * sum(strict) / len(strict) if strict else None,
     }
+
+
+def _weights_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that identify a model. Its path is not one of them where there is a digest: a folder may move."""
+    return {key: value for key, value in model.items() if key != "path" or "sha256" not in model}
+
+
+def _as_text(model: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {str(value)[:60]}" for key, value in model.items())

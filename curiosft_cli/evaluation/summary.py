@@ -1,4 +1,4 @@
-"""The numbers of one checkpoint on one benchmark, added up question by question."""
+"""The numbers of one checkpoint on one benchmark, summed question by question."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Outcome:
     """One graded sample.
 
     Attributes:
-        grade: see `records.Grade`.
-        text: the completion.
-        tokens: its length, end token included.
-        finish_reason: see `generations.Sample`.
-        prefilled: its prompt ended with the opening think tag.
+        grade: its grade.
+        text: its text.
+        tokens: its length with the end token.
+        finish_reason: see `samples.Sample`.
+        prefilled: whether its prompt ended with the opening think tag.
     """
 
     grade: Grade
@@ -53,10 +53,9 @@ def _numbers() -> array[float]:
 
 @dataclass
 class Summary:
-    """Adds questions, keeps eight bytes for each of a few numbers, and forgets the texts.
+    """Sums up questions. It keeps a few numbers per question and sample, and no texts.
 
-    Questions whose gold cannot be graded are left out of the scores and counted; shares and lengths count every
-    sample.
+    Questions whose gold cannot be graded are counted, but are in no score. Shares and lengths are over all samples.
     """
 
     samples: int = 0
@@ -76,8 +75,8 @@ class Summary:
     def add(self, problem: Problem, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """Add one question with all its samples; return its row for questions.jsonl.
 
-        "answer" and "strict" are means over the samples, null for an ungradable gold; "majority" is the score of the
-        most frequent answer; "unique" is the number of different answers.
+        "answer" and "strict" are means over the samples; "majority" is the score of the most frequent answer. These
+        are None for an ungradable gold. "unique" is the number of different answers.
         """
         if self.samples not in (0, len(outcomes)):
             raise CurioError(
@@ -105,10 +104,10 @@ class Summary:
         return row
 
     def numbers(self, pass_k: Sequence[int]) -> dict[str, Any]:
-        """Percentages, lengths and counts. Entries that nothing was there to compute are null.
+        """Percentages, lengths and counts. An entry is None if there is nothing to compute it from.
 
-        "avg" is the answer-only score, "strict" the training reward; "standard_error" treats the question as the
-        unit; "avg_untruncated" leaves out the samples cut at the length limit.
+        "avg" is the answer-only score, "strict" the training reward. "standard_error" is over questions.
+        "avg_untruncated" leaves out samples that were cut at the length limit.
 
         Raises:
             CurioError: a k of `pass_k` is above the number of samples.
@@ -140,12 +139,12 @@ class Summary:
 
     def _count(self, problem: Problem, outcome: Outcome) -> None:
         grade = outcome.grade
-        said = grade.letter if problem.kind == "choice" else grade.extracted
+        answer = grade.letter if problem.kind == "choice" else grade.extracted
         self.tokens.append(outcome.tokens)
         self.reasons[grade.reason] += 1
         self.statuses[grade.status] += 1
         self.counts["format"] += grade.format_error is None
-        self.counts["no_answer"] += said is None
+        self.counts["no_answer"] += answer is None
         self.counts["fallback"] += grade.fallback
         self.counts["truncated"] += outcome.finish_reason == "length"
         self.prefilled.add(outcome.prefilled)
@@ -167,7 +166,7 @@ def summarise(
 
 
 def _answer_key(problem: Problem, grade: Grade) -> tuple[str, ...] | None:
-    """What tells this answer from another: all right ones are one, a wrong one is its letter, number, or spelling."""
+    """Equal for equal answers: right answers are all equal, a wrong one is its letter, number or spelling."""
     if grade.answer:
         return RIGHT
     if problem.kind == "choice":

@@ -32,48 +32,17 @@ def group_advantage(
 
     A group whose rewards are all equal gets exactly 0.
     """
-    baseline = reward.new_ones(reward.shape).bool()
-    return _advantage(reward, group, baseline, use_std, epsilon, single_row, zero_std=0.0)
-
-
-def split_advantage(
-    reward: Tensor,
-    group: Tensor,
-    on_policy: Tensor,
-    *,
-    use_std: bool = True,
-    epsilon: float = 1e-6,
-    single_row: SingleRow = "zero",
-) -> Tensor:
-    """As `group_advantage`, with mean and std of the on-policy rows only, a zero std replaced by 1 (LUFFY).
-
-    `on_policy` [R] bool: False for expert rows, which are measured against the others' mean.
-    """
-    return _advantage(reward, group, on_policy.bool(), use_std, epsilon, single_row, zero_std=1.0)
-
-
-def _advantage(
-    reward: Tensor,
-    group: Tensor,
-    baseline: Tensor,
-    use_std: bool,
-    epsilon: float,
-    single_row: SingleRow,
-    zero_std: float,
-) -> Tensor:
     if reward.numel() == 0:
         return reward.clone()
     ids, index = group.unique(return_inverse=True)
     empty = reward.new_zeros(len(ids))
-    rows, chosen = index[baseline], reward[baseline]
-    count = empty.index_add(0, rows, chosen.new_ones(chosen.shape))
-    mean = empty.index_add(0, rows, chosen) / count.clamp(min=1.0)
-    highest = empty.scatter_reduce(0, rows, chosen, "amax", include_self=False)
-    equal = highest == empty.scatter_reduce(0, rows, chosen, "amin", include_self=False)
+    count = empty.index_add(0, index, reward.new_ones(reward.shape))
+    mean = empty.index_add(0, index, reward) / count
+    highest = empty.scatter_reduce(0, index, reward, "amax", include_self=False)
+    equal = highest == empty.scatter_reduce(0, index, reward, "amin", include_self=False)
     mean = highest.where(equal, mean)  # the mean of equal numbers, without the rounding of a sum
-    squares = empty.index_add(0, rows, (chosen - mean[rows]).square())
-    std = (squares / (count - 1.0).clamp(min=1.0)).sqrt()
-    std = std.masked_fill(equal, zero_std)
+    squares = empty.index_add(0, index, (reward - mean[index]).square())
+    std = (squares / (count - 1.0).clamp(min=1.0)).sqrt().masked_fill(equal, 0.0)
 
     alone = count <= 1.0
     mean, std = mean.masked_fill(alone, 0.0), std.masked_fill(alone, 1.0)

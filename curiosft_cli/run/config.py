@@ -1,4 +1,4 @@
-"""From a TOML file or a recipe, plus dotted overrides, to one frozen configuration and the origin of each value."""
+"""Read a TOML file or a recipe, apply dotted overrides, and give one frozen configuration with each value's origin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curiosft_cli.run.sections import Config
 Tree = dict[str, Any]
 
 CONTEXT = ("revision", "max_position_embeddings", "rope_theta")
-"""Keys of `[model]` that describe the model that `path` names beside them."""
+"""Keys of `[model]` that describe the model that `path` names."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
 
 
 def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> Resolved:
-    """Merge defaults, the chosen fidelity, the file and the overrides, in rising order of precedence."""
+    """Merge defaults, the chosen fidelity, the file and the overrides; later ones win."""
     given = _without_other_models_context(given, overrides)
     user = _merge(given, overrides)
     run = user.get("run", {})
@@ -78,7 +78,7 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> R
 
 
 def _without_other_models_context(given: Tree, overrides: Tree) -> Tree:
-    """A file's settings of its own model's context say nothing about another model named on the command line."""
+    """Drop a file's context settings when the command line names another model than the file."""
     model, other = given.get("model"), overrides.get("model")
     if not isinstance(model, dict) or not isinstance(other, dict) or other.get("path") in (None, model.get("path")):
         return given
@@ -86,7 +86,7 @@ def _without_other_models_context(given: Tree, overrides: Tree) -> Tree:
 
 
 def parse_overrides(overrides: Iterable[str]) -> Tree:
-    """Turn `sft.learning_rate=2e-6` items into a tree. Values are TOML; what is not TOML is a string."""
+    """Turn `sft.learning_rate=2e-6` items into a tree. A value is TOML; a value that is not TOML is a string."""
     tree: Tree = {}
     for item in overrides:
         key, equals, raw = item.partition("=")
@@ -112,13 +112,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def from_json(path: Path) -> Config:
-    """Read back a machine-written, complete config.json."""
+    """Read the complete config.json of a stage."""
     return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
 
 
-def differing(old: Config, new: Config, keys: Iterable[str], harmless: Iterable[str] = ()) -> list[str]:
-    """Dotted keys at or below `keys`, but not `harmless` ones, whose values differ, as `key: old -> new`."""
-    below, apart = tuple(keys), tuple(harmless)
+def differing(old: Config, new: Config, keys: Iterable[str], ignored: Iterable[str] = ()) -> list[str]:
+    """Dotted keys at or below `keys`, without `ignored` ones, whose values differ, as `key: old -> new`."""
+    below, apart = tuple(keys), tuple(ignored)
     before, after = (dict(flatten(config.model_dump(mode="json"))) for config in (old, new))
     concerned = [key for key in before | after if _within(key, below) and not _within(key, apart)]
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in concerned if before.get(key) != after.get(key)]
@@ -167,7 +167,7 @@ def _validate(tree: Tree) -> Config:
 
 
 def _nulls(tree: Any) -> Any:
-    """TOML has no null: the string "none" means it."""
+    """Replace the string "none" by None: TOML has no null."""
     if isinstance(tree, dict):
         return {key: _nulls(value) for key, value in tree.items()}
     return None if tree == "none" else tree
@@ -188,7 +188,7 @@ def _explain(error: ValidationError) -> tuple[str, str]:
 
 
 def _check_objectives(config: Config) -> None:
-    """The one place where the configuration looks at the objectives: names and keyword parameters."""
+    """Check the objectives' names and keyword parameters; only here does the configuration read the objectives."""
     from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, objective_parameters
 
     for section, table in (("sft", SFT_OBJECTIVES), ("rl", RL_OBJECTIVES)):
@@ -246,19 +246,19 @@ def _check_relations(config: Config) -> None:
     if rl.server_sync == "nccl" and not rl.servers:
         raise CurioError("rl.server_sync = nccl, and rl.servers is empty", "Name the servers, or leave it at folder.")
 
-    for name, steps, looked_at in (
+    for name, steps, evaluated in (
         ("sft", config.sft.eval_steps, (*config.data.validation, *config.sft.eval_benchmarks)),
         ("rl", rl.eval_steps, rl.eval_benchmarks),
     ):
-        if steps is not None and not looked_at:
+        if steps is not None and not evaluated:
             also = "data.validation or " if name == "sft" else ""
             raise CurioError(
-                f"{name}.eval_steps = {steps} has nothing to look at", f"Set {also}{name}.eval_benchmarks too."
+                f"{name}.eval_steps = {steps} has nothing to evaluate", f"Set {also}{name}.eval_benchmarks too."
             )
 
 
 def _check_read(config: Config, overrides: Tree) -> None:
-    """A recipe may keep a teacher for another objective than the one chosen; who sets it by hand expects an effect."""
+    """Refuse a teacher setting from the command line that has no effect; a recipe may keep one."""
     from curiosft_cli.objectives import SFT_OBJECTIVES
 
     by_hand = overrides.get("sft", {}).get("teacher", {})

@@ -1,4 +1,4 @@
-"""Where the paper, the authors' code and our default differ: one literal table, printed and documented from here."""
+"""The table of differences between the paper, the authors' code and our default; docs and command print it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One row.
+class Deviation:
+    """One row of the table.
 
     Attributes:
         number: D1..D16.
         topic: what differs.
-        paper: the paper's text; "-" where it is silent.
-        official: the authors' public code (or a baseline's); "-" where it is silent.
-        default: ours.
-        keys: the settings that choose; "-" where there is nothing to choose.
+        paper: the paper's text; "-" where it says nothing.
+        official: the authors' public code, or that of a baseline; "-" where it says nothing.
+        default: our choice.
+        keys: the settings that choose; "-" if there is nothing to choose.
     """
 
     number: str
@@ -29,7 +29,7 @@ class Difference:
 
 
 DIFFERENCES = (
-    Difference(
+    Deviation(
         "D1",
         "teacher update",
         "formula: student weight 0.99; prose: 'decay'",
@@ -37,7 +37,7 @@ DIFFERENCES = (
         "student weight 0.99",
         "sft.teacher.student_weight",
     ),
-    Difference(
+    Deviation(
         "D2",
         "steps of the temperature search",
         "15 halvings",
@@ -45,7 +45,7 @@ DIFFERENCES = (
         "Newton, to float32 rounding",
         "sft.teacher.search, sft.teacher.iters",
     ),
-    Difference(
+    Deviation(
         "D3",
         "target entropy out of reach",
         "clamp the target, then search",
@@ -53,7 +53,7 @@ DIFFERENCES = (
         "take the end point (same within 6e-6)",
         "sft.teacher.clamp",
     ),
-    Difference(
+    Deviation(
         "D4",
         "low-entropy guard",
         "absent",
@@ -61,11 +61,11 @@ DIFFERENCES = (
         "as the code",
         "sft.teacher.low_entropy_guard",
     ),
-    Difference("D5", "vocabulary below 512", "listing fails", "k = V", "k = min(512, V)", "sft.teacher.topk"),
-    Difference(
+    Deviation("D5", "vocabulary below 512", "listing fails", "k = V", "k = min(512, V)", "sft.teacher.topk"),
+    Deviation(
         "D6", "K2 term", "sum over t, y without index", "expert token, token mean", "expert token, token mean", "-"
     ),
-    Difference(
+    Deviation(
         "D7",
         "reduction of the supervised loss",
         "-",
@@ -73,8 +73,8 @@ DIFFERENCES = (
         "global token mean",
         "sft.reduction, sft.micro_batch_rows",
     ),
-    Difference("D8", "precision of the search", "-", "the logits'", "float32", "sft.teacher.search_dtype"),
-    Difference(
+    Deviation("D8", "precision of the search", "-", "the logits'", "float32", "sft.teacher.search_dtype"),
+    Deviation(
         "D9",
         "RL loss",
         "GRPO, clip 0.2 / 0.28",
@@ -82,11 +82,11 @@ DIFFERENCES = (
         "the paper's",
         "rl.objective, rl.params",
     ),
-    Difference("D10", "RL mini-batch, prompts", "64", "32", "64", "rl.mini_batch_prompts"),
-    Difference("D11", "rollout top_p", "0.95", "1.0", "0.95", "rl.top_p"),
-    Difference("D12", "evaluation top_p and grader", "0.95", "1.0, two graders", "0.95", "eval.top_p, eval.grader"),
-    Difference("D13", "RL length", "500 steps", "12 epochs", "500 steps", "rl.steps"),
-    Difference(
+    Deviation("D10", "RL mini-batch, prompts", "64", "32", "64", "rl.mini_batch_prompts"),
+    Deviation("D11", "rollout top_p", "0.95", "1.0", "0.95", "rl.top_p"),
+    Deviation("D12", "evaluation top_p and grader", "0.95", "1.0, two graders", "0.95", "eval.top_p, eval.grader"),
+    Deviation("D13", "RL length", "500 steps", "12 epochs", "500 steps", "rl.steps"),
+    Deviation(
         "D14",
         "top-20 % entropy, KL to the base model",
         "no detail",
@@ -94,8 +94,8 @@ DIFFERENCES = (
         "step-wide quantile; reverse KL, 0.1",
         "sft.params",
     ),
-    Difference("D15", "GEM's h", "-", "code: linear; launch scripts: logsigmoid", "logsigmoid", "sft.params.gem_h"),
-    Difference(
+    Deviation("D15", "GEM's h", "-", "code: linear; launch scripts: logsigmoid", "logsigmoid", "sft.params.gem_h"),
+    Deviation(
         "D16",
         "clip of LUFFY and RL-PLUS",
         "Table 6 implies one recipe",
@@ -108,7 +108,7 @@ DIFFERENCES = (
 
 def as_table(width: int = 28) -> str:
     """The table as text, columns at most `width` characters wide."""
-    head = Difference("#", "topic", "paper", "official", "default", "keys")
+    head = Deviation("#", "topic", "paper", "official", "default", "keys")
     rows = [[wrap(cell, width) or [""] for cell in astuple(row)] for row in (head, *DIFFERENCES)]
     widths = [max(len(line) for row in rows for line in row[column]) for column in range(len(rows[0]))]
     lines: list[str] = []

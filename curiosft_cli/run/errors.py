@@ -1,10 +1,12 @@
-"""The one error a user is meant to read: a line that says what is wrong and how to mend it."""
+"""The one error that is meant for the user: a line that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 BAD_INPUT = 2
 MISSING = 3
@@ -36,17 +38,27 @@ def nearest(name: str, legal: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"legal: {', '.join(names)}"
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
-def file_trouble(error: OSError) -> CurioError | None:
-    """The line for a full disk (exit code 4) or a place that cannot be read or written (2); None for anything else."""
-    where = error.filename or "a file"
-    if error.errno in FULL:
-        return CurioError(
-            f"cannot write {where}: {error.strerror}", "Free some space, then run the same command again.", GUARD
-        )
-    if error.errno in FORBIDDEN:
-        return CurioError(f"cannot use {where}: {error.strerror}", "Check the path and its permissions.")
+def file_trouble(error: BaseException, written: Path | None = None) -> CurioError | None:
+    """The line for a full disk (exit code 4) or a path that cannot be used (2); None for any other error.
+
+    Args:
+        error: what was raised. Libraries in Rust and C++ report a full disk by its text alone.
+        written: the file or folder that was being written, if known.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    where = written or getattr(error, "filename", None) or "a file"
+    for code in FULL:
+        if code == number or os.strerror(code) in str(error):
+            return CurioError(
+                f"cannot write {where}: the disk is full ({os.strerror(code)})",
+                "Free some space, then run the same command again.",
+                GUARD,
+            )
+    if number in FORBIDDEN:
+        verb = "write" if written else "use"
+        return CurioError(f"cannot {verb} {where}: {os.strerror(number)}", "Check the path and its permissions.")
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from curiosft_cli.run.errors import GUARD, CurioError
+from curiosft_cli.run.errors import CurioError, file_trouble
 
 COMPLETE = "COMPLETE"
 PARTIAL_SUFFIX = ".partial"
@@ -21,18 +20,8 @@ PACKED_SUFFIX = ".zst"
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with _replacing(path, _own_partial(path)) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,7 +30,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def partial_path(path: Path) -> Path:
-    """Where `folder_in_one_step` builds `path`."""
+    """The temporary path where `path` is built."""
     return path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
 
 
@@ -72,7 +61,7 @@ def folder_in_one_step(path: Path) -> Generator[Path]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder carries its `COMPLETE` marker."""
+    """Whether the folder has its `COMPLETE` marker."""
     return (folder / COMPLETE).is_file()
 
 
@@ -90,22 +79,18 @@ class JsonLines:
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row and hand it to the operating system at once."""
-        try:
+        """Write one row and flush it to the operating system."""
+        with disk_errors(self.path):
             self._file.write(json_line(row) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Flush to disk and close."""
         if not self._file.closed:
-            try:
+            with disk_errors(self.path):
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
-            except OSError as error:
-                raise _cannot_write(self.path, error) from error
 
     def __enter__(self) -> JsonLines:
         return self
@@ -114,14 +99,8 @@ class JsonLines:
         self.close()
 
 
-def _cannot_write(path: Path, error: OSError) -> CurioError:
-    return CurioError(
-        f"cannot write {path}: {error.strerror}", "Free some space, then run the same command again.", GUARD
-    )
-
-
 def json_line(row: Mapping[str, Any]) -> str:
-    """One row as JSON on one line; readable letters, unless half a surrogate pair must be escaped."""
+    """One row as JSON on one line; non-ASCII letters are escaped only if the row has half a surrogate pair."""
     line = json.dumps(row, ensure_ascii=False)
     try:
         line.encode("utf-8")
@@ -131,7 +110,7 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def drop_torn_line(path: Path, block: int = 1 << 20) -> None:
-    """Cut the file after its last line break: what follows was being written when a process died."""
+    """Cut the file after its last line break: a process died while it wrote the rest."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -150,7 +129,7 @@ def drop_torn_line(path: Path, block: int = 1 << 20) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSONL or `.jsonl.zst` file; nothing when it does not exist. A torn last line is skipped."""
+    """Yield the rows of a JSONL or `.jsonl.zst` file, none if it does not exist. A torn last line is skipped."""
     if not path.exists():
         return
     with io.TextIOWrapper(open_lines(path), encoding="utf-8") as file:
@@ -160,21 +139,20 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def packed_path(path: Path) -> Path:
-    """Where `compress_jsonl` puts `path`."""
+    """The path of the compressed `path`."""
     return path.with_name(path.name + PACKED_SUFFIX)
 
 
 def present(path: Path) -> Path:
-    """`x.jsonl`, or `x.jsonl.zst` where only that exists. Where both do, a process was killed in between."""
+    """`x.jsonl`, or `x.jsonl.zst` if only that exists. If both exist, a process was killed while it compressed."""
     packed = packed_path(path)
     return packed if packed.exists() and not path.exists() else path
 
 
 def write_compressed_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], level: int = 10) -> None:
-    """Write one `.jsonl.zst` file, complete or not at all."""
+    """Write one `.jsonl.zst` file in one step."""
     import zstandard
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _in_one_step(path) as sink, zstandard.ZstdCompressor(level=level).stream_writer(sink, closefd=False) as packed:
         for row in rows:
             packed.write((json_line(row) + "\n").encode())
@@ -192,7 +170,7 @@ def compress_jsonl(path: Path, level: int = 10) -> Path:
 
 
 def unpack_jsonl(path: Path) -> None:
-    """Turn `x.jsonl.zst` back into `path`, `x.jsonl`, to append to it; nothing to do where that exists."""
+    """Turn `x.jsonl.zst` back into `path` (`x.jsonl`), so that it can grow; no effect if `path` exists."""
     if (packed := present(path)) != path:
         with open_lines(packed) as source, _in_one_step(path) as sink:
             shutil.copyfileobj(source, sink)
@@ -202,7 +180,7 @@ def unpack_jsonl(path: Path) -> None:
 def open_lines(path: Path) -> IO[bytes]:
     """Open a JSONL or `.jsonl.zst` file for reading its lines once, in order.
 
-    Reading raises `CurioError` where a `.zst` file is damaged.
+    Reading a damaged `.zst` file raises `CurioError`.
     """
     if path.suffix != PACKED_SUFFIX:
         return path.open("rb")
@@ -238,18 +216,28 @@ def _in_one_step(path: Path) -> Generator[IO[bytes]]:
     """Yield a file that becomes `path` once it is complete.
 
     Raises:
-        CurioError: exit code 4 when the disk is full.
+        CurioError: see `disk_errors`.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+    with disk_errors(path), _replacing(path, partial_path(path)) as partial, partial.open("wb") as sink:
+        yield sink
+
+
+@contextmanager
+def _replacing(path: Path, partial: Path) -> Generator[Path]:
+    """Yield `partial`; on success the file written there becomes `path` in one rename, else nothing is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial.open("wb") as sink:
-            yield sink
-            sink.flush()
-            os.fsync(sink.fileno())
+        yield partial
+        _sync_file(partial)
         partial.replace(path)
-    except OSError as error:
+    finally:
         partial.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+    _sync_folder(path.parent)
+
+
+def _own_partial(path: Path) -> Path:
+    """A temporary name that no other process uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
 
 
 def _sync_file(path: Path) -> None:
@@ -265,31 +253,20 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
-
-
 @contextmanager
 def disk_errors(path: Path) -> Generator[None]:
-    """Turn what the disk refuses while `path` is made into one line.
+    """Turn a full disk or a forbidden path, met while `path` is written, into one line.
 
     Raises:
         CurioError: exit code 4 when the disk is full, 2 when the path cannot be written.
     """
     try:
         yield
+    except CurioError:
+        raise
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        # Libraries in Rust and C++ report a full disk by its text alone.
-        said = str(error)
-        if number in _FULL or any(os.strerror(code) in said for code in _FULL):
-            raise CurioError(
-                f"cannot write {path}: the disk is full", "Free some space, then run the same command again.", GUARD
-            ) from error
-        if number in _REFUSED:
-            raise CurioError(
-                f"cannot write {path}: {os.strerror(number)}", "Name a path in a folder that you may write to."
-            ) from error
+        if known := file_trouble(error, path):
+            raise known from error
         raise
 
 
@@ -302,13 +279,5 @@ def file_in_one_step(path: Path) -> Generator[Path]:
     """
     if path.exists():
         raise CurioError(f"{path} exists already", "Remove it, or name another file.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    with disk_errors(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with disk_errors(path), _replacing(path, _own_partial(path)) as partial:
+        yield partial

@@ -19,11 +19,11 @@ from curiosft_cli.run.processes import die_with_parent, free_port, memory_enviro
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 
-# Third parties' remarks on their own set-up; the user's own settings win.
+# Silences remarks of libraries on their own set-up; the user's own settings win.
 QUIET_ENVIRONMENT = {"TORCH_CPP_LOG_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "VLLM_LOGGING_LEVEL": "ERROR"}
 StageBody = Callable[[Config, StageDir], None]
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
-"""What Linux has where there is an NVIDIA or AMD GPU, or one of Windows below it."""
+"""Device files of Linux for an NVIDIA GPU, an AMD GPU, and a GPU of Windows under WSL."""
 
 
 def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = (), *, accelerate: bool) -> None:
@@ -52,7 +52,7 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
     stage.set_status("running")
     code = _wait(command, environment)
     status = stage.status()
-    # On a second machine the launcher may return before the first one's last word is written.
+    # On a second machine the launcher may return before the first machine has written its status.
     if code == 0 and status["state"] in ("complete", "running"):
         return
     if status["state"] == "failed" and "error" in status:
@@ -61,13 +61,13 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
 
 
 def run_stage(body: StageBody) -> None:
-    """The `main` of a stage's process: read the folder named by the only argument, run, record the outcome."""
+    """The `main` of a stage's process: read the folder named by the only argument, run the body, record the outcome."""
     from curiosft_cli.run.files import write_json
     from curiosft_cli.run.log import environment
 
     die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    # A shell's background jobs inherit that it is ignored; the launcher hands it on all the same.
+    # A background job of a shell inherits that SIGINT is ignored, but the launcher forwards SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stage = StageDir(Path(sys.argv[1]))
     config = from_json(stage.config_file)
@@ -76,25 +76,21 @@ def run_stage(body: StageBody) -> None:
         write_json(stage.path / "env.json", environment())
     try:
         body(config, stage)
-    except CurioError as error:
-        raise _failed(stage, error) from None
-    except OSError as error:
-        known = file_trouble(error)
-        if known is None:
-            raise
-        raise _failed(stage, known) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
-    except Exception:
-        with stage.log_file.open("a", encoding="utf-8") as log:
-            log.write(traceback.format_exc())
-        raise
+    except Exception as error:
+        known = error if isinstance(error, CurioError) else file_trouble(error)
+        if known is None:
+            with stage.log_file.open("a", encoding="utf-8") as log:
+                log.write(traceback.format_exc())
+            raise
+        raise _failed(stage, known) from None
     if first:
         stage.set_status("complete")
 
 
 def _failed(stage: StageDir, error: CurioError) -> SystemExit:
-    """Record why the stage stopped; where not even that can be written, stderr says it."""
+    """Record why the stage stopped; print it to stderr if even the record cannot be written."""
     try:
         stage.set_status("failed", error=str(error), exit_code=error.exit_code)
     except OSError:
@@ -111,21 +107,21 @@ def _accelerate_command(
     options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     options += ["--num_processes", str(processes), "--main_process_port", str(free_port())]
     if gpus == 0:
-        # `--cpu --num_processes 2` runs one process and says nothing; `--multi_gpu` with this variable runs two.
+        # `--cpu --num_processes 2` silently runs one process; `--multi_gpu` with this variable runs two.
         environment["ACCELERATE_USE_CPU"] = "true"
         for name, value in memory_environment().items():
             environment.setdefault(name, value)
     if processes > 1:
         options.append("--multi_gpu")
     if extra:
-        # The user's own flags decide everything that accelerate has a flag for.
+        # The user's own flags replace all of ours.
         options = list(extra)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     return [*launcher, *options, "--module", module, str(stage.path)]
 
 
 def _count_gpus() -> int:
-    """GPUs that torch can use. Loading torch takes seconds, so it is asked only where there may be one."""
+    """GPUs that torch can use. Loading torch takes seconds, so a machine without GPU devices does not load it."""
     if sys.platform.startswith("linux") and not any(device.exists() for device in GPU_DEVICES):
         return 0
     import torch
@@ -134,14 +130,14 @@ def _count_gpus() -> int:
 
 
 def _set_threads(environment: dict[str, str], config: Config, processes: int) -> None:
-    """Threads of each process: the configured number, else the user's OMP_NUM_THREADS, else the cores shared out."""
+    """Threads per process: the configured number, else the user's OMP_NUM_THREADS, else an equal share of the cores."""
     if config.launch.threads is not None:
         environment["OMP_NUM_THREADS"] = str(config.launch.threads)
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
 
 def _wait(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run the command in a session of its own, hand on SIGTERM and Ctrl-C, and leave nothing of it behind."""
+    """Run the command in a session of its own, forward SIGTERM and Ctrl-C, and leave no process of it behind."""
     parent = functools.partial(die_with_parent, os.getpid())
     child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=parent)
     received: list[int] = []

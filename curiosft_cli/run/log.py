@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl for programs, a live line for people, log.txt for later."""
+"""The output of a run: metrics.jsonl for programs, messages and a progress bar for people, log.txt to keep."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from curiosft_cli.run.files import JsonLines, read_jsonl, write_text
 
 
 class Metrics:
-    """`metrics.jsonl`, one object a step, and the trackers that accelerate was given.
+    """`metrics.jsonl`, one object per step, and the trackers of accelerate.
 
     Args:
-        path: the file; lines of steps after `resume_step` are dropped, since they will be made again.
-        resume_step: last step that counts.
-        accelerator: where trackers hang, or none.
+        path: the file; lines of steps after `resume_step` are dropped, because these steps run again.
+        resume_step: last step that is kept.
+        accelerator: holds the trackers. None: no trackers.
     """
 
     def __init__(self, path: Path, resume_step: int = 0, accelerator: Any = None) -> None:
@@ -46,11 +46,11 @@ class Metrics:
 
 
 class Console:
-    """Messages to stderr and log.txt, and one progress bar or, without a terminal, a line now and then.
+    """Messages to stderr and log.txt, and a progress bar; without a terminal, a progress line from time to time.
 
     Args:
-        log_file: also written to, none for stderr only.
-        enabled: false on all ranks but the first.
+        log_file: gets a copy of the messages. None: stderr only.
+        enabled: False on all ranks but the first.
         interval_s: without a terminal, seconds between progress lines.
     """
 
@@ -77,7 +77,7 @@ class Console:
                 file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {message}\n")
 
     def progress(self, done: int, total: int, message: str) -> None:
-        """Show how far the work is; call it as often as convenient. A total of 0 is one that is not known."""
+        """Show the progress; may be called often. A total of 0 means an unknown total."""
         if not self._enabled:
             return
         if self._live:
@@ -110,7 +110,7 @@ class Console:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware for env.json: what one must know to repeat a run. No variables, no secrets."""
+    """Versions and hardware for env.json, needed to repeat a run. No environment variables, no secrets."""
     import platform
     from importlib import metadata
 

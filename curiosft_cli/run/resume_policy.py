@@ -43,5 +43,5 @@ def refused_changes(stage: str, old: Config, new: Config, *, complete: bool) -> 
 
 
 def reopens(stage: str, old: Config, new: Config) -> bool:
-    """Whether a complete stage has something left to do: only an evaluation can be asked for more."""
+    """Whether a complete stage has new work: an evaluation has, if it gets more to sample, measure or grade."""
     return stage == "eval" and bool(differing(old, new, keys_with(REOPENS_EVALUATION)))

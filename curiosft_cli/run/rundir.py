@@ -1,4 +1,4 @@
-"""The run folder: the only place that knows where a run keeps what, and what a checkpoint reference means."""
+"""The run folder: where each file of a run lies, and what a checkpoint reference means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from curiosft_cli.run.sections import Config
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 TRAINER_STATE = "trainer_state.json"
 TRAINING_STAGES = ("sft", "rl")
-# What starting over keeps: answers that were paid for. Their lines name what was asked of whom, so none is misused.
+# Files that `--fresh` keeps: answers that cost money. Each line names its request, so no answer is used for another.
 PAID_FOR = {"rephrase": "answers.jsonl"}
 
 
@@ -33,13 +33,13 @@ class RunDir:
         return StageDir(self.path / name)
 
     def keep_source(self, text: str) -> None:
-        """Save what the user gave, verbatim."""
+        """Save the user's own configuration text, unchanged."""
         write_text(self.path / "config.toml", text)
 
 
 @dataclass(frozen=True)
 class StageDir:
-    """One stage's folder: config.json, env.json, log.txt, metrics.jsonl, status.json and its results."""
+    """The folder of one stage: config.json, env.json, log.txt, metrics.jsonl, status.json and the results."""
 
     path: Path
 
@@ -55,7 +55,7 @@ class StageDir:
 
     @property
     def log_file(self) -> Path:
-        """What was printed to stderr."""
+        """A copy of what the stage prints to stderr."""
         return self.path / "log.txt"
 
     def status(self) -> dict[str, Any]:
@@ -79,21 +79,21 @@ class StageDir:
         return sorted(int(match[1]) for match, entry in found if match and is_complete(entry))
 
     def has_results(self) -> bool:
-        """Whether anything was made here that other settings would contradict."""
+        """Whether the folder has a checkpoint or a line of results."""
         lines = self.path.rglob("*.jsonl*") if self.path.is_dir() else ()
         return bool(self.checkpoints()) or any(file.stat().st_size for file in lines)
 
     def best(self) -> int | None:
-        """Step of the checkpoint whose evaluation scored highest, the first of equals; none if none was evaluated."""
+        """Step of the checkpoint with the highest score, the first of equals; None if no checkpoint was evaluated."""
         states = {step: self.checkpoint(step) / TRAINER_STATE for step in self.checkpoints()}
         kept = {step: json.loads(file.read_text(encoding="utf-8")) for step, file in states.items() if file.exists()}
         scores = {step: state["score"] for step, state in kept.items() if state.get("score") is not None}
         return max(scores, key=scores.__getitem__, default=None)
 
     def prune(self, keep_last: int, keep_every: int | None = None) -> None:
-        """Drop the resume state of all but the newest checkpoint, then the oldest checkpoints.
+        """Delete the resume state of all but the newest checkpoint, then the oldest checkpoints.
 
-        What is saved at a multiple of `keep_every` steps stays, and so does the best one.
+        Checkpoints at multiples of `keep_every` steps stay, and so does the best one.
         """
         steps, best = self.checkpoints(), self.best()
         for step in steps[:-1]:
@@ -107,11 +107,11 @@ class StageDir:
         return self.path / f"skipped-{key}.json"
 
     def samples(self, step: int, benchmark: str) -> Path:
-        """What the model after this step answered to one benchmark."""
+        """The samples of one benchmark from the model after this step."""
         return self.path / "samples" / f"step-{step:06d}" / f"{benchmark}.jsonl.zst"
 
     def rollouts(self, step: int, rank: int | None = None) -> Path:
-        """All rollouts of one RL step; those of one rank while they are being drawn."""
+        """All rollouts of one RL step, or those of one rank while it samples."""
         whole = self.path / "rollouts" / f"step-{step:06d}.jsonl.zst"
         return whole if rank is None else whole.with_name(f"step-{step:06d}.rank-{rank:05d}.jsonl")
 
@@ -123,12 +123,12 @@ class StageDir:
 def begin(
     run: RunDir, stage: str, config: Config, *, fresh: bool = False, folder: str | None = None
 ) -> tuple[StageDir, bool]:
-    """Open a stage's folder for this configuration; return it and whether the stage is complete already.
+    """Open a stage's folder for this configuration; return it, and whether the stage is complete already.
 
-    A folder without results, left by a run that failed at the start, takes the new settings.
+    A folder without results takes the new settings: its run failed at the start.
 
     Raises:
-        CurioError: the folder holds results of a configuration that differs where this stage looks.
+        CurioError: the folder has results of other settings that this stage reads.
     """
     directory = run.stage(folder or stage)
     if fresh and directory.path.exists():
@@ -151,7 +151,7 @@ def begin(
 
 
 def empty(folder: Path, keep: str | None) -> None:
-    """Delete a stage's folder, or all in it but one file."""
+    """Delete a stage's folder, or everything in it except one file."""
     if keep is None or not (folder / keep).exists():
         shutil.rmtree(folder)
         return
@@ -165,9 +165,8 @@ def empty(folder: Path, keep: str | None) -> None:
 def resolve_checkpoint(reference: str, config: Config) -> str:
     """Turn a checkpoint reference into a folder or hub id that transformers and vLLM open.
 
-    `base` is `model.path`; `sft` and `rl` are this run's last complete checkpoint, `sft@300` a certain one, `sft@best`
-    the one whose evaluation scored highest, `OTHER:sft` another run's; anything else is a folder or a hub id as it
-    stands.
+    `base` is `model.path`. `sft` and `rl` are this run's last complete checkpoint, `sft@300` the one of step 300, and
+    `sft@best` the one with the highest score. `OTHER:sft` is another run's. Anything else is a folder or a hub id.
 
     Raises:
         CurioError: the run, the stage or the step has no complete checkpoint.

@@ -9,7 +9,7 @@ from curiosft_cli.engine.base import Completion, Sampling, sample_seed
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import Sampler
-    from curiosft_cli.evaluation.benchmark_run import Asked
+    from curiosft_cli.evaluation.tasks import BenchmarkTask
     from curiosft_cli.run.sections import Eval
 
 
@@ -19,14 +19,14 @@ def evaluation_sampling(settings: Eval, stop_token_ids: tuple[int, ...] = ()) ->
     return Sampling(settings.temperature, settings.top_p, length, stop_token_ids, with_logprobs=False)
 
 
-def seeds_of(asked: Asked, wanted: Sequence[tuple[int, int]], run_seed: int) -> list[int]:
+def seeds_of(asked: BenchmarkTask, wanted: Sequence[tuple[int, int]], run_seed: int) -> list[int]:
     """A seed for each (index of the question, number of the sample): of the run, the benchmark and these two alone."""
     return [sample_seed(run_seed, asked.name, asked.problems[question].id, number) for question, number in wanted]
 
 
 def draw(
     engine: Sampler,
-    asked: Asked,
+    asked: BenchmarkTask,
     prompts: Sequence[Sequence[int]],
     wanted: Sequence[tuple[int, int]],
     sampling: Sampling,

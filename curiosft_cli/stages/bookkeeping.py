@@ -18,7 +18,7 @@ from curiosft_cli.train.start import check_supplied, start_accelerator
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine
-    from curiosft_cli.evaluation.benchmark_run import Asked
+    from curiosft_cli.evaluation.tasks import BenchmarkTask
     from curiosft_cli.objectives import BoundObjective, Objective
     from curiosft_cli.run.sections import Config, Lora, Training
     from curiosft_cli.train.feed import RowFeed
@@ -48,7 +48,7 @@ class Bookkeeping:
     objective: BoundObjective
     loop: Loop
     path: str
-    benchmarks: list[Asked]
+    benchmarks: list[BenchmarkTask]
     total: int = 0
     done: int = 0
     resources: ExitStack = field(default_factory=ExitStack)

@@ -18,21 +18,12 @@ if TYPE_CHECKING:
 def open_engine_beside(
     config: Config, settings: Training, path: str, context: int, dtype: Dtype, logprobs: LogprobKind = "raw"
 ) -> RolloutEngine:
-    """The engine of this rank, with the model of `path`, room for `context` tokens and products in `dtype`."""
-    from curiosft_cli.engine.open import open_engine
-    from curiosft_cli.train.load import engine_source
+    """The engine of this rank, with the model of `path`, a context of `context` tokens and products in `dtype`."""
+    from curiosft_cli.engine.open_engine import open_engine
+    from curiosft_cli.stages.engine_spec import engine_spec
 
-    return open_engine(
-        settings.engine,
-        path,
-        max_model_len=context,
-        dtype=dtype,
-        seed=config.run.seed,
-        logprobs=logprobs,
-        cpu_kv_cache_gib=settings.kv_cache_gib,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        **engine_source(path, config.model),
-    )
+    spec = engine_spec(config, path, context, settings, dtype=dtype, logprobs=logprobs)
+    return open_engine(settings.engine, spec)
 
 
 @contextmanager
@@ -82,7 +73,9 @@ class HandOver:
         if step % self.every and self.compared:
             return
         self.compared = True
-        probe = replace(probe, response_ids=probe.response_ids[:-1] or probe.response_ids)  # room for one token more
+        probe = replace(
+            probe, response_ids=probe.response_ids[:-1] or probe.response_ids
+        )  # engines need space for one token more
         with loop.evaluating():
             trainer = loop.student_module.scored(loop.single_pack(probe)).logp.tolist()
         scored = self.engine.score([*probe.prompt_ids, *probe.response_ids])[-len(probe.response_ids) :]

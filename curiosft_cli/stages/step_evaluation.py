@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.engine.base import Completion
-from curiosft_cli.evaluation.benchmark_run import Asked, questions
 from curiosft_cli.evaluation.samples import Sample, sample_row
 from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG, Outcome, summarise
+from curiosft_cli.evaluation.tasks import BenchmarkTask, questions
 from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_compressed_jsonl
@@ -60,18 +60,18 @@ class StepSample:
     token_ids: tuple[int, ...]
 
 
-def benchmarks_between_steps(config: Config, settings: Training) -> list[Asked]:
+def benchmarks_between_steps(config: Config, settings: Training) -> list[BenchmarkTask]:
     """The benchmarks that a training stage evaluates.
 
     Raises:
         CurioError: one does not exist or cannot be loaded.
     """
-    asked: list[Asked] = []
+    tasks: list[BenchmarkTask] = []
     for name in dict.fromkeys(settings.eval_benchmarks):
         problems = questions(config, name, settings.eval_limit)
         samples = settings.eval_samples or BENCHMARKS[name].samples
-        asked.append(Asked(name, problems, samples, (samples,)))
-    return asked
+        tasks.append(BenchmarkTask(name, problems, samples, (samples,)))
+    return tasks
 
 
 class StepEvaluation:
@@ -80,7 +80,7 @@ class StepEvaluation:
     Args:
         config: the whole configuration.
         settings: the stage's own.
-        benchmarks: their questions; with none of them every method does nothing.
+        benchmarks: what is evaluated; where this is empty every method does nothing.
         loop: the trainer.
         path: the model that the stage starts with; its generation settings name end tokens.
         stage: where the samples are kept.
@@ -94,7 +94,7 @@ class StepEvaluation:
         self,
         config: Config,
         settings: Training,
-        benchmarks: Sequence[Asked],
+        benchmarks: Sequence[BenchmarkTask],
         loop: Loop,
         path: str,
         stage: StageDir,
@@ -159,7 +159,7 @@ class StepEvaluation:
     def _sendable(self) -> list[list[int]]:
         return [prompt for prompts in self._prompts.values() for prompt in prompts if self._fits(prompt)]
 
-    def _own_share(self, engine: RolloutEngine, pool: GraderPool, job: Asked) -> list[StepSample]:
+    def _own_share(self, engine: RolloutEngine, pool: GraderPool, job: BenchmarkTask) -> list[StepSample]:
         """This rank's samples. A prompt that is too long is graded as an empty completion."""
         accelerator, prompts = self._loop.accelerator, self._prompts[job.name]
         every = [(question, number) for question in range(len(prompts)) for number in range(job.samples)]
@@ -196,7 +196,7 @@ class StepEvaluation:
             samples = gather_object(samples)
         return sorted(samples, key=lambda sample: (sample.question, sample.number))
 
-    def _numbers(self, job: Asked, samples: Sequence[StepSample]) -> dict[str, float]:
+    def _numbers(self, job: BenchmarkTask, samples: Sequence[StepSample]) -> dict[str, float]:
         """What becomes metrics. A number that cannot be computed is left out."""
         per_question = [samples[start : start + job.samples] for start in range(0, len(samples), job.samples)]
         summary = summarise(job.problems, [[sample.outcome for sample in some] for some in per_question], job.pass_k)
@@ -220,7 +220,7 @@ def _step_sample(done: GradedCompletion, prefilled: bool) -> StepSample:
     return StepSample(*done.request.key, Outcome(done.grade, done.text, len(ids), reason, prefilled), ids)
 
 
-def _save(stage: StageDir, step: int, job: Asked, samples: Sequence[StepSample]) -> None:
+def _save(stage: StageDir, step: int, job: BenchmarkTask, samples: Sequence[StepSample]) -> None:
     """Save the samples in the layout of an evaluation."""
     write_compressed_jsonl(
         stage.samples(step, job.name),

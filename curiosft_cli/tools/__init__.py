@@ -1,1 +1,1 @@
-"""Floor 5: what a user runs beside the pipeline."""
+"""The commands beside the four stages, and what runs the stages in order."""

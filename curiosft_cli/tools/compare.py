@@ -1,11 +1,11 @@
-"""Which of several results is better, and is there evidence for it? `curiosft compare A B [C ...]`.
+"""`curiosft compare A B [C ...]`: which result is better, and is there evidence for it?
 
-    pair the questions that both answered     -> per benchmark, and per suite of the paper
+    pair the questions that both models have  -> per benchmark, and per suite of the paper
     paired bootstrap over questions           -> difference, 95 % interval, p
-    Holm's correction over the whole table    -> a verdict in words
+    Holm's correction over the whole table    -> p-values, and a verdict in words
 
-The first model is the one that the others are compared with. Samples of one question are averaged first, so results
-with different numbers of samples compare.
+Every other model is compared with the first one. The samples of a question are averaged first, so results with
+different numbers of samples can be compared.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from curiosft_cli.evaluation.bootstrap import (
     DRAWS,
     FEWEST_QUESTIONS,
     LEVEL,
-    Difference,
+    PairedDifference,
     holm,
     paired_bootstrap,
     verdict,
 )
-from curiosft_cli.evaluation.results import Questions, Result, read_results, suite_rows
+from curiosft_cli.evaluation.results import BenchmarkResult, ModelResult, read_results, suite_rows
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.resume_policy import keys_with
 from curiosft_cli.run.sections import Eval
@@ -36,13 +36,13 @@ from curiosft_cli.tools.tables import STYLES
 
 PERCENT = 100.0
 SCORES = {"answer": "the answer-only score", "strict": "the strict reward"}
-# Settings that may differ between two results: they do not change what is compared.
+# Settings that may differ without a note, because they do not change the scores.
 UNREMARKED = frozenset((*keys_with(RESUME_FREE, Eval), *keys_with(COMPARABLE, Eval)))
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the comparison: a model against the first one, on a benchmark or a suite. Percent."""
+class Comparison:
+    """One line of the table: a model against the first one, on one benchmark or suite. Scores are in percent."""
 
     model: str
     benchmark: str
@@ -58,13 +58,13 @@ class Row:
 
 
 def compare(paths: Sequence[Path], *, style: str = "text", strict: bool = False, seed: int = 0) -> str:
-    """Compare the models found in these folders with the first of them.
+    """Compare the models found in these folders with the first of them; return the table and notes as text.
 
     Args:
-        paths: result folders; one with several checkpoints stands for all of them.
+        paths: result folders; a folder with several checkpoints gives one model for each.
         style: "text", "markdown", "latex", "csv" or "json".
-        strict: compare the strict reward instead of the answer-only score.
-        seed: of the bootstrap.
+        strict: compare the strict reward, not the answer-only score.
+        seed: seed of the bootstrap.
 
     Raises:
         CurioError: fewer than two models, or two that share no question.
@@ -86,10 +86,10 @@ def compare(paths: Sequence[Path], *, style: str = "text", strict: bool = False,
     return "\n".join([table, "", *(comment + line for line in explanation(rows, results[0].label, score) + notes)])
 
 
-def comparison(results: Sequence[Result], score: str, seed: int) -> list[Row]:
-    """Every model but the first against it, on each shared benchmark and on what averages they allow."""
+def comparison(results: Sequence[ModelResult], score: str, seed: int) -> list[Comparison]:
+    """Compare each model with the first one, on each shared benchmark and on the averages over these."""
     first, *others = results
-    lines: list[tuple[str, str, Difference, float, float]] = []
+    lines: list[tuple[str, str, PairedDifference, float, float]] = []
     for other in others:
         pairs = _pairs(first, other, score)
         groups = {name: [name] for name in pairs} | suite_rows(list(pairs))
@@ -99,7 +99,7 @@ def comparison(results: Sequence[Result], score: str, seed: int) -> list[Row]:
             lines.append((other.label, title, difference, means[0], means[1]))
     corrected = holm([difference.p for _, _, difference, _, _ in lines])
     return [
-        Row(
+        Comparison(
             model,
             title,
             difference.questions,
@@ -112,27 +112,27 @@ def comparison(results: Sequence[Result], score: str, seed: int) -> list[Row]:
     ]
 
 
-def explanation(rows: Sequence[Row], first: str, score: str) -> list[str]:
-    """What the table says, in sentences."""
+def explanation(rows: Sequence[Comparison], first: str, score: str) -> list[str]:
+    """The table in sentences."""
     lines = [
         f"{SCORES[score]} in percent, compared with {first}; intervals are 95 %, from {DRAWS:,} paired draws of "
         f"questions; p is corrected for the {len(rows)} comparison{'s' if len(rows) > 1 else ''} of the table (Holm), "
         f"and below {LEVEL} counts as evidence."
     ]
     for model in dict.fromkeys(row.model for row in rows):
-        said = [
+        verdicts = [
             f"{row.verdict} on {row.benchmark} ({row.difference:+.1f})"
             for row in rows
             if row.model == model and row.verdict in ("better", "worse")
         ]
-        lines.append(f"{model}: {'; '.join(said) if said else f'no evidence of a difference from {first}'}.")
+        lines.append(f"{model}: {'; '.join(verdicts) if verdicts else f'no evidence of a difference from {first}'}.")
     if any(row.verdict == "too few questions" for row in rows):
         lines.append(f"With fewer than {FEWEST_QUESTIONS} shared questions there is no verdict.")
     return lines
 
 
-def remarks(results: Sequence[Result]) -> list[str]:
-    """What makes the results less than comparable: other graders, settings, questions."""
+def remarks(results: Sequence[ModelResult]) -> list[str]:
+    """Notes on what makes the results hard to compare: different graders, settings or questions."""
     first, *others = results
     notes = []
     for other in others:
@@ -149,7 +149,7 @@ def remarks(results: Sequence[Result]) -> list[str]:
     return notes
 
 
-def _pairs(first: Result, other: Result, score: str) -> dict[str, tuple[list[float], list[float]]]:
+def _pairs(first: ModelResult, other: ModelResult, score: str) -> dict[str, tuple[list[float], list[float]]]:
     pairs = {}
     for name, ours in first.benchmarks.items():
         theirs = other.benchmarks.get(name)
@@ -169,7 +169,11 @@ def _pairs(first: Result, other: Result, score: str) -> dict[str, tuple[list[flo
 
 
 def _check_golds(
-    name: str, shared: Sequence[str], ours: Questions, theirs: Questions, models: tuple[Result, Result]
+    name: str,
+    shared: Sequence[str],
+    ours: BenchmarkResult,
+    theirs: BenchmarkResult,
+    models: tuple[ModelResult, ModelResult],
 ) -> None:
     for id_ in shared:
         if ours.golds[id_] != theirs.golds[id_]:
@@ -187,7 +191,7 @@ def _differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tupl
 
 
 def _settings(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Sampling, prompt and grader; a key that an older result does not have had the value that is the default now."""
+    """Sampling, prompt and grader settings. A key that an old result lacks gets today's default."""
     defaults = Eval().model_dump(mode="json")
     return defaults | summary.get("settings", {}) | summary.get("prompt", {}) | {"grader": _grader_name(summary)}
 
@@ -202,7 +206,7 @@ def _grader_name(summary: Mapping[str, Any]) -> str:
     return f"{grader.get('name')} {grader.get('version')} ({grader.get('code')})"
 
 
-def _cells(rows: Sequence[Row], first: str) -> list[list[str]]:
+def _cells(rows: Sequence[Comparison], first: str) -> list[list[str]]:
     header = ["model", "benchmark", "questions", first, "model's", "difference", "95 %", "p (Holm)", "verdict"]
     return [header] + [
         [

@@ -1,10 +1,10 @@
 """Grade saved responses without a model: `curiosft grade`.
 
-    check every row              -> a bad one is refused before anything is written
+    check every row              -> a bad row stops the command before anything is written
     grade in a pool of processes -> the same rows, in order, with the fields of the grade
-    count                        -> scores with their error over questions, reasons
+    summarise                    -> scores with standard errors over questions, counts of reasons
 
-A run with `--out` that was killed continues where it was: finished rows lie beside the target under a temporary name.
+If a command with `--out` was killed, the same command continues: graded rows are in a temporary file beside the output.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import sys
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -38,8 +38,8 @@ PERCENT = 100.0
 
 
 @dataclass
-class Questions:
-    """Sums of scores by question: an id and three numbers each."""
+class QuestionScores:
+    """Sums of scores by question: for each an id and three numbers."""
 
     places: dict[str, int] = field(default_factory=dict)
     rows: array[int] = field(default_factory=lambda: array("q"))
@@ -57,7 +57,7 @@ class Questions:
         self.answer[place] += answer
 
     def percent(self, score: str) -> tuple[float | None, float | None]:
-        """Mean over questions of the means over rows, and its standard error; none where there are too few."""
+        """Mean over questions of the means over rows, and its standard error; None where there are too few."""
         means = [total / rows for total, rows in zip(getattr(self, score), self.rows, strict=True)]
         mean = PERCENT * sum(means) / len(means) if means else None
         return mean, PERCENT * standard_error(means) if len(means) > 1 else None
@@ -65,7 +65,7 @@ class Questions:
 
 @dataclass
 class Tally:
-    """What the rows add up to; memory grows with the questions, not with the rows."""
+    """Counts over all rows. Its memory grows with the questions, not with the rows."""
 
     rows: int = 0
     without_format: int = 0
@@ -73,7 +73,7 @@ class Tally:
     fallback: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
-    questions: Questions = field(default_factory=Questions)
+    questions: QuestionScores = field(default_factory=QuestionScores)
     others: Counter[str] = field(default_factory=Counter)
     disagreements: list[Row] = field(default_factory=list)
     disagreeing: Counter[str] = field(default_factory=Counter)
@@ -100,7 +100,7 @@ class Tally:
                 self.disagreements.append({column: row[column] for column in columns})
 
     def summary(self, grader: Grader, cross_checked: bool) -> dict[str, Any]:
-        """The numbers, in percent where they are shares; scores are means over questions of the means over rows."""
+        """All numbers; shares and scores are percent. A score is the mean over questions of the mean over rows."""
         (strict, strict_error), (answer, answer_error) = map(self.questions.percent, ("strict", "answer"))
         result: dict[str, Any] = {
             "rows": self.rows,
@@ -141,16 +141,16 @@ def grade_file(
     workers: int | None = None,
     shown: int = 40,
 ) -> None:
-    """Grade the rows of a file; rows go to `out` or to stdout, the summary to stdout or (beside rows) to stderr.
+    """Grade the rows of a file. Rows go to `out` or stdout; the summary to stdout, or to stderr if rows are there.
 
     Args:
-        path: JSONL, JSON or parquet of saved responses.
-        out: JSONL to write; none prints the rows, or with `as_json` only the summary.
+        path: JSONL, JSON or parquet file of saved responses.
+        out: JSONL file for the rows. None prints them, or only the summary with `as_json`.
         grader: "curiosft" or "official".
-        cross_check: grade by plain Math-Verify and by equality of strings too, and list where they disagree.
+        cross_check: also grade with plain Math-Verify and by equal strings, and list disagreements.
         as_json: print the summary as one JSON object.
-        workers: grading processes; none is one per core.
-        shown: disagreements listed.
+        workers: grading processes; None is one per core.
+        shown: number of disagreements to list.
     """
     if grader not in GRADERS:
         raise CurioError(f"--grader {grader} does not exist", nearest(grader, GRADERS))
@@ -173,13 +173,13 @@ def grade_file(
 
 
 def as_text(summary: dict[str, Any]) -> str:
-    """The summary for people."""
+    """The summary as text."""
     reasons = ", ".join(f"{name} {count}" for name, count in summary["reasons"].items())
     status = ", ".join(f"{name} {count}" for name, count in summary["grader_status"].items())
     lines = [
         f"{summary['rows']} rows, {summary['questions']} questions; grader {summary['grader']['name']} "
         f"{summary['grader']['version']}",
-        f"answer   {_with_error(summary, 'answer')}   right whatever the format",
+        f"answer   {_with_error(summary, 'answer')}   right in any format",
         f"strict   {_with_error(summary, 'strict')}   right in the required format",
         f"format {summary['format']:.1f} %, no answer {summary['no_answer']:.1f} %, "
         f"from a statement instead of a box {summary['fallback']:.1f} %",
@@ -206,15 +206,15 @@ def _cross_check_text(check: dict[str, Any]) -> list[str]:
     lines.append(f"{rows} rows disagree" + (f", the first {listed}:" if listed < rows else ":" if rows else ""))
     for row in check["disagreements"]:
         verdicts = " ".join(f"{name}={score:.0f}" for name, score in row["cross_check"].items())
-        said = json.dumps(row["extracted"], ensure_ascii=False)
-        lines.append(f"  {row['id']}: gold {row['gold']!s}  answer {said}  ours={row['answer']:.0f} {verdicts}")
+        answer = json.dumps(row["extracted"], ensure_ascii=False)
+        lines.append(f"  {row['id']}: gold {row['gold']!s}  answer {answer}  ours={row['answer']:.0f} {verdicts}")
     return lines
 
 
 def _graded(
     path: Path, graders: Sequence[Grader], pool: GraderPool, tally: Tally, console: Console, total: int, shown: int
-) -> Any:
-    """A function that streams the graded rows after the first so many, counting them and showing progress."""
+) -> Callable[[int], Iterator[Row]]:
+    """A function that streams the graded rows from row `start` on, counts them, and shows progress."""
 
     def rows(start: int) -> Iterator[Row]:
         waiting: deque[Row] = deque()
@@ -247,7 +247,7 @@ def _check_target(out: Path) -> None:
 
 
 def _print(rows: Iterator[Row], *, quiet: bool) -> None:
-    """Print the rows as JSON lines, or only draw them; a reader that leaves, such as `head`, ends the command."""
+    """Print the rows as JSON lines, or only grade them (`quiet`). If the reader of stdout leaves, the command ends."""
     try:
         for row in rows:
             if not quiet:
@@ -258,8 +258,10 @@ def _print(rows: Iterator[Row], *, quiet: bool) -> None:
         raise SystemExit(0) from None
 
 
-def _write(rows: Any, path: Path, out: Path, graders: Sequence[Grader], tally: Tally, shown: int) -> None:
-    """Write the rows under a temporary name that belongs to this input and grader, then rename."""
+def _write(
+    rows: Callable[[int], Iterator[Row]], path: Path, out: Path, graders: Sequence[Grader], tally: Tally, shown: int
+) -> None:
+    """Write the rows to a temporary file that is named after this input and grader, then rename it."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(json.dumps([grader_identity(name) for name in graders]).encode())

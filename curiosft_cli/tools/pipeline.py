@@ -1,4 +1,4 @@
-"""Run stages in order inside one run folder, each in processes of its own, skipping what is complete."""
+"""Run stages in order inside one run folder, each in its own processes. Complete stages are skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_stages(
     fresh: bool = False,
     accelerate_arguments: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Run or continue these stages; return the seconds that each took now (0 where it was complete).
+    """Run or continue these stages; return the seconds of each (0 if it was complete before).
 
     Raises:
         CurioError: a stage's folder belongs to other settings, or the stage stopped with a message.
@@ -52,7 +52,7 @@ def run_stages(
 
 
 def run_preflight(resolved: Resolved) -> None:
-    """Check prompt, stop tokens, reward and sampling of the rl stage without training; the table goes to stdout.
+    """Check prompt, stop tokens, reward and sampling of the rl stage without training; print the table to stdout.
 
     Raises:
         CurioError: a check failed (exit code 4).

@@ -1,4 +1,4 @@
-"""Prove on the user's own machine and settings that a killed run ends with the weights of an uninterrupted one."""
+"""Prove, with the user's machine and settings, that a killed run ends with the same weights as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, StageDir
 
 STEPS = 4
-"""Optimizer steps of each half (our choice): enough for the teacher to lag behind the student."""
+"""Optimizer steps in each half (our choice). After so many, the teacher differs from the student."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Hashes of the final weights: of a run without a break, and of one that `kill -9` cut in the middle."""
+    """Hashes of the final weights: of an uninterrupted run, and of a run that was killed in the middle."""
 
     whole: str
     halves: str
 
     @property
     def equal(self) -> bool:
-        """Whether both ended with the same bits."""
+        """Whether both have the same bits."""
         return self.whole == self.halves
 
 
 def prove_resume(
     reference: str, overrides: Sequence[str], launch_arguments: Sequence[str] = (), *, steps: int = STEPS
 ) -> Proof:
-    """Run 2 `steps` in one go, then `steps`, `kill -9`, and the rest; compare the final checkpoints' weights.
+    """Train twice for 2 `steps`, the second time with `kill -9` after `steps`; compare the final weights.
 
-    Everything happens in two runs of their own beside the configured one; they are removed if the weights are equal.
+    Both runs have their own folders beside the configured one. These are removed if the weights are equal.
 
     Raises:
         CurioError: a run failed, or (exit code 4) the weights differ.
@@ -94,10 +94,10 @@ def _command(
 
 
 def _kill_after(command: Sequence[str], stage: StageDir, steps: int, poll_s: float = 0.01) -> None:
-    """Start the run and kill it with all its children as soon as the checkpoint after `steps` is complete.
+    """Start the run; when the checkpoint after `steps` is complete, kill the run and all its children.
 
     Raises:
-        CurioError: the run ended before.
+        CurioError: the run ended before that.
     """
     child = subprocess.Popen(command, start_new_session=True)
     while not is_complete(stage.checkpoint(steps)):
@@ -109,7 +109,7 @@ def _kill_after(command: Sequence[str], stage: StageDir, steps: int, poll_s: flo
 
 
 def _hash(checkpoint: Path) -> str:
-    """SHA-256 over the weights of a checkpoint."""
+    """First digits of the SHA-256 of a checkpoint's weights."""
     digest = hashlib.sha256()
     for file in sorted(checkpoint.glob("*.safetensors")):
         with file.open("rb") as opened:

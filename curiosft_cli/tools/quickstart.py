@@ -1,4 +1,4 @@
-"""The whole pipeline on a small real model: the shipped recipe, run as any other, and one table at the end."""
+"""`curiosft quickstart`: the whole pipeline on a small real model, by its shipped recipe, with one table at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from curiosft_cli.run.config import Resolved, load, parse_overrides
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir
 from curiosft_cli.tools.pipeline import run_stages
-from curiosft_cli.tools.small_model import small_model
+from curiosft_cli.tools.quickstart_model import quickstart_model
 
 RECIPE = "quickstart"
 
@@ -20,14 +20,14 @@ def quickstart(overrides: Sequence[str], *, fresh: bool = False) -> None:
     if "path" in parse_overrides(overrides).get("model", {}):
         resolved = load(RECIPE, overrides)
     else:
-        load(RECIPE, overrides)  # a misspelt key is refused before anything is downloaded
-        resolved = load(RECIPE, [f"model.path={json.dumps(str(small_model(Console())))}", *overrides])
+        load(RECIPE, overrides)  # stops at a misspelt key before anything is downloaded
+        resolved = load(RECIPE, [f"model.path={json.dumps(str(quickstart_model(Console())))}", *overrides])
     seconds = run_stages(resolved, resolved.config.run.stages, fresh=fresh)
     print(report(resolved, seconds))
 
 
 def report(resolved: Resolved, seconds: dict[str, float]) -> str:
-    """The closing text: base / sft / rl side by side, seconds per stage, where everything is, what to try next."""
+    """The text at the end: results of base, sft and rl, seconds per stage, the run folder, what to try next."""
     from curiosft_cli.tools.results_report import results_report
 
     config = resolved.config

@@ -1,14 +1,16 @@
-"""Grade saved generations again, without a model: `curiosft eval CONFIG --from-generations FILE`."""
+"""`curiosft eval CONFIG --from-generations FILE`: grade saved samples again, without a model."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.evaluation.benchmark_run import Asked, ask, checked_source, summarise_benchmark, write_run_summary
 from curiosft_cli.evaluation.metrics import self_check
 from curiosft_cli.evaluation.samples import SAMPLES, Generations
+from curiosft_cli.evaluation.score import summarise_benchmark, write_run_summary
+from curiosft_cli.evaluation.tasks import BenchmarkTask, load_task, load_tasks
 from curiosft_cli.run.config import Resolved
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import present
@@ -17,42 +19,43 @@ from curiosft_cli.run.rundir import RunDir, StageDir, begin
 
 
 def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
-    """Write the results of these samples into the run's `eval.name` folder.
+    """Grade these samples and write the results to the run's folder `eval.name`.
 
     Args:
-        resolved: names checkpoints, benchmarks and grader; `eval.samples` none takes what every question has.
+        resolved: names checkpoints, benchmarks and grader. If `eval.samples` is None, as many samples are graded as
+            every question has.
         source: a samples.jsonl or .jsonl.zst (for one checkpoint and one benchmark), or the folder of an evaluation.
 
     Raises:
-        CurioError: samples are missing, or the folder belongs to other settings.
+        CurioError: samples are missing, or the folder has results of other settings.
     """
     config = resolved.config
     self_check()
-    checked_source(source, config.eval.checkpoints, config.eval.benchmarks)
+    _check_source(source, config.eval.checkpoints, config.eval.benchmarks)
     places = StageDir(source)
-    work: list[tuple[str, Asked, Generations, Path]] = []
+    work: list[tuple[str, BenchmarkTask, Generations, Path]] = []
     for reference in config.eval.checkpoints:
-        for asked in ask(config):
-            file = source if source.is_file() else present(places.benchmark(reference, asked.name) / SAMPLES)
+        for task in load_tasks(config):
+            file = source if source.is_file() else present(places.benchmark(reference, task.name) / SAMPLES)
             if not file.exists():
                 raise CurioError(f"{file} does not exist", "Name the checkpoints and benchmarks that were sampled.")
-            generations = Generations(file, asked.problems)
+            generations = Generations(file, task.problems)
             count = config.eval.samples or generations.complete_samples()
             if not count:
-                lacking = asked.problems[generations.missing(1)[0][0]].id
+                lacking = task.problems[generations.missing(1)[0][0]].id
                 raise CurioError(f"{file} has no sample of question {lacking}", "Set eval.limit, or sample it first.")
-            work.append((reference, Asked.of(config, asked.name, count), generations, file.parent))
+            work.append((reference, load_task(config, task.name, count), generations, file.parent))
     run = RunDir(Path(config.run.root) / config.run.name)
     stage, _ = begin(run, "eval", config, fresh=fresh, folder=config.eval.name)
     run.keep_source(resolved.source)
     console = Console(stage.log_file)
-    for reference, asked, generations, origin in work:
-        folder = stage.benchmark(reference, asked.name)
+    for reference, task, generations, origin in work:
+        folder = stage.benchmark(reference, task.name)
         folder.mkdir(parents=True, exist_ok=True)
         summarise_benchmark(
             config,
             folder,
-            asked,
+            task,
             generations,
             reference=reference,
             model=_model(origin, reference),
@@ -66,6 +69,22 @@ def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
 
 
 def _model(origin: Path, reference: str) -> dict[str, Any]:
-    """Which model drew the samples, as far as their folder says."""
+    """The model that drew the samples: model.json beside them, or the checkpoint's name where there is none."""
     file = origin / "model.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"path": reference}
+
+
+def _check_source(source: Path, checkpoints: Sequence[str], benchmarks: Sequence[str]) -> None:
+    """Check that the source of the samples fits the configuration.
+
+    Raises:
+        CurioError: it does not exist, or it is one file for several checkpoints or benchmarks.
+    """
+    if not source.exists():
+        raise CurioError(f"--from-generations {source} does not exist", "Name a file of samples or an eval folder.")
+    if source.is_file() and (len(checkpoints), len(benchmarks)) != (1, 1):
+        raise CurioError(
+            f"--from-generations {source} is one file, the configuration names {len(checkpoints)} checkpoints and "
+            f"{len(benchmarks)} benchmarks",
+            "Set eval.checkpoints and eval.benchmarks to one each, or name an eval folder.",
+        )

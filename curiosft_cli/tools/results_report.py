@@ -1,4 +1,4 @@
-"""The results of an evaluation for the terminal: a table like the paper's, and one line a benchmark."""
+"""The results of an evaluation as text: a table like the paper's, one with all numbers, and notes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from curiosft_cli.tools.tables import as_text
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
 
-Row = Mapping[str, Any]
+SummaryRow = Mapping[str, Any]
 
 
 def print_results(config: Config, *, as_json: bool) -> None:
-    """Print an evaluation's results to stdout: its summary.json on one line, or `results_report`."""
+    """Print the results of an evaluation: `results_report`, or summary.json on one line."""
     stage = RunDir(Path(config.run.root) / config.run.name).stage(config.eval.name)
     if as_json:
         print(json.dumps(json.loads((stage.path / SUMMARY).read_text(encoding="utf-8")), ensure_ascii=False))
@@ -27,7 +27,7 @@ def print_results(config: Config, *, as_json: bool) -> None:
 
 
 def results_report(stage: StageDir) -> str:
-    """Both tables of an evaluation's summary.json, and what to know when reading them."""
+    """Both tables of an evaluation's summary.json, and notes on them."""
     summary = json.loads((stage.path / SUMMARY).read_text(encoding="utf-8"))
     rows = summary["results"]
     grader = rows[0]["grader"]
@@ -43,16 +43,16 @@ def results_report(stage: StageDir) -> str:
             notes.append(f"{where}: {row['prompt_too_long']} samples were not drawn (prompt too long) and score 0.")
         if row["refused"]:
             notes.append(f"{where}: the endpoint refused {row['refused']} requests; they score 0.")
-        troubled = {name: count for name, count in row["grader_status"].items() if name != "ok"}
+        unfinished = {name: count for name, count in row["grader_status"].items() if name != "ok"}
         if row["entropy_nats"] is None and row["settings"]["engine"] == "openai":
             notes.append(f"{where}: entropy is not measured for a model behind an endpoint.")
-        if troubled:
-            notes.append(f"{where}: grading did not finish, scored 0: {_counts(troubled)}.")
+        if unfinished:
+            notes.append(f"{where}: grading did not finish, scored 0: {_counts(unfinished)}.")
     return "\n\n".join([paper_table(rows, summary["averages"]), detail_table(rows), "\n".join(notes)])
 
 
-def paper_table(rows: Sequence[Row], averages: Mapping[str, Mapping[str, Row]]) -> str:
-    """One line a checkpoint: Avg@k of each benchmark, the averages of the suites, entropy. Percent and nats."""
+def paper_table(rows: Sequence[SummaryRow], averages: Mapping[str, Mapping[str, SummaryRow]]) -> str:
+    """One line per checkpoint: Avg@k of each benchmark and suite in percent, mean entropy in nats."""
     names = in_table_order(list(dict.fromkeys(row["benchmark"] for row in rows)))
     titles = list(dict.fromkeys(title for found in averages.values() for title in found))
     lines = [["checkpoint", *names, *titles, "entropy (nats)"]]
@@ -66,8 +66,8 @@ def paper_table(rows: Sequence[Row], averages: Mapping[str, Mapping[str, Row]]) 
     return as_text(lines)
 
 
-def detail_table(rows: Sequence[Row]) -> str:
-    """One line a checkpoint and benchmark."""
+def detail_table(rows: Sequence[SummaryRow]) -> str:
+    """One line per checkpoint and benchmark."""
     ks = sorted({int(k) for row in rows for k in row["pass"]})
     header = ["checkpoint", "benchmark", "Avg@k", "± SE", *(f"Pass@{k}" for k in ks), "Maj@k", "strict", "format"]
     header += ["truncated", "no answer", "tokens", "diversity", "unique", "entropy (nats)"]
@@ -89,7 +89,7 @@ def detail_table(rows: Sequence[Row]) -> str:
     return as_text(lines, left=2)
 
 
-def _score(row: Row) -> str:
+def _score(row: SummaryRow) -> str:
     if row.get("avg") is None:
         return "-"
     error = row["standard_error"]

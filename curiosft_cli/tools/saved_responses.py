@@ -1,4 +1,4 @@
-"""Rows of saved responses: what `curiosft grade` reads, and the fields that a grade adds to them."""
+"""Saved responses: the rows that `curiosft grade` reads, and the rows that it writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUT = (
 
 
 def read_responses(path: Path, grader: Grader) -> Iterator[tuple[Row, GradeItem]]:
-    """Stream `(row as it was found, item to grade)`.
+    """Stream `(unchanged row, item to grade)`.
 
     Raises:
         CurioError: the file cannot be read, or a row is not a saved response.
@@ -38,7 +38,7 @@ def to_item(row: Mapping[str, Any], grader: Grader) -> GradeItem:
     """Read one row.
 
     Raises:
-        BadRow: a column is missing or has another type than expected.
+        BadRow: a column is missing or has the wrong type.
     """
     choices = _choices(row)
     kind = row.get("kind", "choice" if choices else "math")
@@ -63,12 +63,12 @@ def to_item(row: Mapping[str, Any], grader: Grader) -> GradeItem:
 
 
 def graded_row(row: Mapping[str, Any], grade: Grade) -> Row:
-    """The row with the fields of the grade; fields of an earlier grade are replaced."""
+    """The row with the fields of the grade, which replace those of an earlier grade."""
     return {**row, **asdict(grade)}
 
 
 def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The texts of the choices; where only their number is known, as many empty ones, which no answer equals."""
+    """The texts of the choices. If only their number is known, as many empty texts: no answer equals them."""
     texts, count = row.get("choices"), row.get("n_choices")
     if texts is not None and not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
         raise BadRow(f"column choices: found {_shown(texts)}, expected a list of texts")

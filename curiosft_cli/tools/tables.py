@@ -1,4 +1,4 @@
-"""One table, four spellings: plain text, Markdown, LaTeX (booktabs), CSV."""
+"""Format a table as plain text, Markdown, LaTeX (booktabs) or CSV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LATEX = str.maketrans(
 
 
 def as_text(rows: Table, left: int = 1) -> str:
-    """Columns side by side; the first `left` are aligned to the left, the others to the right. Row 0 is the header."""
+    """Aligned columns: the first `left` to the left, the others to the right. Row 0 is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

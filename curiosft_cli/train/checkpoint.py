@@ -58,8 +58,8 @@ def save_checkpoint(
         score: of the evaluation of these weights, if there was one.
 
     Raises:
-        CurioError: exit code 4 when the disk has too little room, seen before anything is written or, where a quota
-            hides it, while the files are; no checkpoint is left then.
+        CurioError: exit code 4 when the disk has too little space. This is checked before anything is written. A quota
+            may show only while files are written; then no checkpoint is left.
     """
     weights = merged_weights(model, full_weights(model, keep=accelerator.is_main_process))
     kept, sharded = _rank_state(optimizer, tensors), is_sharded(model)
@@ -184,7 +184,7 @@ def _bytes(weights: Mapping[str, Tensor]) -> int:
 
 
 def check_room(folder: Path, accelerator: Accelerator, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse to start a training whose first checkpoint has no room, its optimizer not stepped yet.
+    """Refuse to start a training whose first checkpoint does not fit on the disk.
 
     Raises:
         CurioError: exit code 4.
@@ -196,7 +196,7 @@ def check_room(folder: Path, accelerator: Accelerator, model: PreTrainedModel, t
 
 
 def check_disk(folder: Path, needed: int) -> None:
-    """Refuse to write `needed` bytes where there is no room for them.
+    """Refuse to write `needed` bytes on a disk without so much space.
 
     Raises:
         CurioError: exit code 4.

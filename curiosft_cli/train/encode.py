@@ -22,7 +22,7 @@ class PromptFormat:
     """How a question becomes a prompt.
 
     Attributes:
-        system: system message; none is Table 7's, "" is no system message.
+        system: system message; None is that of Table 7, "" is no system message.
         prefix: what the user message puts before the question.
         prefill: text the prompt supplies at the start of the completion.
     """
@@ -66,7 +66,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: P
     talk = messages(problem, system=style.system, prefix=style.prefix)
     text = _render(tokenizer, talk)
     if talk[0]["role"] != "system":
-        # A template that puts in a system message of its own when there is none gets an empty one instead.
+        # Some templates add a system message of their own where the talk has none: they get an empty one instead.
         text = min(text, _render(tokenizer, [{"role": "system", "content": ""}, *talk], fallback=text), key=len)
     if opening := style.prefill.strip():
         text = text.rstrip().removesuffix(opening) if text.rstrip().endswith(opening) else text

@@ -10,13 +10,14 @@ from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import body_and_head, compute_dtype, load_model
 
 if TYPE_CHECKING:
+    from curiosft_cli.run.device import Dtype
     from curiosft_cli.run.sections import Model
 
 
 def completion_entropies(
     path: str,
     model_section: Model,
-    precision: str,
+    precision: Dtype,
     sequences: Mapping[str, Iterable[tuple[Sequence[int], Sequence[int]]]],
     *,
     head_chunk: int = 256,

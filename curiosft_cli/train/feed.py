@@ -85,10 +85,10 @@ def with_response(
     Args:
         found: (where the row stands, the row as it was found, its problem).
         style: what the prompt supplies is no response.
-        lacking: takes a line for each bad row; none stops at the first.
+        lacking: collects a line for each bad row; None stops at the first.
 
     Raises:
-        CurioError: a row has no response and `lacking` is none.
+        CurioError: a row has no response and `lacking` is None.
     """
     for place, row, problem in found:
         if response_text(problem.response, style):
@@ -162,7 +162,7 @@ def open_feed(
     """Spool the usable problems into `folder` and start the worker; also returns the ids of too long prompts.
 
     Args:
-        context: of the model, tokens; none does not look.
+        context: of the model, tokens; None does not check it.
 
     Raises:
         CurioError: a row is longer than the context.

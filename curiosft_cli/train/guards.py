@@ -19,9 +19,9 @@ class Rule:
 
     Attributes:
         metric: key of the metrics, e.g. "train/entropy_nats"; a step that lacks it is passed over.
-        below: lowest legal value, or none.
-        above: highest legal value, or none.
-        spike: highest legal multiple of the median of the last steps, or none. Looks at positive values only.
+        below: lowest legal value, or None.
+        above: highest legal value, or None.
+        spike: highest legal multiple of the median of the last steps, or None. Only positive values are checked.
         meaning: what it says about the run, for the message.
     """
 
@@ -50,7 +50,7 @@ class Guards:
 
     Attributes:
         rules: what is watched.
-        action: "warn" says it, "stop" ends the run, "off" does not look.
+        action: "warn" prints a line, "stop" ends the run, "off" checks nothing.
         patience: steps in a row before anything happens.
         window: steps whose median is the usual value of a `spike` rule.
     """
@@ -63,9 +63,9 @@ class Guards:
     _recent: dict[str, list[float]] = field(default_factory=dict)
 
     def check(self, step: int, values: Mapping[str, float]) -> list[str]:
-        """Look at one step's metrics; return what there is to warn of, each once per uninterrupted breach.
+        """Check the metrics of one step; return the warnings, each once per uninterrupted breach.
 
-        Where a breach stops the run it is returned for as long as it lasts: a run that is started again stops again.
+        A breach that stops the run is returned for as long as it lasts: a run that is started again stops again.
         """
         if self.action == "off":
             return []
@@ -86,7 +86,7 @@ class Guards:
         return found
 
     def stop(self, found: Sequence[str]) -> None:
-        """End the run if that is what was asked for; the caller has saved a checkpoint.
+        """End the run where `action` says so; the caller has saved a checkpoint.
 
         Raises:
             CurioError: exit code 4.
@@ -99,6 +99,6 @@ class Guards:
         return {"in_a_row": self._in_a_row, "recent": self._recent}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Continue from what `state` gave."""
         self._in_a_row = dict(state.get("in_a_row", {}))
         self._recent = {name: list(values) for name, values in state.get("recent", {}).items()}

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from curiosft_cli.run.device import Dtype, resolve_dtype
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.train.attention import PACKED_SDPA, can_pack, register_packed_attention
 
@@ -102,11 +103,6 @@ def context_overrides(path: str, settings: Model) -> dict[str, Any]:
     return overrides
 
 
-def engine_source(path: str, settings: Model) -> dict[str, Any]:
-    """What `open_engine` is told of a checkpoint, so that it opens the model that `load_model` does."""
-    return {**_source(settings), "hf_overrides": context_overrides(path, settings)}
-
-
 def check_context(path: str, settings: Model, needed: int) -> int:
     """Return `needed` tokens of context, or say how to get them.
 
@@ -147,15 +143,11 @@ def _hidden(decoder: Any, *, packed_lengths: Sequence[int | Sequence[int]] | Non
     return decoder(**inputs, use_cache=False).last_hidden_state
 
 
-def compute_dtype(precision: str, device: torch.device | str) -> torch.dtype:
+def compute_dtype(precision: Dtype, device: torch.device | str) -> torch.dtype:
     """The dtype of the large products: `auto` is bfloat16 where the hardware multiplies it natively."""
     import torch
 
-    if precision != "auto":
-        return getattr(torch, precision)
-    if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+    return getattr(torch, resolve_dtype(precision, device))
 
 
 def name_of(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
@@ -163,13 +155,6 @@ def name_of(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
     import torch
 
     return "bfloat16" if dtype == torch.bfloat16 else "float32"
-
-
-def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    try:
-        return "avx512_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def _attention(name: str, device: torch.device | str, products: torch.dtype, config: Any, compiled: bool) -> str:

@@ -76,7 +76,7 @@ class Loop:
         accelerator: Accelerator,
         lora: Lora | None = None,
     ) -> Loop:
-        """Load the newest checkpoint of this stage, or `init` when there is none, with `lora`'s adapters."""
+        """Load the newest checkpoint of this stage, or `init` where no checkpoint exists, with `lora`'s adapters."""
         import torch
         from torch.distributed.fsdp import register_fsdp_forward_method
 
@@ -106,10 +106,10 @@ class Loop:
         return cls(settings, stage, accelerator, tokenizer, model, student, optimizer.optimizer, source)
 
     def resume(self, suppliers: Suppliers | None = None) -> int:
-        """Take up optimizer, suppliers and random state; return the steps that are done.
+        """Load the state of optimizer, suppliers and random numbers; return the number of steps done.
 
         Raises:
-            CurioError: exit code 4 when the next checkpoint has no room on the disk.
+            CurioError: exit code 4 when the disk has no space for the next checkpoint.
         """
         if self.accelerator.is_main_process:
             check_room(self.stage.path, self.accelerator, self.model, suppliers.state(0) if suppliers else {})
@@ -199,13 +199,13 @@ class Loop:
             raise CurioError(
                 f"the gradient was not finite{f', or above {skip_above:g},' if skip_above else ''} "
                 f"in {self.skipped_in_a_row} steps in a row",
-                "Lower the learning rate, or look at the data of these steps; the last checkpoint is intact.",
+                "Lower the learning rate, or check the data of these steps; the last checkpoint is intact.",
                 GUARD,
             )
         self.last = {"grad_norm": norm, "learning_rate": learning_rate, "skipped_steps": self.skipped}
 
     def report(self) -> dict[str, float]:
-        """What there is to log of the steps since the last report."""
+        """The metrics of the steps since the last report."""
         seen, seconds = self.stats.reduce(self.accelerator)
         return {
             **{f"train/{name}": value for name, value in self.last.items()},

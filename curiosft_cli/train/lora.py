@@ -99,7 +99,7 @@ class Adapters:
         return {f"{self.PREFIX}{name}": local_shard(weight) for name, weight in self._trained()}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Continue from what `state` gave."""
         for name, weight in self._trained():
             local_shard(weight).copy_(saved[f"{self.PREFIX}{name}"])
 

@@ -46,11 +46,11 @@ def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
 
 
 def check_launch(accelerator: Accelerator, environment: Mapping[str, str], found: int) -> None:
-    """Refuse a launch that is not what was asked for; `found` processes answered an all-reduce.
+    """Refuse a launch that is not the one configured; `found` processes took part in an all-reduce.
 
     Raises:
         CurioError: another number of processes than the launcher promised, plain data parallel where sharding was
-            asked for, or a mixed precision of accelerate's, which would come on top of ours.
+            configured, or a mixed precision of accelerate's, which would come on top of ours.
     """
     promised, kind = int(environment.get("WORLD_SIZE", "1")), str(accelerator.distributed_type).rpartition(".")[2]
     if not promised == accelerator.num_processes == found:

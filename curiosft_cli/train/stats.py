@@ -79,8 +79,9 @@ class StepStats:
     def reduce(self, accelerator: Accelerator) -> tuple[dict[str, float], dict[str, float]]:
         """The step's values and the seconds of its parts (the slowest rank's); then starts anew.
 
-        The mean of every name over all tokens of all ranks; `NAME_min` and `NAME_max` where asked for; `NAME_q10` ...;
-        entropy of the top 20 % and of the rest (Figure 2). Every rank must have added the same names, or none at all.
+        The mean of every name over all tokens of all ranks; `NAME_min` and `NAME_max` where `extremes` was set;
+        quantiles (`NAME_q10`, ...); entropy of the top 20 % and of the rest (Figure 2). Every rank must have added the
+        same names, or no name at all.
         """
         import torch
         from accelerate.utils import gather_object

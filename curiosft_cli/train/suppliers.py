@@ -39,7 +39,7 @@ class Supplier(Protocol):
         ...
 
     def update(self, step: int) -> bool:
-        """Look at the student after optimizer step `step` (1-based)."""
+        """Follow the student after optimizer step `step` (1-based); return whether anything changed."""
         ...
 
     def state(self, step: int) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ class Supplier(Protocol):
         ...
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Continue from what `state` gave."""
         ...
 
 
@@ -79,7 +79,7 @@ class Selection:
         return {}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """There is nothing to keep."""
+        """Nothing is kept."""
 
 
 class OldPolicy:
@@ -193,13 +193,13 @@ class Suppliers:
         return {name: tensor for supplier in self._suppliers for name, tensor in supplier.state(step).items()}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Continue from what `state` gave."""
         for supplier in self._suppliers:
             supplier.load(saved)
 
 
 SUPPLIED = frozenset({"teacher_logp", "selected", "old_logp", "ref_logp", "ref_logits", "entropy", "logits"})
-"""What a supervised objective may need: from `open_suppliers`, or (the last two) from the head itself."""
+"""What a supervised objective may need: from a supplier, or (the last two) from the head itself."""
 
 
 def open_suppliers(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: PacksOf, total: int) -> Suppliers:

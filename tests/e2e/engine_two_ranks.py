@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.engine.base import Sampling, generate
+from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines.embedded import VllmEngine
 from curiosft_cli.engine.weights import FullState, check_handover
 
@@ -29,7 +30,7 @@ def main(folder: Path) -> None:
     fully_shard(model, mesh=mesh)
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
 
-    engine = VllmEngine(folder, max_model_len=CONTEXT, dtype="float32", cpu_kv_cache_gib=0.05)
+    engine = VllmEngine(EngineSpec(folder, CONTEXT, "float32", cpu_kv_cache_gib=0.05))
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=8 + 8 * rank, stop_token_ids=())
     prompts = [[rank + 3, 5, 6 + i] for i in range(3 + 4 * rank)]  # unequal work: the engines do not run in step
     first = generate(engine, prompts, sampling, list(range(len(prompts))))

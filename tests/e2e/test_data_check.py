@@ -106,7 +106,7 @@ def test_nothing_else_is_found(report: dict[str, Any]) -> None:
 
 
 def test_tokens_are_those_of_training(tmp_path: Path, tiny_model: Path, settings: list[str]) -> None:
-    from curiosft_cli.data.sources import read_problems
+    from curiosft_cli.data.sources import read_source
     from curiosft_cli.run.sections import Model
     from curiosft_cli.train.encode import PromptFormat, encode_row
     from curiosft_cli.train.load import load_tokenizer
@@ -115,7 +115,7 @@ def test_tokens_are_those_of_training(tmp_path: Path, tiny_model: Path, settings
     done = curiosft("data", "check", file, *settings, "--json")
     tokens = json.loads(done.stdout)["tokens"]
     tokenizer, style = load_tokenizer(str(tiny_model), Model()), PromptFormat.from_config(Model(system_prompt=""))
-    rows = [encode_row(tokenizer, problem, style, 10_000) for problem in read_problems(str(file), run_dir=tmp_path)]
+    rows = [encode_row(tokenizer, problem, style, 10_000) for _, problem in read_source(str(file), run_dir=tmp_path)]
     assert tokens["prompt"]["longest"] == max(len(r.prompt_ids) for r in rows)
     assert tokens["response"]["longest"] == max(len(r.response_ids) for r in rows[:2])
     assert tokens["response"]["median"] == min(len(r.response_ids) for r in rows[:2])

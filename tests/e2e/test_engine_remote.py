@@ -11,6 +11,7 @@ from boxes import RECIPE, build_box_model, write_questions
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.engine.base import Sampling, generate
+from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines.local_server import serve
 from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
 from curiosft_cli.engine.weights import FullState, check_handover
@@ -42,9 +43,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     folder = build_box_model(root / "model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_SERVER_DEV_MODE", "1")
-        with serve(
-            folder, name="box", log_file=root / "log", max_model_len=512, dtype="float32", kv_cache_gib=0.1
-        ) as url:
+        spec = EngineSpec(folder, 512, "float32", cpu_kv_cache_gib=0.1)
+        with serve(spec, name="box", log_file=root / "log") as url:
             yield folder, url
 
 
@@ -69,8 +69,8 @@ def test_a_server_samples_and_takes_weights(served: tuple[Path, str], tmp_path: 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     sampling = Sampling(1.0, 0.95, 12, (2,))
     with pytest.raises(CurioError, match="reports raw log-probabilities, this run needs processed ones"):
-        RemoteEngine([url], max_model_len=256, weights=tmp_path / "weights", logprobs="processed")
-    engine = RemoteEngine([url], max_model_len=256, weights=tmp_path / "weights")
+        RemoteEngine([url], EngineSpec(folder, 256, logprobs="processed"), weights=tmp_path / "weights")
+    engine = RemoteEngine([url], EngineSpec(folder, 256), weights=tmp_path / "weights")
     assert engine._ask(url.removesuffix("/v1"), "/get_world_size") == {"world_size": 1}, (
         "what a transfer over nccl asks for"
     )
@@ -100,4 +100,4 @@ def test_a_server_samples_and_takes_weights(served: tuple[Path, str], tmp_path: 
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CurioError, match="does not answer"):
-        RemoteEngine([f"http://127.0.0.1:{free_port()}"], max_model_len=64, weights=tmp_path)
+        RemoteEngine([f"http://127.0.0.1:{free_port()}"], EngineSpec("m", 64), weights=tmp_path)

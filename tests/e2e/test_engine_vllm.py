@@ -13,6 +13,7 @@ import torch
 from tiny import build_tiny_model
 
 from curiosft_cli.engine.base import Completion, Sampling, generate
+from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
 from curiosft_cli.engine.weights import FullState, check_handover
 from curiosft_cli.run.errors import GUARD, CurioError
@@ -31,13 +32,8 @@ SAMPLED = Sampling(temperature=0.8, top_p=0.9, max_tokens=24, stop_token_ids=())
 
 
 def open_vllm(folder: Path, cpu_kv_cache_gib: float = 0.05) -> VllmEngine:
-    return VllmEngine(
-        folder,
-        max_model_len=CONTEXT,
-        dtype="float32",
-        cpu_kv_cache_gib=cpu_kv_cache_gib,
-        cpu_batched_tokens=CONTEXT,
-    )
+    spec = EngineSpec(folder, CONTEXT, "float32", cpu_kv_cache_gib=cpu_kv_cache_gib)
+    return VllmEngine(spec, cpu_batched_tokens=CONTEXT)
 
 
 def tokens(completions: list[Completion]) -> list[tuple[int, ...]]:
@@ -81,7 +77,7 @@ def engine(folders: tuple[Path, Path], fresh: list[Completion]) -> Iterator[Vllm
 @pytest.fixture(scope="module")
 def plain(folders: tuple[Path, Path]) -> TransformersEngine:
     """The first weights in transformers."""
-    return TransformersEngine(folders[0], max_model_len=CONTEXT, dtype="float32")
+    return TransformersEngine(EngineSpec(folders[0], CONTEXT, "float32"))
 
 
 def test_logprobs_are_those_of_transformers(engine: VllmEngine, plain: TransformersEngine) -> None:
@@ -214,7 +210,7 @@ def test_new_weights_answer_as_a_fresh_engine(
 
 
 def test_a_hand_over_without_the_head_is_caught(engine: VllmEngine, folders: tuple[Path, Path]) -> None:
-    trainer = TransformersEngine(folders[1], max_model_len=CONTEXT, dtype="float32")
+    trainer = TransformersEngine(EngineSpec(folders[1], CONTEXT, "float32"))
     pairs = state(folders[1])
     engine.load_weights(1, iter(pairs))
     assert check_handover(engine.score(LONG), trainer.score(LONG)).max < 1e-3

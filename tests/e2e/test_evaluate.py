@@ -157,12 +157,12 @@ def test_samples_of_another_model_are_refused(recipe: Path, tmp_path: Path) -> N
 
 def test_an_endpoint_draws_the_same_samples(recipe: Path, tiny_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
+    from curiosft_cli.engine.spec import EngineSpec
     from curiosft_cli.engine.vllm_engines.local_server import serve
 
     curiosft("eval", recipe, "run.name=embedded", "eval.engine=vllm")
-    with serve(
-        tiny_model, name="m", log_file=tmp_path / "log", max_model_len=512, dtype="float32", kv_cache_gib=0.1
-    ) as url:
+    spec = EngineSpec(tiny_model, 512, "float32", cpu_kv_cache_gib=0.1)
+    with serve(spec, name="m", log_file=tmp_path / "log") as url:
         settings = ["run.name=served", "eval.engine=openai", f"eval.base_url={url}", "eval.endpoint_model=m"]
         done = curiosft("eval", recipe, *settings, "--json")
     assert json.loads(done.stdout)["results"][0]["model"] == {"endpoint": url, "name": "m"}

@@ -55,6 +55,7 @@ def test_check_before_and_after(source: Path, prepared: Path) -> None:
 def test_vllm_says_what_transformers_says(prepared: Path) -> None:
     pytest.importorskip("vllm")
     from curiosft_cli.engine.base import Sampling, generate
+    from curiosft_cli.engine.spec import EngineSpec
     from curiosft_cli.engine.transformers_engine import TransformersEngine
     from curiosft_cli.engine.vllm_engines.embedded import VllmEngine
 
@@ -64,8 +65,8 @@ def test_vllm_says_what_transformers_says(prepared: Path) -> None:
     greedy = Sampling(temperature=0.0, top_p=1.0, max_tokens=16, stop_token_ids=())
     said: list[Any] = []
     for engine in (
-        TransformersEngine(prepared, max_model_len=2048, dtype="float32"),
-        VllmEngine(prepared, max_model_len=2048, dtype="float32", cpu_kv_cache_gib=0.05, cpu_batched_tokens=2048),
+        TransformersEngine(EngineSpec(prepared, 2048, "float32")),
+        VllmEngine(EngineSpec(prepared, 2048, "float32", cpu_kv_cache_gib=0.05), cpu_batched_tokens=2048),
     ):
         try:
             said.append([completion.token_ids for completion in generate(engine, prompts, greedy)])

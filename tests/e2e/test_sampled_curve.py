@@ -11,7 +11,7 @@ import torch
 from boxes import build_box_model, write_questions
 from safetensors.torch import load_file
 
-from curiosft_cli.evaluation.benchmark_run import ask
+from curiosft_cli.evaluation.tasks import load_tasks
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
@@ -77,7 +77,7 @@ def test_questions_are_read_as_an_evaluation_reads_them(tmp_path: Path, keep_sys
     )
     settings = ["sft.eval_benchmarks=aime24", "sft.eval_limit=1", "eval.benchmarks=aime24", f"eval.data.aime24={file}"]
     config = load("sft", [*settings, f"eval.keep_system={str(keep_system).lower()}"]).config
-    (looked,), (evaluated,) = benchmarks_between_steps(config, config.sft), ask(config)
+    (looked,), (evaluated,) = benchmarks_between_steps(config, config.sft), load_tasks(config)
     assert looked.problems == evaluated.problems[:1]
     assert looked.problems[0].system == ("Be brief." if keep_system else "")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curiosft_cli.data.arithmetic import Draw, generate, noisy, split_of
+from curiosft_cli.data.arithmetic import SeededChoices, generate, noisy, split_of
 from curiosft_cli.grading.grade import grade
 from curiosft_cli.stages.rephrase.checks import judge
 
@@ -75,7 +75,7 @@ def test_golden_first_problem_of_the_test_split() -> None:
 
 
 def test_golden_draws_do_not_depend_on_the_python_version() -> None:
-    draw = Draw("a seed")
+    draw = SeededChoices("a seed")
     assert [draw.below(1000) for _ in range(5)] == GOLDEN_DRAWS
 
 

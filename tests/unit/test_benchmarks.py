@@ -12,7 +12,7 @@ import pytest
 from curiosft_cli.data.benchmarks import (
     ARITHMETIC_ROWS,
     BENCHMARKS,
-    Hub,
+    HubDataset,
     hub_row,
     load_benchmark,
     shuffled,
@@ -125,7 +125,7 @@ def test_what_is_no_list_of_choices_stays(text: str) -> None:
     assert split_choices(text) == (text, ())
 
 
-def hub(name: str) -> Hub:
+def hub(name: str) -> HubDataset:
     found = BENCHMARKS[name].hub
     assert found
     return found

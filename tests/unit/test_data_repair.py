@@ -20,7 +20,7 @@ def test_kept_lines_are_kept_byte_for_byte(tmp_path: Path) -> None:
     lines = [b'{"question": "a",   "answer": 1.50}\n', b"\n", b"not json\n", b'{"question": "\\u0000b\xc3\xa9"}']
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(b"\xef\xbb\xbf" + b"".join(lines))
-    write_repaired(str(source), target, drop={3}, mend={4})
+    write_repaired(str(source), target, drop={3}, clean={4})
     assert target.read_bytes() == lines[0] + b"\n" + '{"question": "bé"}\n'.encode()
     assert source.read_bytes() == b"\xef\xbb\xbf" + b"".join(lines)
 
@@ -35,7 +35,7 @@ def test_parquet_keeps_schema_and_metadata(tmp_path: Path) -> None:
     ]
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), source)
-    write_repaired(str(source), target, drop={1, 300, 700}, mend={2, 512})
+    write_repaired(str(source), target, drop={1, 300, 700}, clean={2, 512})
     copy = pq.read_table(target)
     assert copy.schema.equals(schema, check_metadata=False)
     assert (copy.schema.metadata or {})[b"made"] == b"by hand"
@@ -50,9 +50,9 @@ def test_parquet_keeps_schema_and_metadata(tmp_path: Path) -> None:
 def test_json_and_generators(tmp_path: Path) -> None:
     source = tmp_path / "in.json"
     source.write_text(json.dumps([{"a": "1\x01"}, {"a": "2"}, {"a": "3"}]))
-    write_repaired(str(source), tmp_path / "out.json", drop={2}, mend={1})
+    write_repaired(str(source), tmp_path / "out.json", drop={2}, clean={1})
     assert json.loads((tmp_path / "out.json").read_text()) == [{"a": "1"}, {"a": "3"}]
-    write_repaired("arithmetic:train:3", tmp_path / "out.jsonl", drop={2}, mend=set())
+    write_repaired("arithmetic:train:3", tmp_path / "out.jsonl", drop={2}, clean=set())
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines import nccl_transfer as nccl
 from curiosft_cli.engine.vllm_engines.servers import RemoteEngine
 from curiosft_cli.engine.weights import FullState
@@ -140,7 +141,7 @@ def test_the_engine_sends_instead_of_writing_and_forgets_prefixes(
     monkeypatch.setattr("curiosft_cli.engine.vllm_engines.servers.NcclTransfer", Sent)
     monkeypatch.setattr(RemoteEngine, "_ask", answer)
     engine = RemoteEngine(
-        URLS, max_model_len=8, weights=tmp_path / "weights", writer=writer, over_nccl=FullState(nn.Linear(2, 3))
+        URLS, EngineSpec("m", 8), weights=tmp_path / "weights", writer=writer, over_nccl=FullState(nn.Linear(2, 3))
     )
     assert done[-1] == f"open [2, 2] {writer}"
     done.clear()

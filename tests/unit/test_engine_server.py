@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines import embedded as vllm
 from curiosft_cli.engine.vllm_engines import local_server as server
 from curiosft_cli.engine.vllm_engines.local_server import serve
@@ -71,7 +72,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(home: Path, **options: Any) -> AbstractContextManager[str]:
-    return serve("model", name="m", log_file=home / "log" / "server.txt", max_model_len=64, **options)
+    return serve(EngineSpec("model", 64), name="m", log_file=home / "log" / "server.txt", **options)
 
 
 def alive(pid: int) -> bool:
@@ -160,8 +161,9 @@ def test_killing_the_parent_ends_everything(home: Path) -> None:
         "import os, time, pathlib; from curiosft_cli.engine.vllm_engines import embedded; "
         "embedded.vllm_installed = lambda: True\n"
         "from curiosft_cli.engine.vllm_engines.local_server import serve\n"
-        "with serve('model', name='m', log_file=pathlib.Path(os.environ['STAND_IN_HOME']) / 'log', "
-        "max_model_len=64, stop_limit_s=0.5):\n"
+        "from curiosft_cli.engine.spec import EngineSpec\n"
+        "log_file = pathlib.Path(os.environ['STAND_IN_HOME']) / 'log'\n"
+        "with serve(EngineSpec('model', 64), name='m', log_file=log_file, stop_limit_s=0.5):\n"
         "    print('up', flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)

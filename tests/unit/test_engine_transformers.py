@@ -11,6 +11,7 @@ from tiny import build_tiny_model
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.engine.base import Sampling, generate
+from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
 from curiosft_cli.engine.weights import FullState
 from curiosft_cli.run.errors import CurioError
@@ -29,7 +30,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(tiny_model: Path) -> Iterator[TransformersEngine]:
-    engine = TransformersEngine(tiny_model, max_model_len=CONTEXT, dtype="float32", batch_size=3)
+    engine = TransformersEngine(EngineSpec(tiny_model, CONTEXT, "float32"), batch_size=3)
     yield engine
     engine.close()
 
@@ -93,7 +94,7 @@ def test_new_weights_sample_as_a_fresh_engine(engine: TransformersEngine, other:
     before = generate(engine, PROMPTS, SAMPLED, SEEDS)
     engine.load_weights(7, FullState(AutoModelForCausalLM.from_pretrained(other)))
     after = generate(engine, PROMPTS, SAMPLED, SEEDS)
-    fresh = generate(TransformersEngine(other, max_model_len=CONTEXT, dtype="float32"), PROMPTS, SAMPLED, SEEDS)
+    fresh = generate(TransformersEngine(EngineSpec(other, CONTEXT, "float32")), PROMPTS, SAMPLED, SEEDS)
     assert [completion.token_ids for completion in after] == [completion.token_ids for completion in fresh]
     assert before[0].token_ids != after[0].token_ids
     assert {completion.weights_version for completion in before} == {0}
@@ -108,11 +109,7 @@ def test_incomplete_weights_are_refused(engine: TransformersEngine, other: Path)
 
 def test_overrides_reach_the_model(tiny_model: Path) -> None:
     tokens = list(range(10, 50))
-    engine = TransformersEngine(
-        tiny_model,
-        max_model_len=CONTEXT,
-        dtype="float32",
-        hf_overrides={"rope_parameters": {"rope_type": "default", "rope_theta": 40.0}},
-    )
+    overrides = {"rope_parameters": {"rope_type": "default", "rope_theta": 40.0}}
+    engine = TransformersEngine(EngineSpec(tiny_model, CONTEXT, "float32", hf_overrides=overrides))
     gaps = [abs(a - b) for a, b in zip(engine.score(tokens), plain_logprobs(tiny_model, tokens), strict=True)]
     assert max(gaps) > 1e-2

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from split_advantage import split_advantage
 from torch import Tensor
 
 from curiosft_cli.objectives import (
@@ -28,7 +29,7 @@ from curiosft_cli.objectives import (
     objective_parameters,
 )
 from curiosft_cli.objectives.curio import mix, sync_due, token_weight
-from curiosft_cli.objectives.grpo import group_advantage, split_advantage
+from curiosft_cli.objectives.grpo import group_advantage
 from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
 from curiosft_cli.objectives.tokens import entropy, label_logp, tempered_logp, top_k_entropy

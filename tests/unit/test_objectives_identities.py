@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from split_advantage import split_advantage
 from torch import Tensor
 
 from curiosft_cli.objectives import (
@@ -27,7 +28,7 @@ from curiosft_cli.objectives import (
     objective_parameters,
 )
 from curiosft_cli.objectives.curio import curio, token_weight
-from curiosft_cli.objectives.grpo import group_advantage, grpo, split_advantage
+from curiosft_cli.objectives.grpo import group_advantage, grpo
 from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
 from curiosft_cli.objectives.temperature import (
     AT_TAU_MAX,

@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_the_plain_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("curiosft_cli.run.files.os.fsync", full)
-    with pytest.raises(CurioError, match=r"cannot write .*a.jsonl.zst: No space left") as raised:
+    with pytest.raises(CurioError, match=r"cannot write .*a.jsonl.zst: the disk is full \(No space left") as raised:
         compress_jsonl(file)
     assert raised.value.exit_code == GUARD
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.jsonl"]

@@ -10,9 +10,10 @@ import pytest
 from curiosft_cli.run.config import from_json, load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import folder_in_one_step, write_json
-from curiosft_cli.run.resume_policy import STAGE_KEYS
+from curiosft_cli.run.resume_policy import STAGE_KEYS, keys_with
 from curiosft_cli.run.rundir import TRAINER_STATE, RunDir, StageDir, begin, resolve_checkpoint
-from curiosft_cli.run.sections import Config
+from curiosft_cli.run.sections import Config, Rl, Sft, Training
+from curiosft_cli.run.sections.base import RESUME_FREE
 
 
 @pytest.fixture
@@ -126,3 +127,10 @@ def test_every_key_that_is_compared_exists(config: Config) -> None:
         for name in key.split("."):
             assert hasattr(value, name), key
             value = getattr(value, name)
+
+
+@pytest.mark.parametrize("stage", [Sft, Rl])
+def test_a_stage_with_its_own_default_keeps_the_policy_of_the_key(stage: type[Training]) -> None:
+    shared = set(keys_with(RESUME_FREE, Training))
+    assert shared == set(keys_with(RESUME_FREE, stage)) & Training.model_fields.keys()
+    assert "save_steps" in shared and "guards" in shared

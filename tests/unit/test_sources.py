@@ -14,7 +14,7 @@ import pytest
 from curiosft_cli.data.arithmetic import generate, noisy
 from curiosft_cli.data.files import BadRow
 from curiosft_cli.data.records import Problem
-from curiosft_cli.data.sources import read_all, read_problems, read_source, to_problem, to_row, with_question
+from curiosft_cli.data.sources import read_all, read_source, to_problem, to_row, with_question
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Data
 
@@ -45,7 +45,7 @@ def jsonl(path: Path, *rows: object) -> Path:
 
 
 def problems(source: str | Path, **options: Any) -> list[Problem]:
-    return list(read_problems(str(source), run_dir=Path(), **options))
+    return [problem for _, problem in read_source(str(source), run_dir=Path(), **options)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -98,7 +98,7 @@ def test_the_three_formats_hold_the_same(suffix: str, tmp_path: Path) -> None:
     else:
         jsonl(path, *rows)
     assert problems(path) == [to_problem(row, "") for row in rows]
-    assert len(problems(path, rows=1)) == 1
+    assert len(read_all(Data(train=(str(path),), rows=1), run_dir=tmp_path)) == 1
 
 
 def test_a_target_that_is_null_is_no_response(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_rows_stream(tmp_path: Path) -> None:
     """The first row comes although a later one is broken: nothing is read ahead."""
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps(LAYOUTS["ours"]) + "\nnot json\n")
-    assert next(iter(read_problems(str(path), run_dir=tmp_path))).id == "a"
+    assert next(iter(read_source(str(path), run_dir=tmp_path)))[1].id == "a"
 
 
 BAD_ROWS = {

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
+from curiosft_cli.run import device
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Model
-from curiosft_cli.train import load
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.load import body_and_head, check_context, compute_dtype, load_model, load_tokenizer
@@ -109,7 +109,7 @@ def test_the_dtype_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compute_dtype("float32", "cpu") == torch.float32
     assert compute_dtype("bfloat16", "cpu") == torch.bfloat16
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(load, "_cpu_has_bfloat16", lambda native=native: native)
+        monkeypatch.setattr(device, "cpu_multiplies_bfloat16", lambda native=native: native)
         assert compute_dtype("auto", "cpu") == expected
         # Older GPUs emulate bfloat16, slower than float32.
         monkeypatch.setattr(

@@ -9,19 +9,20 @@ import random
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from curiosft_cli.engine.base import Completion, LogprobKind, Sampling
+from curiosft_cli.engine.base import Completion, Sampling
 from curiosft_cli.engine.checks import check_more, check_prompts, fill_seeds
 from curiosft_cli.engine.vllm_engines.process import cpu_step, process_group_kept, process_left_alone
 from curiosft_cli.engine.vllm_engines.refusals import explained
-from curiosft_cli.run.device import Dtype, resolve_dtype
+from curiosft_cli.run.device import resolve_dtype
 from curiosft_cli.run.errors import MISSING, CurioError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from vllm import LLMEngine, RequestOutput, SamplingParams
+
+    from curiosft_cli.engine.spec import EngineSpec
 
 GIB = 1 << 30
 CPU_BLOCK_TOKENS = 32
@@ -62,43 +63,14 @@ class VllmEngine:
     With WORLD_SIZE > 1 every rank must open one, at the same point of the program.
 
     Args:
-        model_dir: folder in Hugging Face format, or hub id; the tokenizer is not read.
-        max_model_len: tokens of prompt and completion together.
-        dtype: "auto" is bfloat16 where the hardware has it.
-        seed: of the requests that bring none.
-        logprobs: which log-probabilities come with the completions.
-        cpu_kv_cache_gib: key-value cache on a CPU in GiB (vLLM's own default is most of the machine).
-        gpu_memory_utilization: share of a GPU's memory for weights, activations and cache together.
-        max_num_seqs: most completions that grow at the same time; None is vLLM's choice.
-        cpu_batched_tokens: most tokens in one forward pass on a CPU, at least `max_model_len`.
-        enforce_eager: no compilation and no CUDA graphs; None is eager on a CPU only, where they cost a minute.
-        hf_overrides: keys that replace those of the model's configuration.
-        revision: of a hub id.
-        trust_remote_code: run Python code that comes with the model.
-        more: further settings of vLLM's engine by their names there, such as `tensor_parallel_size`.
+        spec: the model.
+        cpu_batched_tokens: most tokens in one forward pass on a CPU, at least `spec.max_model_len`.
 
     Raises:
         CurioError: vLLM is not installed (exit code 3), or refuses the settings (exit code 2).
     """
 
-    def __init__(
-        self,
-        model_dir: str | Path,
-        *,
-        max_model_len: int,
-        dtype: Dtype = "auto",
-        seed: int = 0,
-        logprobs: LogprobKind = "raw",
-        cpu_kv_cache_gib: float = 1.0,
-        gpu_memory_utilization: float = 0.9,
-        max_num_seqs: int | None = None,
-        cpu_batched_tokens: int = 4096,
-        enforce_eager: bool | None = None,
-        hf_overrides: Mapping[str, Any] | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        more: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, spec: EngineSpec, *, cpu_batched_tokens: int = 4096) -> None:
         require_vllm()
         os.environ.update(GOOD_NEIGHBOUR | os.environ | IN_PROCESS)
         import torch
@@ -106,33 +78,29 @@ class VllmEngine:
 
         options: dict[str, Any]
         if current_platform.is_cpu():
-            options = _cpu_options(max(max_model_len, cpu_batched_tokens), cpu_kv_cache_gib)
+            options = _cpu_options(max(spec.max_model_len, cpu_batched_tokens), spec.cpu_kv_cache_gib)
         else:
-            options = {"enable_sleep_mode": True, "gpu_memory_utilization": gpu_memory_utilization}
-        if enforce_eager is not None:
-            options["enforce_eager"] = enforce_eager
-        if max_num_seqs is not None:
-            options["max_num_seqs"] = max_num_seqs
+            options = {"enable_sleep_mode": True, "gpu_memory_utilization": spec.gpu_memory_utilization}
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             options["distributed_executor_backend"] = "external_launcher"
 
-        self.max_model_len = max_model_len
+        self._max_model_len = spec.max_model_len
         self._version = 0
         self._state: State = "ready"
         self._on_cpu = current_platform.is_cpu()
-        self._cpu_step = cpu_step if options.get("enforce_eager") and self._on_cpu else nullcontext
+        self._cpu_step = cpu_step if self._on_cpu else nullcontext
         self._requests = 0
-        self._seeds = random.Random(seed)
+        self._seeds = random.Random(spec.seed)
         self._trainer_communicates = torch.distributed.is_initialized()
         self._live: LLMEngine | None = _start(
-            model=str(model_dir),
-            dtype=resolve_dtype(dtype),
-            logprobs_mode=f"{logprobs}_logprobs",
-            max_model_len=max_model_len,
-            hf_overrides=dict(hf_overrides or {}),
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            more=more or {},
+            model=str(spec.model),
+            dtype=resolve_dtype(spec.dtype),
+            logprobs_mode=f"{spec.logprobs}_logprobs",
+            max_model_len=spec.max_model_len,
+            hf_overrides=dict(spec.hf_overrides),
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            more=spec.vllm,
             **options,
         )
 
@@ -144,7 +112,7 @@ class VllmEngine:
         Raises:
             CurioError: a prompt is empty or fills the context; nothing was sent.
         """
-        check_prompts(prompts, seeds, self.max_model_len)
+        check_prompts(prompts, seeds, self._max_model_len)
         chosen = fill_seeds(seeds, len(prompts), self._seeds)
         return self._completions(prompts, [_sampling_params(sampling, seed, self._on_cpu) for seed in chosen])
 
@@ -154,7 +122,7 @@ class VllmEngine:
             return []
         from vllm import SamplingParams
 
-        check_prompts([token_ids], None, self.max_model_len)
+        check_prompts([token_ids], None, self._max_model_len)
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
         [(_, output)] = self._run([token_ids], [params])
         return _chosen(token_ids[1:], (output.prompt_logprobs or [])[1:])

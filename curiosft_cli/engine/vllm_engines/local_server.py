@@ -15,8 +15,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines.embedded import CPU_BLOCK_TOKENS, GIB, GOOD_NEIGHBOUR, IN_PROCESS, require_vllm
-from curiosft_cli.run.device import Dtype, resolve_dtype
+from curiosft_cli.run.device import resolve_dtype
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.processes import free_port
 
@@ -27,15 +28,11 @@ ENVIRONMENT = GOOD_NEIGHBOUR | {"VLLM_LOGGING_LEVEL": "INFO"}
 
 @contextmanager
 def serve(
-    model_dir: str | Path,
+    spec: EngineSpec,
     *,
     name: str,
     log_file: Path,
-    max_model_len: int,
-    dtype: Dtype = "auto",
-    kv_cache_gib: float = 1.0,
     api_key: str | None = None,
-    trust_remote_code: bool = False,
     start_limit_s: float = 300.0,
     stop_limit_s: float = 10.0,
     attempts: int = 3,
@@ -45,14 +42,10 @@ def serve(
     They also end when this process is killed.
 
     Args:
-        model_dir: model folder with a tokenizer.
+        spec: the model; a request for more than its `max_model_len` gets status 400.
         name: model name that requests use.
         log_file: what the server prints is appended to it.
-        max_model_len: tokens of prompt and completion together; a request for more is answered with status 400.
-        dtype: "auto" is bfloat16 where the hardware has it.
-        kv_cache_gib: key-value cache on a CPU, GiB.
         api_key: demanded from every request; None lets every process of this machine ask.
-        trust_remote_code: run Python code that comes with the model.
         start_limit_s: seconds until it must answer.
         stop_limit_s: seconds between asking it to stop and killing it.
         attempts: how many ports to try, since another process may take the free one first.
@@ -62,9 +55,7 @@ def serve(
     """
     require_vllm()
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["--model", str(model_dir), "--served-model-name", name, "--host", HOST]
-    arguments += ["--max-model-len", str(max_model_len), *_device_arguments(dtype, kv_cache_gib)]
-    arguments += ["--trust-remote-code"] if trust_remote_code else []
+    arguments = [*_model_arguments(spec), "--served-model-name", name, "--host", HOST]
     for attempt in range(1, attempts + 1):
         port = free_port(HOST)
         start_of_log = log_file.stat().st_size if log_file.exists() else 0
@@ -81,14 +72,18 @@ def serve(
             raise CurioError(_failure(log, start_limit_s), f"The whole log is {log_file}", MISSING)
 
 
-def _device_arguments(dtype: Dtype, kv_cache_gib: float) -> list[str]:
+def _model_arguments(spec: EngineSpec) -> list[str]:
     import torch
 
-    number_format = ["--dtype", resolve_dtype(dtype)]
+    arguments = ["--model", str(spec.model), "--max-model-len", str(spec.max_model_len)]
+    arguments += ["--dtype", resolve_dtype(spec.dtype), "--logprobs-mode", f"{spec.logprobs}_logprobs"]
+    arguments += ["--revision", spec.revision] if spec.revision else []
+    arguments += ["--trust-remote-code"] if spec.trust_remote_code else []
+    arguments += ["--hf-overrides", json.dumps(spec.hf_overrides)] if spec.hf_overrides else []
     if torch.cuda.is_available():
-        return number_format
-    cache = ["--block-size", str(CPU_BLOCK_TOKENS), "--kv-cache-memory-bytes", str(int(kv_cache_gib * GIB))]
-    return [*number_format, "--enforce-eager", *cache]
+        return [*arguments, "--gpu-memory-utilization", str(spec.gpu_memory_utilization)]
+    cache = ["--block-size", str(CPU_BLOCK_TOKENS), "--kv-cache-memory-bytes", str(int(spec.cpu_kv_cache_gib * GIB))]
+    return [*arguments, "--enforce-eager", *cache]
 
 
 def _start(arguments: list[str], log_file: Path, api_key: str | None, stop_limit_s: float) -> subprocess.Popen[bytes]:

@@ -28,6 +28,7 @@ from curiosft_cli.run.files import folder_in_one_step
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from curiosft_cli.engine.spec import EngineSpec
     from curiosft_cli.engine.weights import FullState
 
 API_KEY = "VLLM_API_KEY"
@@ -39,12 +40,10 @@ class RemoteEngine:
 
     Args:
         urls: base URLs, e.g. "http://127.0.0.1:8000".
-        max_model_len: tokens of prompt and completion together; the servers must allow as many.
+        spec: context, seed and log-probabilities, which must be those of the servers.
         weights: folder for new weights, readable by every server under this path.
         writer: whether this process writes the weights and tells the servers; one rank does.
         over_nccl: the trainer's weights, to be broadcast instead of written to the folder.
-        seed: of the requests that bring none.
-        logprobs: which log-probabilities the servers must report.
         concurrency: requests under way per server.
         limit_s: seconds that one answer may take.
 
@@ -55,25 +54,23 @@ class RemoteEngine:
     def __init__(
         self,
         urls: Sequence[str],
+        spec: EngineSpec,
         *,
-        max_model_len: int,
         weights: Path,
         writer: bool = True,
         over_nccl: FullState | None = None,
-        seed: int = 0,
-        logprobs: LogprobKind = "raw",
         concurrency: int = 128,
         limit_s: float = 3600.0,
     ) -> None:
-        self.max_model_len = max_model_len
+        self._max_model_len = spec.max_model_len
         self._urls = [url.rstrip("/").removesuffix("/v1") for url in urls]
         self._weights, self._writer = weights.resolve(), writer
         self._limit_s, self._version = limit_s, 0
-        self._seeds = random.Random(seed)
+        self._seeds = random.Random(spec.seed)
         self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._names = [self._ask(url, "/v1/models")["data"][0]["id"] for url in self._urls]
         for server in range(len(self._urls)):
-            self._check_logprobs(server, logprobs)
+            self._check_logprobs(server, spec.logprobs)
         self._nccl: NcclTransfer | None = None
         if over_nccl is not None:
             workers = [self._ask(url, "/get_world_size")["world_size"] for url in self._urls]
@@ -88,7 +85,7 @@ class RemoteEngine:
         Raises:
             CurioError: a prompt is empty or fills the context; nothing was sent.
         """
-        check_prompts(prompts, seeds, self.max_model_len)
+        check_prompts(prompts, seeds, self._max_model_len)
         chosen = fill_seeds(seeds, len(prompts), self._seeds)
         return self._completions(prompts, sampling, chosen)
 
@@ -96,7 +93,7 @@ class RemoteEngine:
         """See `RolloutEngine.score`."""
         if len(token_ids) < 2:
             return []
-        check_prompts([token_ids], None, self.max_model_len)
+        check_prompts([token_ids], None, self._max_model_len)
         answer = self._complete(0, list(token_ids), {"max_tokens": 1, "prompt_logprobs": 0})
         tables = answer["prompt_logprobs"][1:]
         return [table[str(token)]["logprob"] for token, table in zip(token_ids[1:], tables, strict=True)]
@@ -148,7 +145,7 @@ class RemoteEngine:
             request = {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
-                "max_tokens": min(sampling.max_tokens, self.max_model_len - len(prompt)),
+                "max_tokens": min(sampling.max_tokens, self._max_model_len - len(prompt)),
                 "seed": seed,
                 "stop_token_ids": list(sampling.stop_token_ids),
                 "ignore_eos": True,  # the caller's end tokens and no others

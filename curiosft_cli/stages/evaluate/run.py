@@ -1,12 +1,12 @@
 """Evaluation: sample every benchmark from every checkpoint, grade the saved samples, summarise.
 
     for each checkpoint and benchmark:
-        sample what is missing   -> samples.jsonl, one line a completion, as they finish; .zst once all is done
+        sample what is missing   -> samples.jsonl, one line per completion in finishing order; compressed at the end
         measure entropy          -> entropy.json: teacher-forced, temperature 1, full vocabulary, nats
-        grade and add up         -> grades.jsonl.zst, questions.jsonl and, written last, summary.json
+        grade and summarise      -> grades.jsonl.zst, questions.jsonl and, last, summary.json
 
-Samples are drawn once and kept; grading reads them back, one question at a time. A killed evaluation loses only what
-was in flight, and asking for more samples draws only those that are missing.
+Samples are drawn once and kept; grading reads them back, one question at a time. A killed evaluation loses only the
+unfinished samples. If more samples are wanted later, only the missing ones are drawn.
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from curiosft_cli.evaluation.benchmark_run import (
-    Asked,
-    ask,
-    claim,
-    is_summarised,
-    summarise_benchmark,
-    write_run_summary,
-)
 from curiosft_cli.evaluation.fingerprint import questions_digest
 from curiosft_cli.evaluation.metrics import self_check
+from curiosft_cli.evaluation.score import claim_folder, is_summarised, summarise_benchmark, write_run_summary
+from curiosft_cli.evaluation.tasks import BenchmarkTask, load_tasks
 from curiosft_cli.run.device import hardware
 from curiosft_cli.run.files import write_json
 from curiosft_cli.run.launch import run_stage
@@ -39,30 +33,30 @@ def run(config: Config, stage: StageDir) -> None:
     self_check()
     check_endpoint(config)
     console = Console(stage.log_file)
-    benchmarks = ask(config)
+    tasks = load_tasks(config)
     paths = {reference: resolve_checkpoint(reference, config) for reference in config.eval.checkpoints}
     for reference, path in paths.items():
-        evaluate_checkpoint(config, stage, reference, path, benchmarks, console)
+        evaluate_checkpoint(config, stage, reference, path, tasks, console)
     write_run_summary(config, stage)
     console.close()
 
 
 def evaluate_checkpoint(
-    config: Config, stage: StageDir, reference: str, path: str, benchmarks: list[Asked], console: Console
+    config: Config, stage: StageDir, reference: str, path: str, tasks: list[BenchmarkTask], console: Console
 ) -> None:
     """Sample, grade and summarise the benchmarks that this checkpoint still lacks."""
     from curiosft_cli.train.load import load_tokenizer
 
-    folders = {asked.name: stage.benchmark(reference, asked.name) for asked in benchmarks}
-    todo = [asked for asked in benchmarks if not is_summarised(folders[asked.name], asked, config)]
+    folders = {task.name: stage.benchmark(reference, task.name) for task in tasks}
+    todo = [task for task in tasks if not is_summarised(folders[task.name], task, config)]
     if not todo:
         console.say(f"{reference}: complete already")
         return
     model = identity(config, path)
     tokenizer = None if config.eval.endpoint == "chat" else load_tokenizer(path, config.model)
-    jobs = [Job(asked, encoded(config, asked, tokenizer), folders[asked.name]) for asked in todo]
+    jobs = [Job(task, encoded(config, task, tokenizer), folders[task.name]) for task in todo]
     for job in jobs:
-        claim(job.folder, model)
+        claim_folder(job.folder, model)
     sample(config, path, tokenizer, jobs, console, reference)
     entropies = measure_entropy(config, path, jobs)
     for job in jobs:
@@ -81,9 +75,9 @@ def evaluate_checkpoint(
 
 
 def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dict[str, float]]:
-    """Teacher-forced entropy in nats of the saved completions; the engine is closed by now.
+    """Teacher-forced entropy in nats of the saved completions, by benchmark. The engine is closed before.
 
-    Kept in entropy.json, since it depends neither on the grader nor on how many more samples are drawn.
+    entropy.json keeps it: it depends neither on the grader nor on samples that are drawn later.
     """
     count = config.eval.entropy_samples
     if not count or config.eval.engine == "openai":
@@ -114,7 +108,7 @@ def _entropy_stamp(job: Job, count: int) -> dict[str, Any]:
 
 
 def _sequences(job: Job, samples: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Prompt and completion ids of the first `samples` non-empty completions of each question, one by one."""
+    """Prompt and completion ids, one completion after the other; empty ones are left out."""
     for question, saved in job.generations().read(min(samples, job.asked.samples)):
         if saved.token_ids:
             yield job.prompts[question], list(saved.token_ids)

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.prompts import messages
 from curiosft_cli.engine.endpoint.completions import Endpoint, OpenAIEngine
-from curiosft_cli.engine.open import open_engine
-from curiosft_cli.evaluation.benchmark_run import Asked, prefill
+from curiosft_cli.engine.open_engine import open_engine
 from curiosft_cli.evaluation.fingerprint import model_identity
 from curiosft_cli.evaluation.samples import SAMPLES, Generations, Sample, sample_row
 from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG
+from curiosft_cli.evaluation.tasks import BenchmarkTask, prefill
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import JsonLines, unpack_jsonl
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.sections import Config
 from curiosft_cli.stages.benchmark_sampling import draw, evaluation_sampling, seeds_of
+from curiosft_cli.stages.engine_spec import engine_spec
 from curiosft_cli.stages.evaluate.chat import ChatSampler
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Job:
         folder: of its results.
     """
 
-    asked: Asked
+    asked: BenchmarkTask
     prompts: list[list[int]]
     folder: Path
 
@@ -57,7 +58,7 @@ class Job:
         return Generations(self.file, self.asked.problems)
 
 
-def encoded(config: Config, asked: Asked, tokenizer: PreTrainedTokenizerBase | None) -> list[list[int]]:
+def encoded(config: Config, asked: BenchmarkTask, tokenizer: PreTrainedTokenizerBase | None) -> list[list[int]]:
     """The prompt of each question in token ids; nothing without a tokenizer."""
     if tokenizer is None:
         return []
@@ -173,23 +174,14 @@ def _without_long_prompts(config: Config, job: Job, missing: Missing, console: C
 
 
 def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int) -> Sampler:
-    """The engine that samples, with room for `needed` tokens of prompt and completion."""
-    from curiosft_cli.train.load import check_context, engine_source
+    """The engine that samples; prompt and completion together have up to `needed` tokens."""
+    from curiosft_cli.train.load import check_context
 
     settings = config.eval
     if settings.engine == "openai":
         return OpenAIEngine(_endpoint(config, path), lambda text: tokenizer.encode(text, add_special_tokens=False))
-    return open_engine(
-        settings.engine,
-        path,
-        max_model_len=check_context(path, config.model, needed),
-        dtype=settings.precision,
-        seed=config.run.seed,
-        cpu_kv_cache_gib=settings.kv_cache_gib,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        **engine_source(path, config.model),
-        vllm=settings.vllm,
-    )
+    context = check_context(path, config.model, needed)
+    return open_engine(settings.engine, engine_spec(config, path, context, settings, dtype=settings.precision))
 
 
 def _endpoint(config: Config, path: str) -> Endpoint:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.files import Row
 from curiosft_cli.data.hub import hub_table, is_hub_id
-from curiosft_cli.data.sources import QUESTION_COLUMNS, TALK_COLUMNS, with_question
+from curiosft_cli.data.sources import MESSAGE_COLUMNS, QUESTION_COLUMNS, with_question
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, disk_errors
 
@@ -186,7 +186,7 @@ def _rewritten(
     rows = batch.take(pyarrow.array(places, pyarrow.int64()))
     after = [with_question(one.row, one.question) for one in cleaned]
     columns = {name: rows.column(name) for name in rows.schema.names}
-    for name in itertools.chain(QUESTION_COLUMNS, TALK_COLUMNS):
+    for name in itertools.chain(QUESTION_COLUMNS, MESSAGE_COLUMNS):
         if any(row.get(name) is not one.row.get(name) for row, one in zip(after, cleaned, strict=True)):
             columns[name] = pyarrow.array([row[name] for row in after], schema.field(name).type)
     columns.setdefault("id", pyarrow.array([one.id for one in cleaned], pyarrow.string()))

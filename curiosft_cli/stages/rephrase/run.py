@@ -179,15 +179,12 @@ def endpoint(config: Config, stage: StageDir) -> Generator[str]:
         yield config.rephrase.base_url
         return
     from curiosft_cli.engine.vllm_engines.local_server import serve
+    from curiosft_cli.stages.engine_spec import engine_spec
     from curiosft_cli.train.load import load_config
 
     context = getattr(load_config(config.model.path, config.model), "max_position_embeddings", None) or LOCAL_CONTEXT
-    with serve(
-        config.model.path,
-        name=LOCAL,
-        log_file=stage.path / "server.log",
-        max_model_len=min(context, LOCAL_CONTEXT),
-    ) as base_url:
+    spec = engine_spec(config, config.model.path, min(context, LOCAL_CONTEXT))
+    with serve(spec, name=LOCAL, log_file=stage.path / "server.log") as base_url:
         yield base_url
 
 

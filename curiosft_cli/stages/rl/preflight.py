@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from curiosft_cli.engine.base import sample_seed
 from curiosft_cli.grading.grade import grade
+from curiosft_cli.run.device import resolve_dtype
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import write_json
 from curiosft_cli.run.launch import run_stage
@@ -34,7 +35,7 @@ class PreflightCheck:
     """One line of the table.
 
     Attributes:
-        name: what was looked at.
+        name: what was checked.
         go: whether it is as it must be.
         seen: what was found.
         fix: what to do about it.
@@ -59,7 +60,7 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.stages.handover import open_engine_beside
     from curiosft_cli.stages.rl.prompts import read_prompts
     from curiosft_cli.train.encode import stop_token_ids
-    from curiosft_cli.train.load import check_context, compute_dtype, load_tokenizer, name_of
+    from curiosft_cli.train.load import check_context, load_tokenizer
 
     rl, path = config.rl, resolve_checkpoint(config.rl.init, config)
     console = Console(stage.log_file)
@@ -67,7 +68,7 @@ def run(config: Config, stage: StageDir) -> None:
     prompts = read_prompts(config, stage, tokenizer, console, expert=RL_METHODS[rl.objective].needs_expert)
     context = check_context(path, config.model, max(len(p.ids) for p in prompts) + rl.max_completion_length)
     sampling = Sampling(rl.temperature, rl.top_p, rl.max_completion_length, stop_token_ids(tokenizer, path))
-    engine = open_engine_beside(config, rl, path, context, name_of(compute_dtype(rl.precision, _device())))
+    engine = open_engine_beside(config, rl, path, context, resolve_dtype(rl.precision))
     try:
         checks = preflight(config, tokenizer, prompts, engine, sampling)
     finally:
@@ -85,7 +86,7 @@ def preflight(
     engine: RolloutEngine,
     sampling: Sampling,
 ) -> list[PreflightCheck]:
-    """Look at the first prompts; samples `rl.preflight_prompts` completions once each."""
+    """Check the first `rl.preflight_prompts` prompts; one completion is sampled for each."""
     some = prompts[: config.rl.preflight_prompts]
     return [
         _prompt_check(config, tokenizer, some),
@@ -96,7 +97,7 @@ def preflight(
 
 
 def enforce(checks: Sequence[PreflightCheck], action: str, console: Console) -> None:
-    """Say what failed; with "stop", end the run where no reward could be right.
+    """Print what failed; with "stop", end the run where no reward could be right.
 
     Raises:
         CurioError: exit code 4.
@@ -137,7 +138,7 @@ def _prompt_check(config: Config, tokenizer: PreTrainedTokenizerBase, prompts: S
         not wrong,
         f"{len(wrong)} of {len(prompts)} lack the question or end otherwise than with {prefill!r}"
         + (f", e.g. {wrong[0]}" if wrong else ""),
-        "Look at the chat template and at model.prefill.",
+        "Check the chat template and model.prefill.",
     )
 
 
@@ -166,14 +167,14 @@ def _hand_made_checks(
             not missed,
             f"{len(right) - len(missed)} of {len(right)} are rewarded"
             + (f"; not {missed[0]} ({', '.join(f'{why} {n}' for why, n in reasons.items())})" if missed else ""),
-            "Look at model.prefill, and at the gold answers of the questions named.",
+            "Check model.prefill, and the gold answers of the questions named.",
             plumbing=len(missed) == len(right),
         ),
         PreflightCheck(
             "wrong answers",
             not praised,
             f"{len(praised)} of {len(wrong)} are rewarded" + (f", e.g. {praised[0]}" if praised else ""),
-            "Look at the gold answers of the questions named.",
+            "Check the gold answers of the questions named.",
             plumbing=len(praised) == len(wrong),
         ),
     ]
@@ -238,12 +239,6 @@ def _sample_checks(
             plumbing=False,
         ),
     ]
-
-
-def _device() -> Any:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one RL step sampled: graded responses, what to log of them, and the file that keeps them."""
+"""The graded responses of one RL step: their metrics, and the file that keeps them."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from curiosft_cli.objectives import RL_METHODS
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
+from curiosft_cli.stages.engine_spec import engine_spec
 from curiosft_cli.stages.handover import HandOver, asleep, open_engine_beside
 from curiosft_cli.stages.rl.rollouts import describe
 
@@ -66,11 +67,13 @@ def run(config: Config, stage: StageDir) -> None:
             rows, updates = objective.filled(method.rows), Updates(rl, loop, method, objective)
             sampler = RolloutSampler(config, stage, loop, engine, sampling, pool, prompts, rows, advantages)
             hand_over = HandOver(engine, loop, rl.handover_check_every, rl.handover_tolerance)
+            if book.done == 0 and rl.preflight != "off":
+                hand_over(0, sampler.probe)
+                enforce(preflight(config, loop.tokenizer, prompts, engine, sampling), rl.preflight, book.console)
+                engine.sleep()
             for step in book.steps():
                 with loop.timed("handover"):
                     hand_over(step, sampler.probe)
-                if step == 0 and rl.preflight != "off":
-                    enforce(preflight(config, loop.tokenizer, prompts, engine, sampling), rl.preflight, book.console)
                 with loop.timed("sample"):
                     rollouts = sampler.sample(step)  # and reward: each is graded while others still run
                     engine.sleep()
@@ -103,11 +106,9 @@ def open_rollout_engine(book: Bookkeeping, prompts: Sequence[Prompt]) -> tuple[R
         return open_engine_beside(config, rl, book.path, context, loop.dtype_name, logprobs), sampling
     engine = RemoteEngine(
         rl.servers,
-        max_model_len=context,
+        engine_spec(config, book.path, context, logprobs=logprobs),
         weights=Path(rl.server_weights or book.stage.path / "server-weights"),
         writer=loop.accelerator.is_main_process,
-        seed=config.run.seed,
-        logprobs=logprobs,
         over_nccl=FullState(loop.model) if rl.server_sync == "nccl" else None,
     )
     return engine, sampling

@@ -82,12 +82,12 @@ def _families(rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
         by_prompt.setdefault(row.prompt_ids, []).append(index)
     families: list[list[int]] = []
     for prompt, members in by_prompt.items():
-        room = 0
+        left = 0
         for member in members:
             size = len(rows[member].response_ids)
-            if size > room:
+            if size > left:
                 families.append([])
-                room = max_tokens - len(prompt)
+                left = max_tokens - len(prompt)
             families[-1].append(member)
-            room -= size
+            left -= size
     return families

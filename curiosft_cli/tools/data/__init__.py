@@ -1,1 +1,1 @@
-"""What `curiosft data` does."""
+"""`curiosft data`: check a data set, and write a repaired copy."""

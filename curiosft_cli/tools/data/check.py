@@ -1,4 +1,4 @@
-"""`curiosft data check`: one pass over a data set and everything that is wrong with it."""
+"""One pass over a data set that finds everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from curiosft_cli.data.records import Problem
 from curiosft_cli.data.sources import numbered_rows, to_problem
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.log import Console
+from curiosft_cli.tools.data.answer_checks import AnswerChecks
 from curiosft_cli.tools.data.contamination import Contamination
-from curiosft_cli.tools.data.grades import DataGrades
 from curiosft_cli.tools.data.report import CONTAMINATION, DataReport
-from curiosft_cli.tools.data.row_checks import look, mended, roles
-from curiosft_cli.tools.data.whole_set import Repeats, TokenCounts, Tongues
+from curiosft_cli.tools.data.row_checks import check_row, cleaned, roles
+from curiosft_cli.tools.data.set_checks import Languages, Repeats, TokenCounts
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
 
 
 def check_data(source: str, config: Config, console: Console, *, all_benchmarks: bool = False) -> DataReport:
-    """Look at every row of a source once; see `DataReport`.
+    """Read every row of a source once and report what is wrong.
 
     Args:
         source: a data file, a hub id, or a generator.
-        config: `check`, and the model, lengths and benchmark files that it needs.
+        config: its `[check]`; also the model, the length limits and the benchmark files.
         console: for progress.
-        all_benchmarks: a benchmark that is out of reach ends the check at once, instead of being told in the report.
+        all_benchmarks: a benchmark that is out of reach is an error; otherwise the report names it.
 
     Raises:
-        CurioError: the source does not exist or cannot be read as a whole.
+        CurioError: the source does not exist or cannot be read.
     """
     started = time.monotonic()
     report = DataReport(source, limits=(config.data.max_prompt_length, config.sft.max_response_length))
@@ -45,19 +45,19 @@ def check_data(source: str, config: Config, console: Console, *, all_benchmarks:
     full = config.check.depth == "full"
     contamination = _contamination(config, report, console) if full else None
     if all_benchmarks and (why := report.unchecked.get(CONTAMINATION)):
-        raise CurioError(f"contamination cannot be looked at: {why}", "", MISSING)
+        raise CurioError(f"contamination cannot be checked: {why}", "", MISSING)
     with ExitStack() as stack:
         lengths = _lengths(config, report, stack) if full else None
         workers = config.check.grader_workers if full else 1
-        grades = stack.enter_context(DataGrades(report.findings, workers=workers, experts=full))
-        repeats, tongues = Repeats(), Tongues()
+        grades = stack.enter_context(AnswerChecks(report.findings, workers=workers, experts=full))
+        repeats, languages = Repeats(), Languages()
         for number, problem in _readable(rows, source, report):
-            found = dict(look(problem, config.check.max_question_characters))
-            for name, seen in found.items():
-                report.findings.add(name, number, seen)
-            problem = mended_problem(problem)
+            found = dict(check_row(problem, config.check.max_question_characters))
+            for name, detail in found.items():
+                report.findings.add(name, number, detail)
+            problem = cleaned_problem(problem)
             repeats.add(number, problem)
-            tongues.add(number, problem)
+            languages.add(number, problem)
             report.sources[problem.source] += 1
             if problem.answer.strip() and "cut_gold" not in found:
                 grades.add(number, problem)
@@ -70,7 +70,7 @@ def check_data(source: str, config: Config, console: Console, *, all_benchmarks:
             lengths.finish()
         repeats.conclude(report, grades)
         grades.finish()
-    tongues.conclude(report)
+    languages.conclude(report)
     if contamination:
         _conclude_contamination(contamination, report)
     _conclude_missing(report)
@@ -81,7 +81,7 @@ def check_data(source: str, config: Config, console: Console, *, all_benchmarks:
 
 
 def row_count(source: str) -> int:
-    """Rows to expect, for the progress line: 0 where only reading would tell."""
+    """Number of rows, for the progress line; 0 if it is unknown before reading."""
     path = Path(source)
     if path.suffix == ".jsonl" and path.is_file():
         with path.open("rb") as file:
@@ -90,26 +90,26 @@ def row_count(source: str) -> int:
         import pyarrow
         from pyarrow import parquet
 
-        with suppress(pyarrow.ArrowException, OSError):  # the reader of the rows says what is wrong with the file
+        with suppress(pyarrow.ArrowException, OSError):  # the reader of the rows reports what is wrong with the file
             return parquet.read_metadata(path).num_rows
     return 0
 
 
-def mended_problem(problem: Problem) -> Problem:
-    """The problem without the characters that no tokenizer or pipe can take."""
+def cleaned_problem(problem: Problem) -> Problem:
+    """The problem without control characters and lone surrogates, which tokenizers and pipes refuse."""
     return replace(
         problem,
-        question=mended(problem.question),
-        answer=mended(problem.answer),
-        response=mended(problem.response),
-        choices=tuple(mended(list(problem.choices))),
+        question=cleaned(problem.question),
+        answer=cleaned(problem.answer),
+        response=cleaned(problem.response),
+        choices=tuple(cleaned(list(problem.choices))),
     )
 
 
 def _readable(
     rows: Iterable[tuple[int, Row | BadRow]], source: str, report: DataReport
 ) -> Iterator[tuple[int, Problem]]:
-    """The rows that are problems; the others, and rows of another layout than the first, are noted."""
+    """Yield the rows that can be read. Notes the others, and rows whose layout differs from the first."""
     stem = Path(source).stem
     for number, row in rows:
         report.rows += 1
@@ -148,24 +148,24 @@ def _lengths(config: Config, report: DataReport, stack: ExitStack) -> TokenCount
 
 
 def _contamination(config: Config, report: DataReport, console: Console) -> Contamination | None:
-    """What must not be in the data; a benchmark that is out of reach is told, not passed over."""
+    """The questions that must not be in the data. The report names benchmarks that are out of reach."""
     questions: list[tuple[str, str, str]] = []
-    unreached: dict[str, str] = {}
+    unreachable: dict[str, str] = {}
     for name in config.check.benchmarks:
         try:
             problems = load_benchmark(name, data=config.eval.data.get(name))
         except CurioError as error:
             if error.exit_code != MISSING:
                 raise
-            unreached[name] = error.what
+            unreachable[name] = error.what
             continue
         report.benchmarks[name] = len(problems)
         questions += [(name, problem.id, problem.question) for problem in problems]
-    if unreached:
-        names = ", ".join(unreached)
+    if unreachable:
+        names = ", ".join(unreachable)
         report.unchecked[CONTAMINATION] = (
-            f"no questions of {names} ({next(iter(unreached.values()))}). "
-            "Give files (eval.data.NAME=FILE), or name in check.benchmarks those that count."
+            f"no questions of {names} ({next(iter(unreachable.values()))}). "
+            "Give files (eval.data.NAME=FILE), or leave them out of check.benchmarks."
         )
     if not questions:
         return None
@@ -181,11 +181,11 @@ def _conclude_contamination(contamination: Contamination, report: DataReport) ->
 
 
 def _conclude_missing(report: DataReport) -> None:
-    """A column that no row has is told once, not once for each row."""
+    """A column that no row has is reported once, not for each row."""
     for role, check in (("gold", "no_gold"), ("response", "no_response")):
         if role not in report.has:
             report.findings.rows.pop(check, None)
-            report.findings.seen.pop(check, None)
+            report.findings.details.pop(check, None)
 
 
 def _peak_mib(who: int) -> float:

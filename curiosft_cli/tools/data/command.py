@@ -1,4 +1,4 @@
-"""What `curiosft data check` does with its report: print it, write the copy that was asked for, give the exit code."""
+"""The command `curiosft data check`: check the data, write a repaired copy if wanted, print the report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.log import Console
 from curiosft_cli.tools.data.check import check_data
-from curiosft_cli.tools.data.print_report import as_json as json_of
-from curiosft_cli.tools.data.print_report import as_text
 from curiosft_cli.tools.data.repair import repaired_path, write_repaired
-from curiosft_cli.tools.data.report import DataReport
+from curiosft_cli.tools.data.report import DataReport, as_text
+from curiosft_cli.tools.data.report import as_json as json_of
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
@@ -24,8 +23,8 @@ def run(
     """Check a source and return the exit code.
 
     Raises:
-        CurioError: the source cannot be read, the copy cannot be written, or a copy without contaminated rows was
-            asked for and a benchmark could not be compared with.
+        CurioError: the source cannot be read, the copy cannot be written, or contaminated rows are to be dropped and
+            a benchmark is out of reach.
     """
     target = out or repaired_path(source)
     if (fix or drop_contaminated) and target.exists():
@@ -34,21 +33,21 @@ def run(
         raise CurioError("--drop-contaminated needs check.depth=full, found quick", "Leave one of them out.")
     report = check_data(source, config, Console(), all_benchmarks=drop_contaminated)
     drop = report.to_drop(broken=fix, contaminated=drop_contaminated)
-    mend = report.findings.to_repair("mend") if fix else set()
-    if drop or mend:
-        write_repaired(source, target, drop=drop, mend=mend - drop)
-    written = {"path": str(target), "dropped": len(drop), "mended": len(mend - drop)} if drop or mend else None
+    clean = report.findings.to_repair("clean") if fix else set()
+    if drop or clean:
+        write_repaired(source, target, drop=drop, clean=clean - drop)
+    written = {"path": str(target), "dropped": len(drop), "cleaned": len(clean - drop)} if drop or clean else None
     if as_json:
         print(json.dumps({**json_of(report), "copy": written}, ensure_ascii=False))
     else:
         print(as_text(report, config.check.show))
         if fix or drop_contaminated:
-            print(_told(report, target, len(drop), len(mend - drop)))
-    solved = drop | mend | (set(report.findings.rows.get("repeated", ())) if fix else set())
+            print(_copy_line(report, target, len(drop), len(clean - drop)))
+    solved = drop | clean | (set(report.findings.rows.get("repeated", ())) if fix else set())
     return report.exit_code(frozenset(solved))
 
 
-def _told(report: DataReport, target: Path, dropped: int, mended: int) -> str:
-    if not dropped and not mended:
+def _copy_line(report: DataReport, target: Path, dropped: int, cleaned: int) -> str:
+    if not dropped and not cleaned:
         return "nothing to repair: no copy was written"
-    return f"wrote {target}: {report.rows - dropped:,} rows, {dropped:,} left out, {mended:,} mended"
+    return f"wrote {target}: {report.rows - dropped:,} rows, {dropped:,} left out, {cleaned:,} cleaned"

@@ -1,7 +1,7 @@
-"""Training questions that are benchmark questions: the same tokens, near-duplicates, or a shared run of words.
+"""Find training questions that a benchmark has too: the same tokens, a near-duplicate, or a shared run of words.
 
-Two questions are compared in one spelling of their LaTeX. A run of words that several benchmark questions share, or
-that many training questions have, is a phrase of the trade ("where m and n are relatively prime ...") and no sign.
+Questions are compared in one spelling of their LaTeX. A run of words that several benchmark questions have, or many
+training questions, is a common phrase ("where m and n are relatively prime ...") and does not count.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ Kind = Literal["same", "near", "ngram"]
 
 @dataclass(frozen=True)
 class Hit:
-    """A training row that a benchmark has too.
+    """A training row whose question a benchmark has too.
 
     Attributes:
         row: the row's number in the data.
-        benchmark: whose question it is.
-        id: the question's id there.
-        kind: the same tokens, a near-duplicate, or a shared run of words.
-        overlap: common share of three-token pieces, or share of the benchmark question's runs that are found.
+        benchmark: the benchmark's name.
+        id: the question's id in the benchmark.
+        kind: "same" tokens, a "near"-duplicate, or a shared "ngram".
+        overlap: Jaccard similarity of three-token pieces; for "ngram", the share of the benchmark question's runs.
     """
 
     row: int
@@ -56,7 +56,7 @@ class Hit:
 
 
 def tokens(text: str) -> list[str]:
-    """Words, numbers, LaTeX commands and operators of a text, in one spelling and lower case."""
+    """Words, numbers, LaTeX commands and operators of a text, in lower case and one spelling."""
     text = _LAYOUT.sub(" ", unicodedata.normalize("NFKC", text.translate(_SIGNS))).lower()
     for pattern, replacement in _ALIKE:
         text = pattern.sub(replacement, text)
@@ -64,15 +64,15 @@ def tokens(text: str) -> list[str]:
 
 
 class Contamination:
-    """Finds which rows are benchmark questions; `add` every row, then read `hits`.
+    """Finds the rows that are benchmark questions: `add` every row, then read `hits`.
 
     Args:
-        questions: (benchmark, id, question) of everything that must not be trained on.
-        ngram: words in a row, operators not counted.
-        similarity: share of common pieces of near-duplicates.
-        letters: a run counts if it has this many different words of three letters or more.
-        shared: a run that more benchmark questions than this have is a phrase of the trade.
-        common: a run that more training rows than this have is one too.
+        questions: (benchmark, id, question) of all questions that must not be trained on.
+        ngram: length of a run in words, without operators.
+        similarity: lowest Jaccard similarity of a near-duplicate.
+        letters: different words of three letters or more that a run needs.
+        shared: a run in more benchmark questions than this is a common phrase.
+        common: a run in more training rows than this is a common phrase.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Contamination:
         return len(self._texts)
 
     def add(self, row: int, question: str) -> None:
-        """Look at one training question."""
+        """Add one training question."""
         words = tokens(question)
         known = self._whole.get(tuple(words))
         alike = {known} if known is not None else set()
@@ -116,7 +116,7 @@ class Contamination:
         self._add_runs(row, words, alike)
 
     def hits(self) -> list[Hit]:
-        """Every hit, by row; a question that several benchmarks have is one hit for each."""
+        """All hits, by row. A question of several benchmarks is one hit for each."""
         found = list(self._near)
         for row, index, runs in self._shared:
             left = [run for run in runs if self._rows_with[run] <= self._common]
@@ -129,7 +129,7 @@ class Contamination:
         ]
 
     def _near_duplicates(self, words: Sequence[str]) -> Iterable[tuple[int, float]]:
-        """Questions with enough common pieces and no number that this one lacks."""
+        """Yield (question, similarity) of similar questions whose numbers this one has too."""
         pieces = _pieces(words)
         numbers = _numbers(words)
         for index in {index for piece in pieces for index in self._pieces.get(piece, ())}:
@@ -156,7 +156,7 @@ class Contamination:
         self._shared += [(row, index, tuple(found)) for index, found in of.items() if index not in alike]
 
     def _index_runs(self, shared: int) -> tuple[Hashes, Hashes, list[int]]:
-        """Hashes of the runs, ascending, the question of each, and the number of runs of each question."""
+        """Hashes of the runs in ascending order, the question of each, and the number of runs per question."""
         import numpy as np
 
         each = [np.unique(_runs(text, self._ngram, self._letters)) for text in self._texts]
@@ -170,7 +170,7 @@ class Contamination:
 
 
 def _distinct(questions: Iterable[tuple[str, str, str]]) -> dict[tuple[str, ...], list[tuple[str, str]]]:
-    """One entry for questions of the same tokens: benchmarks overlap, and that makes no phrase common."""
+    """One entry per different text, since benchmarks overlap: a question in two of them is no common phrase."""
     found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for benchmark, name, question in questions:
         if text := tuple(tokens(question)):
@@ -192,7 +192,7 @@ def _is_word(token: str) -> bool:
 
 
 def _pieces(words: Sequence[str]) -> set[int]:
-    """Hashes of the three-token pieces; of the whole where it is shorter."""
+    """Hashes of the three-token pieces, or of the whole text if it is shorter."""
     return {hash(tuple(words[at : at + _PIECE])) for at in range(max(1, len(words) - _PIECE + 1))}
 
 
@@ -201,10 +201,10 @@ def _numbers(words: Sequence[str]) -> Counter[str]:
 
 
 def _index_pieces(texts: Sequence[Sequence[str]], similarity: float) -> dict[int, list[int]]:
-    """Piece to questions, over each question's rarest pieces only.
+    """Piece -> questions, for the rarest pieces of each question.
 
-    A set that shares a Jaccard of s with n pieces shares at least ceil(s n) of them, hence one of any
-    n - ceil(s n) + 1: nothing is missed, and common pieces have no long lists.
+    A text with Jaccard similarity s to a question of n pieces has at least ceil(s n) of them. So it has at least one of
+    any n - ceil(s n) + 1 pieces, and an index of these misses nothing. The rarest ones have short lists.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""A guess at the language of a question: by its letters, and for Latin letters by its small words."""
+"""Guess the language of a question: by its script, and for Latin script by its frequent short words."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _KANA = re.compile(r"[\u3040-\u30ff]")
 UNKNOWN = "?"
 
 
-def language(text: str, *, look_at: int = 2000) -> str:
-    """ISO 639-1 code, or "?" where there are too few words to tell.
+def language(text: str, *, characters: int = 2000) -> str:
+    """ISO 639-1 code, or "?" if there are too few words.
 
     Args:
-        text: formulas are left out.
-        look_at: characters at the beginning that are read.
+        text: the question; its formulas are ignored.
+        characters: number of characters to read, from the first on.
     """
-    text = text[:look_at]
+    text = text[:characters]
     letters = "latin" if text.isascii() else script(text)
     if letters == "cjk":
         return "ja" if _KANA.search(text) else "zh"
@@ -58,9 +58,9 @@ def language(text: str, *, look_at: int = 2000) -> str:
         return _BY_SCRIPT.get(letters, UNKNOWN)
     votes: dict[str, float] = defaultdict(float)
     for word in set(_LETTERS.findall(_COMMAND.sub(" ", without_formulas(text)).lower())):
-        spoken = _LANGUAGES_OF.get(word, ())
-        for one in spoken:
-            votes[one] += 1 / len(spoken)
+        languages = _LANGUAGES_OF.get(word, ())
+        for one in languages:
+            votes[one] += 1 / len(languages)
     best = sorted(votes.items(), key=lambda vote: -vote[1])[:2]
     if not best or (len(best) > 1 and best[0][1] == best[1][1]):
         return UNKNOWN

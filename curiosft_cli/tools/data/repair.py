@@ -1,4 +1,4 @@
-"""A repaired copy of a data file: rows left out or mended, everything else as it was. The input is never written."""
+"""Write a repaired copy of a data file: rows are left out or cleaned, nothing else changes. The input stays as it is."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 from curiosft_cli.data.files import UTF8_MARK, BadRow
 from curiosft_cli.data.sources import numbered_rows
 from curiosft_cli.run.files import file_in_one_step
-from curiosft_cli.tools.data.row_checks import mended
+from curiosft_cli.tools.data.row_checks import cleaned
 
 Rows = Collection[int]
 
 
 def repaired_path(source: str) -> Path:
-    """`train.parquet` to `train.fixed.parquet`; a source that is no file becomes JSONL in the current folder."""
+    """`train.fixed.parquet` for `train.parquet`; for a source that is not a file, JSONL in the current folder."""
     path = Path(source)
     if path.exists():
         return path.with_name(f"{path.stem}.fixed{path.suffix}")
     return Path(source.replace("/", "--").replace(":", "-") + ".fixed.jsonl")
 
 
-def write_repaired(source: str, target: Path, *, drop: Rows, mend: Rows) -> None:
-    """Write `target`, in the format of the source, without the rows of `drop` and with those of `mend` cleaned.
+def write_repaired(source: str, target: Path, *, drop: Rows, clean: Rows) -> None:
+    """Write `target` in the format of the source, without the rows of `drop` and with those of `clean` cleaned.
 
     Args:
-        source: a data file (rows that are kept stay byte for byte in JSONL), a hub id or a generator.
-        target: must not exist.
+        source: a data file, a hub id or a generator. Rows of JSONL that are kept stay the same byte for byte.
+        target: the copy; must not exist.
         drop: row numbers from 1, as `numbered_rows` counts them.
-        mend: row numbers whose texts lose control characters.
+        clean: row numbers whose texts lose their control characters.
 
     Raises:
         CurioError: the target exists, the disk is full, or the folder cannot be written.
@@ -41,29 +41,29 @@ def write_repaired(source: str, target: Path, *, drop: Rows, mend: Rows) -> None
     }
     with file_in_one_step(target) as partial:
         if Path(source).exists():
-            writers[Path(source).suffix](Path(source), partial, drop, mend)
+            writers[Path(source).suffix](Path(source), partial, drop, clean)
         else:
-            _from_rows(source, partial, drop, mend)
+            _from_rows(source, partial, drop, clean)
 
 
-def _copy_jsonl(source: Path, target: Path, drop: Rows, mend: Rows) -> None:
+def _copy_jsonl(source: Path, target: Path, drop: Rows, clean: Rows) -> None:
     with source.open("rb") as lines, target.open("wb") as out:
         for number, line in enumerate(lines, start=1):
             if number in drop:
                 continue
             line = line.removeprefix(UTF8_MARK) if number == 1 else line
-            if number in mend:
-                line = json.dumps(mended(json.loads(line)), ensure_ascii=False).encode()
+            if number in clean:
+                line = json.dumps(cleaned(json.loads(line)), ensure_ascii=False).encode()
             out.write(line if line.endswith(b"\n") else line + b"\n")
 
 
-def _copy_json(source: Path, target: Path, drop: Rows, mend: Rows) -> None:
+def _copy_json(source: Path, target: Path, drop: Rows, clean: Rows) -> None:
     rows = json.loads(source.read_bytes().removeprefix(UTF8_MARK).decode("utf-8"))
-    kept = [mended(row) if at in mend else row for at, row in enumerate(rows, start=1) if at not in drop]
+    kept = [cleaned(row) if at in clean else row for at, row in enumerate(rows, start=1) if at not in drop]
     target.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _copy_parquet(source: Path, target: Path, drop: Rows, mend: Rows, batch_rows: int = 256) -> None:
+def _copy_parquet(source: Path, target: Path, drop: Rows, clean: Rows, batch_rows: int = 256) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -75,14 +75,16 @@ def _copy_parquet(source: Path, target: Path, drop: Rows, mend: Rows, batch_rows
         for batch in file.iter_batches(batch_size=batch_rows):
             numbers = range(done + 1, done + batch.num_rows + 1)
             done += batch.num_rows
-            if any(number in mend for number in numbers):
-                rows = [mended(row) if at in mend else row for at, row in zip(numbers, batch.to_pylist(), strict=True)]
+            if any(number in clean for number in numbers):
+                rows = [
+                    cleaned(row) if at in clean else row for at, row in zip(numbers, batch.to_pylist(), strict=True)
+                ]
                 batch = pa.RecordBatch.from_pylist(rows, schema=file.schema_arrow)
             out.write_batch(batch.filter(pa.array([number not in drop for number in numbers])))
 
 
-def _from_rows(source: str, target: Path, drop: Rows, mend: Rows) -> None:
+def _from_rows(source: str, target: Path, drop: Rows, clean: Rows) -> None:
     with target.open("w", encoding="utf-8") as out:
         for number, row in numbered_rows(source):
             if number not in drop and not isinstance(row, BadRow):
-                out.write(json.dumps(mended(row) if number in mend else row, ensure_ascii=False, default=str) + "\n")
+                out.write(json.dumps(cleaned(row) if number in clean else row, ensure_ascii=False, default=str) + "\n")

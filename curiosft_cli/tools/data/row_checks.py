@@ -1,4 +1,4 @@
-"""What can be wrong with a row of training data, as one table, and the pure functions that look at one row."""
+"""The table of everything that can be wrong with a row of training data, and the checks of a single row."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, Literal
 
 from curiosft_cli.data.records import Problem
 from curiosft_cli.data.response_format import THINK_OPEN, format_error
-from curiosft_cli.data.sources import ANSWER_COLUMNS, QUESTION_COLUMNS, RESPONSE_COLUMNS, TALK_COLUMNS
+from curiosft_cli.data.sources import ANSWER_COLUMNS, MESSAGE_COLUMNS, QUESTION_COLUMNS, RESPONSE_COLUMNS
 from curiosft_cli.stages.rephrase.text import squeezed
 
-Repair = Literal["drop", "mend", "none"]
+Repair = Literal["drop", "clean", "none"]
 
 
 @dataclass(frozen=True)
-class Check:
-    """One kind of finding.
+class RowCheck:
+    """One kind of defect.
 
     Attributes:
-        title: what the rows have in common.
+        title: what is wrong with the rows.
         fix: the next step, as an imperative.
-        problem: it makes the exit code 2; otherwise it is only told.
+        problem: it makes the exit code 2; otherwise it is only a note.
         repair: what a repaired copy does with such rows.
     """
 
@@ -34,56 +34,60 @@ class Check:
     repair: Repair = "none"
 
 
-CHECKS: dict[str, Check] = {
-    "unreadable": Check(
-        "rows that cannot be read", "Mend them, or set data.on_bad_row=skip to train without them.", repair="drop"
+CHECKS: dict[str, RowCheck] = {
+    "unreadable": RowCheck(
+        "rows that cannot be read", "Correct them, or set data.on_bad_row=skip to train without them.", repair="drop"
     ),
-    "columns": Check("rows with other columns than the first", "Bring the file into one layout."),
-    "characters": Check("rows with control characters or broken Unicode", "Remove these characters.", repair="mend"),
-    "replaced": Check(
+    "columns": RowCheck("rows with other columns than the first", "Bring the file into one layout."),
+    "characters": RowCheck(
+        "rows with control characters or broken Unicode", "Remove these characters.", repair="clean"
+    ),
+    "replaced": RowCheck(
         "rows with U+FFFD: a text was read in the wrong encoding", "Make the file again from its source, as UTF-8."
     ),
-    "long_question": Check(
+    "long_question": RowCheck(
         "questions over check.max_question_characters", "Cut or remove them: these are no questions.", repair="drop"
     ),
-    "repeated": Check("rows that repeat an earlier question and gold", "Keep one of them.", repair="drop"),
-    "conflict": Check(
+    "repeated": RowCheck("rows that repeat an earlier question and gold", "Keep one of them.", repair="drop"),
+    "conflict": RowCheck(
         "rows whose question has two different golds", "Find the right gold, or remove them.", repair="drop"
     ),
-    "repeated_id": Check("rows that repeat an earlier id", "Give every row an id of its own.", problem=False),
-    "no_gold": Check("rows without a gold", "Add the answer: rl and eval cannot score these rows.", repair="drop"),
-    "ungradable": Check(
+    "repeated_id": RowCheck("rows that repeat an earlier id", "Give every row an id of its own.", problem=False),
+    "no_gold": RowCheck("rows without a gold", "Add the answer: rl and eval cannot score these rows.", repair="drop"),
+    "ungradable": RowCheck(
         "golds that cannot be parsed", "Write the answer as LaTeX or a number, without words around it.", repair="drop"
     ),
-    "cut_gold": Check("golds whose braces or environments are not closed", "Write the whole answer.", repair="drop"),
-    "no_response": Check(
+    "cut_gold": RowCheck("golds whose braces or environments are not closed", "Write the whole answer.", repair="drop"),
+    "no_response": RowCheck(
         "rows without an expert response",
         "sft stops at them, or leaves them out with data.on_bad_row=skip; rl can use them.",
         problem=False,
     ),
-    "think": Check(
+    "think": RowCheck(
         "responses without exactly one thought that ends in </think>",
         "Write <think>, the thought, </think>, the solution.",
         repair="drop",
     ),
-    "box": Check(
+    "box": RowCheck(
         "responses whose solution has no readable \\boxed answer", "End the solution in \\boxed{...}.", repair="drop"
     ),
-    "wrong_expert": Check(
+    "wrong_expert": RowCheck(
         "expert answers that fail their own gold", "Compare both, then correct or remove the row.", repair="drop"
     ),
-    "ungraded": Check(
+    "ungraded": RowCheck(
         "expert answers whose grading did not finish (counted as neither right nor wrong)",
         "Simplify the gold or the answer.",
         problem=False,
     ),
-    "long_prompt": Check("prompts over data.max_prompt_length", "Shorten them; sft leaves them out.", repair="drop"),
-    "long_response": Check(
+    "long_prompt": RowCheck("prompts over data.max_prompt_length", "Shorten them; sft leaves them out.", repair="drop"),
+    "long_response": RowCheck(
         "responses over sft.max_response_length",
         "sft cuts them, so that they end in no answer: raise the limit or remove them.",
     ),
-    "language": Check("questions in another language than most", "Remove them if they are not meant.", problem=False),
-    "contaminated": Check(
+    "language": RowCheck(
+        "questions in another language than most", "Remove them if they are not meant.", problem=False
+    ),
+    "contaminated": RowCheck(
         "questions that a benchmark has too", "Remove them (--drop-contaminated), or do not report that benchmark."
     ),
 }
@@ -91,26 +95,26 @@ CHECKS: dict[str, Check] = {
 
 @dataclass
 class Findings:
-    """Rows by check: all row numbers, and what was seen at the first few."""
+    """The findings of each check: all row numbers, and details of the first rows."""
 
     examples: int = 20
     rows: dict[str, array[int]] = field(default_factory=dict)
-    seen: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    details: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, check: str, row: int, detail: str = "") -> None:
-        """Note that this row has what the check looks for."""
+        """Note that the check found something in this row."""
         self.rows.setdefault(check, array("Q")).append(row)
-        shown = self.seen.setdefault(check, [])
+        shown = self.details.setdefault(check, [])
         if len(shown) < self.examples:
             shown.append((row, detail))
 
     def to_repair(self, how: Repair, but: str = "") -> set[int]:
-        """Rows that a repaired copy treats in this way, those of the check `but` left aside."""
+        """Rows that a repaired copy treats in this way, except those of the check `but`."""
         named = [check for check in self.rows if CHECKS[check].repair == how and check != but]
         return {row for check in named for row in self.rows[check]}
 
     def problems(self) -> list[str]:
-        """Checks that found something that matters, in the order of the table."""
+        """Checks that found a problem, in the order of the table."""
         return [name for name, check in CHECKS.items() if check.problem and name in self.rows]
 
 
@@ -119,11 +123,10 @@ _EXTRA_COLUMNS = {"id": ("id", "extra_info"), "source": ("source", "data_source"
 
 
 def roles(row: Mapping[str, Any]) -> dict[str, str]:
-    """Which column plays which role: question, gold, response, id, source; absent ones are left out."""
+    """Role -> column, for the roles question, gold, response, id and source that the row has."""
     present = {column for column, value in row.items() if value is not None}
     found: dict[str, str] = {}
-    talks = [column for column in TALK_COLUMNS if column in present]
-    for column in (*QUESTION_COLUMNS, *talks):
+    for column in (*QUESTION_COLUMNS, *MESSAGE_COLUMNS):
         if column in present:
             found["question"] = column
             break
@@ -143,7 +146,7 @@ def roles(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def layout(found: Mapping[str, str]) -> str:
-    """The name of the layout that these roles make."""
+    """The name of the layout with these roles."""
     if found.get("gold") == "reward_model.ground_truth":
         return "verl / LUFFY"
     question = found.get("question", "")
@@ -153,13 +156,13 @@ def layout(found: Mapping[str, str]) -> str:
 
 
 def question_key(problem: Problem) -> bytes:
-    """Equal for questions that differ in white space, delimiters and spelling of formulas only."""
+    """Equal for questions that differ only in white space, delimiters and spelling of formulas."""
     parts = [squeezed(text).strip(".,;:!?。，") for text in (problem.question, *problem.choices)]
     return blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def look(problem: Problem, max_characters: int) -> Iterator[tuple[str, str]]:
-    """Yield `(check, what was seen)` of everything that one row shows by itself."""
+def check_row(problem: Problem, max_characters: int) -> Iterator[tuple[str, str]]:
+    """Yield `(check, detail)` for everything that is wrong with this row by itself."""
     texts = (problem.question, problem.answer, problem.response, *problem.choices)
     for found in (_CONTROL.search(text) for text in texts):
         if found:
@@ -190,7 +193,7 @@ _PAIRS = (("left", "right"), ("begin", "end"))
 
 
 def _unclosed(gold: str) -> str:
-    """What a gold opens and does not close, or closes without opening."""
+    """The brace or command that a gold opens without closing, or closes without opening; "" if there is none."""
     depth = 0
     for match in _BRACE.finditer(gold):
         depth += 1 if match[1] == "{" else -1
@@ -205,10 +208,10 @@ def _unclosed(gold: str) -> str:
     return ""
 
 
-def mended(value: Any) -> Any:
-    """The same value with control characters and lone surrogates taken out of every text in it."""
+def cleaned(value: Any) -> Any:
+    """The same value without the control characters and lone surrogates of its texts."""
     if isinstance(value, str):
         return _CONTROL.sub("", value)
     if isinstance(value, Mapping):
-        return {key: mended(item) for key, item in value.items()}
-    return [mended(item) for item in value] if isinstance(value, list) else value
+        return {key: cleaned(item) for key, item in value.items()}
+    return [cleaned(item) for item in value] if isinstance(value, list) else value

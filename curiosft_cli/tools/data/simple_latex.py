@@ -1,4 +1,4 @@
-"""A small grammar of LaTeX expressions that any parser reads: it spares the algebra most golds of a data set.
+"""A small grammar of LaTeX expressions that every parser reads. Golds in it need no algebra to be checked.
 
 equation   = values ["=" values]
 values     = expression {"," expression}
@@ -22,7 +22,7 @@ _CIRCLE = (["{", r"\circ", "}"], [r"\circ"])
 
 
 def is_simple(text: str, max_tokens: int = 100) -> bool:
-    """Whether the whole text is of the grammar; `text` is normalised (`\\frac`, not `\\dfrac`)."""
+    """Whether the whole text is in the grammar. `text` must be normalised (`\\frac`, not `\\dfrac`)."""
     tokens: list[str] = []
     at = 0
     text = _SIZE.sub("", text).rstrip()

@@ -1,6 +1,6 @@
-"""Token lengths of prompts and responses, counted in a child process: whoever asks needs neither torch nor its memory.
+"""Token lengths of prompts and responses, counted in a child process. So the command itself does not load torch.
 
-The child is `python -m curiosft_cli.tools.data.token_lengths`: a line of JSON in, a line out.
+The child is `python -m curiosft_cli.tools.data.token_lengths`. It answers each line of JSON with a line of JSON.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Lengths = list[tuple[int, int]]
 
 
 class LengthCounter:
-    """Counts tokens of batches of problems, a batch at a time, beside the caller.
+    """Counts tokens of one batch of problems after the other, while the caller goes on.
 
     Raises:
-        CurioError: there is no such tokenizer, or it has no chat template.
+        CurioError: the tokenizer does not exist or has no chat template.
     """
 
     def __init__(self, settings: Model) -> None:
@@ -47,13 +47,13 @@ class LengthCounter:
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lengths")
         try:
-            self._answer()  # the child is ready, or says what is wrong
+            self._answer()  # the child is ready, or reports an error
         except BaseException:
             self.close()
             raise
 
     def submit(self, problems: Sequence[Problem]) -> Future[Lengths]:
-        """Lengths of (prompt, response with its end token) in this order; 0 where there is no response."""
+        """Lengths of (prompt, response with its end token) for each problem; 0 if there is no response."""
         rows = [asdict(problem) for problem in problems]
         return self._thread.submit(self._count, rows)
 
@@ -81,7 +81,7 @@ class LengthCounter:
 
 
 def count(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], style: PromptFormat) -> Lengths:
-    """Lengths as `encode_row` would make them without a limit."""
+    """The lengths that `encode_row` would give without a limit."""
     from curiosft_cli.train.encode import encode_prompt, response_text
 
     texts = [response_text(problem.response, style) for problem in problems]
@@ -93,21 +93,21 @@ def count(tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], style
 
 
 def main() -> None:
-    """The child: say `[]` when ready, then answer each line; errors go out as one object."""
+    """The child: print `[]` when ready, then one answer for each line. An error is one JSON object."""
     from curiosft_cli.run.processes import die_with_parent
     from curiosft_cli.run.sections import Model
     from curiosft_cli.train.encode import PromptFormat
     from curiosft_cli.train.load import load_tokenizer
 
     die_with_parent(int(sys.argv[2]))
-    out, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints must not be taken for an answer
+    out, sys.stdout = sys.stdout, sys.stderr  # output of libraries must not be read as an answer
     settings = Model.model_validate_json(sys.argv[1])
     try:
         tokenizer = load_tokenizer(settings.path, settings)
     except CurioError as error:
         print(json.dumps({"what": error.what, "fix": error.fix, "exit_code": error.exit_code}), file=out, flush=True)
         return
-    tokenizer.model_max_length = int(1e30)  # no warning about long texts: finding them is the purpose
+    tokenizer.model_max_length = int(1e30)  # no warning about long texts
     style = PromptFormat.from_config(settings)
     print("[]", file=out, flush=True)
     for line in sys.stdin:

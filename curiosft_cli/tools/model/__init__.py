@@ -1,1 +1,1 @@
-"""What `curiosft model` does."""
+"""`curiosft model`: check a base model, and prepare it for long thinking."""

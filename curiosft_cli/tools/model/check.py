@@ -1,4 +1,4 @@
-"""`curiosft model check`: what would go wrong with a model in sft, rl and eval, found without loading its weights."""
+"""`curiosft model check`: find what would go wrong with a model in sft, rl and eval, without loading its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curiosft_cli.data.prompts import SYSTEM_PROMPT
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tools.model.prepare import THINK_TAGS, needed_context
 from curiosft_cli.tools.model.source import ModelSource, configured_stops, open_source, read_config, read_tokenizer
-from curiosft_cli.tools.model.weights import Tensor, read_tensors
+from curiosft_cli.tools.model.weights import StoredTensor, read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 
 Level = Literal["problem", "note", "ok"]
 PREPARE = "Run `curiosft model prepare MODEL --out DIR`."
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 
 
 @dataclass(frozen=True)
 class Remark:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        about: what.
+        about: the part of the model.
         level: "problem" sets the exit code to 2.
-        says: what was found and what it does to sft, rl or eval.
+        says: what was found, and its effect on sft, rl or eval.
         fix: the next step.
     """
 
@@ -41,14 +40,12 @@ class Remark:
 
 
 def check_model(name: str, config: Config) -> list[Remark]:
-    """Look at everything; a part that cannot be read is a problem and does not keep the others from being looked at.
+    """Check every part. A part that cannot be read is a problem, and the other parts are still checked.
 
     Raises:
-        CurioError: there is no such model, or it is a GGUF file, which no stage reads.
+        CurioError: the model does not exist.
     """
     source = open_source(name, config.model, weights=False)
-    if source.gguf is not None:
-        raise CurioError(f"{name} is a GGUF file, which the stages do not read", PREPARE)
     remarks: list[Remark] = []
     try:
         model = read_config(source, config.model)
@@ -68,7 +65,7 @@ def _code(source: ModelSource) -> Iterator[Remark]:
     if files:
         yield Remark("code", "note", f"the folder has Python files ({', '.join(files)}), which are not run")
     else:
-        yield Remark("code", "ok", "no code of its own")
+        yield Remark("code", "ok", "the model has no Python code")
 
 
 def _context(model: dict[str, Any], config: Config) -> Iterator[Remark]:
@@ -82,11 +79,11 @@ def _context(model: dict[str, Any], config: Config) -> Iterator[Remark]:
     }
     short = {stage: need for stage, need in needs.items() if limit and need > limit}
     if short:
-        said = ", ".join(f"{stage} {need}" for stage, need in short.items())
+        needed = ", ".join(f"{stage} {need}" for stage, need in short.items())
         yield Remark(
             "context",
             "problem",
-            f"holds {limit} tokens, needed are {said}: these stages refuse to start",
+            f"holds {limit} tokens, needed are {needed}: these stages refuse to start",
             f"{PREPARE} Or set model.max_position_embeddings and model.rope_theta, or lower the lengths.",
         )
     else:
@@ -102,7 +99,7 @@ def _context(model: dict[str, Any], config: Config) -> Iterator[Remark]:
 
 def _weights(source: ModelSource, model: dict[str, Any]) -> Iterator[Remark]:
     if not Path(source.name).expanduser().is_dir():
-        yield Remark("weights", "note", "not looked at: they lie on the hub")
+        yield Remark("weights", "note", "not checked: they are on the hub")
         return
     try:
         tensors = read_tensors(source.folder)
@@ -114,7 +111,7 @@ def _weights(source: ModelSource, model: dict[str, Any]) -> Iterator[Remark]:
     yield from _head(tensors, model)
 
 
-def _head(tensors: dict[str, Tensor], model: dict[str, Any]) -> Iterator[Remark]:
+def _head(tensors: dict[str, StoredTensor], model: dict[str, Any]) -> Iterator[Remark]:
     stored = any(name.endswith("lm_head.weight") for name in tensors)
     tied = model.get("tie_word_embeddings")
     if tied is False and not stored:
@@ -138,9 +135,9 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: Config) -> Iterator[Re
 
     system = SYSTEM_PROMPT if config.model.system_prompt is None else config.model.system_prompt
     user = {"role": "user", "content": "QUESTION"}
-    talk = [{"role": "system", "content": system}, user] if system else [user]
+    chat = [{"role": "system", "content": system}, user] if system else [user]
     try:
-        with_turn, without = (_render(tokenizer, talk, opened) for opened in (True, False))
+        with_turn, without = (_render(tokenizer, chat, opened) for opened in (True, False))
         bare = _render(tokenizer, [user], True)
     except TemplateError as error:
         yield Remark(
@@ -219,7 +216,7 @@ def _padding(tokenizer: PreTrainedTokenizerBase) -> Iterator[Remark]:
 
 def _think_tags(tokenizer: PreTrainedTokenizerBase) -> Iterator[Remark]:
     pieces = {tag: tokenizer.encode(tag, add_special_tokens=False) for tag in THINK_TAGS}
-    said = ", ".join(f"{tag} {len(ids)}" for tag, ids in pieces.items())
+    counts = ", ".join(f"{tag} {len(ids)}" for tag, ids in pieces.items())
     if any(len(ids) == 1 and ids[0] in tokenizer.all_special_ids for ids in pieces.values()):
         yield Remark(
             "think tags",
@@ -228,7 +225,7 @@ def _think_tags(tokenizer: PreTrainedTokenizerBase) -> Iterator[Remark]:
             "Ask it for skip_special_tokens=false; curiosft does.",
         )
     else:
-        yield Remark("think tags", "ok", f"tokens of each: {said}")
+        yield Remark("think tags", "ok", f"tokens of each: {counts}")
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase, model: dict[str, Any]) -> Iterator[Remark]:
@@ -244,5 +241,5 @@ def _vocabulary(tokenizer: PreTrainedTokenizerBase, model: dict[str, Any]) -> It
         yield Remark("vocabulary", "ok", f"{highest + 1} tokens, {rows} rows")
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, talk: list[dict[str, str]], opened: bool) -> str:
-    return str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=opened))
+def _render(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], opened: bool) -> str:
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=opened))

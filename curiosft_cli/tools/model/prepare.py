@@ -1,4 +1,4 @@
-"""`curiosft model prepare`: a base model made ready for long thinking, its weights copied byte for byte."""
+"""`curiosft model prepare`: make a base model ready for long thinking; its weights are copied byte for byte."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Change:
 
 
 def prepare_model(name: str, out: Path, config: Config, console: Console) -> list[Change]:
-    """Write the prepared model to `out`, complete or not at all, and say what was changed.
+    """Write the prepared model to `out`, complete or not at all; return what was changed.
 
     Raises:
-        CurioError: the model cannot be read or prepared, `out` exists, or the disk refuses.
+        CurioError: the model cannot be read or prepared, `out` exists, or it cannot be written.
     """
     _check_target(out, name)
     source = open_source(name, config.model, weights=True)
@@ -61,7 +61,8 @@ def prepare_model(name: str, out: Path, config: Config, console: Console) -> lis
         write_json(folder / CONFIG, model)
         tokenizer.save_pretrained(folder)
         write_json(folder / "generation_config.json", _generation(tokenizer, stops.ids, config))
-        size = _write_weights(source, folder, console)
+        read_tensors(source.folder)  # stops at an incomplete file before gigabytes are copied
+        size = copy_weights(source.folder, folder, lambda done, of: console.progress(done, of, "bytes copied"))
         if config.model.trust_remote_code:
             for file in source.folder.glob("*.py"):
                 shutil.copyfile(file, folder / file.name)
@@ -72,10 +73,10 @@ def prepare_model(name: str, out: Path, config: Config, console: Console) -> lis
 
 
 def context_config(model: dict[str, Any], config: Config) -> tuple[dict[str, Any], list[Change]]:
-    """The configuration with room for the longest prompt and completion, and what was changed.
+    """The configuration with a context for the longest prompt and completion, and what was changed.
 
-    Where no length is set: the own one doubled until it is enough, and the RoPE base multiplied by as much, which is
-    16384 and 40000 for Qwen2.5-Math-7B's 4096 and 10000.
+    If the settings give no length, the model's own is doubled until it is enough, and the RoPE base is multiplied by
+    the same factor: 4096 and 10000 of Qwen2.5-Math-7B become 16384 and 40000.
 
     Raises:
         CurioError: a longer context is needed and the RoPE is scaled already.
@@ -121,7 +122,7 @@ def _theta(model: dict[str, Any]) -> float | None:
 
 
 def _prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: dict[str, Any], config: Config) -> list[Change]:
-    """Template, padding and length, in place; the padding token also into the configuration."""
+    """Set template, padding token and length in place; write the padding token into the configuration too."""
     from curiosft_cli.train.encode import end_token_id
 
     had = "none" if not tokenizer.chat_template else "its own"
@@ -142,7 +143,7 @@ def _prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: dict[str, Any]
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase, end: int) -> str:
-    """A token of the vocabulary that ends no turn; the end of a text where there is no other.
+    """A padding token of the vocabulary that does not end a turn; the end of a text if there is no other.
 
     Raises:
         CurioError: every special token ends a turn.
@@ -165,7 +166,7 @@ class _Stops:
 
 
 def _stops(tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> _Stops:
-    """Every token that ends a completion, the end of a turn first."""
+    """All tokens that end a completion; the end of a turn comes first."""
     from curiosft_cli.train.encode import end_token_id, with_known_stops
 
     own = configured_stops(source)
@@ -181,7 +182,7 @@ def _stops(tokenizer: PreTrainedTokenizerBase, source: ModelSource) -> _Stops:
 
 
 def _generation(tokenizer: PreTrainedTokenizerBase, stops: list[int], config: Config) -> dict[str, Any]:
-    """Sampling as in evaluation, so that a bare server behaves like it; top-k off, which libraries set to 50 or 20."""
+    """Sampling as in evaluation, for servers without settings. Top-k is off: libraries set it to 50 or 20."""
     bos = {} if tokenizer.bos_token_id is None else {"bos_token_id": tokenizer.bos_token_id}
     return {
         **bos,
@@ -194,29 +195,18 @@ def _generation(tokenizer: PreTrainedTokenizerBase, stops: list[int], config: Co
     }
 
 
-def _write_weights(source: ModelSource, folder: Path, console: Console) -> int:
-    if source.gguf is None:
-        read_tensors(source.folder)  # refuses what is cut short before gigabytes are copied
-        return copy_weights(source.folder, folder, lambda done, of: console.progress(done, of, "bytes copied"))
-    from curiosft_cli.tools.model.gguf_source import write_gguf_weights
-
-    return write_gguf_weights(
-        source.gguf, folder, folder, lambda done, of: console.progress(done, of, "tensors dequantised")
-    )
-
-
 def _sample_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     texts = ["Let $x^2 = 2$.\n\nThen \\boxed{\\sqrt{2}}", "<think>\nHm, 12345 − 678?\n</think>", "中文 é 😀\t "]
     return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
 def _prove(folder: Path, samples: list[list[int]]) -> None:
-    """Read the tokenizer back: what was saved must cut texts as the original did."""
+    """Check that the saved tokenizer gives the same tokens as the original."""
     from transformers import AutoTokenizer
 
     again: Any = AutoTokenizer.from_pretrained(folder)
     if _sample_ids(again) != samples:
-        raise RuntimeError("the tokenizer that was saved does not cut texts as the original does")
+        raise RuntimeError("the saved tokenizer gives other tokens than the original")
 
 
 def _check_target(out: Path, name: str) -> None:
@@ -227,16 +217,13 @@ def _check_target(out: Path, name: str) -> None:
 
 
 def _card(source: ModelSource, config: Config, model: dict[str, Any], changes: list[Change], weight_bytes: int) -> str:
-    """What this folder is and what was changed, for whoever finds it."""
+    """The model card: where the model comes from, and what was changed."""
     from curiosft_cli import __version__
 
     cells = [[str(cell).replace("|", r"\|") for cell in (row.what, row.before, row.after)] for row in changes]
     rows = "\n".join(f"| {what} | {before} | {after} |" for what, before, after in cells)
-    weights = (
-        "copied byte for byte, shard by shard" if source.gguf is None else "dequantised from GGUF, written as bfloat16"
-    )
     tied = "tied to the embedding" if model.get("tie_word_embeddings") else "as stored (not tied by the configuration)"
-    name = source.gguf.name if source.gguf else Path(source.name).name if Path(source.name).is_dir() else source.name
+    name = Path(source.name).name if Path(source.name).is_dir() else source.name
     revision = f" (revision {config.model.revision})" if config.model.revision else ""
     return f"""# {name}, prepared for long thinking
 
@@ -246,7 +233,7 @@ Made by `curiosft model prepare` (curiosft {__version__}) from `{name}`{revision
 |---|---|---|
 {rows}
 
-* Weights: {weights} ({weight_bytes / 1e9:.2f} GB); the output head is {tied}.
+* Weights: copied byte for byte, shard by shard ({weight_bytes / 1e9:.2f} GB); the output head is {tied}.
 * A question without a system message becomes the training prompt (Table 7 of arXiv 2602.02244), and the prompt
   opens the thought: completions begin inside it and close it with `</think>`.
 * Generation settings are those of evaluation: temperature {config.eval.temperature}, top-p {config.eval.top_p}.

@@ -1,8 +1,7 @@
-"""The chat template of a prepared model: Table 7 for a bare question, with the think tag opened for the answer.
+"""The chat template of a prepared model: Table 7 for a bare question, and an opening think tag for the answer.
 
-A conversation without a system message gets the system message and the question prefix; one that brings its own
-system message is left as it is, so that the trainer's explicit messages and a server's bare question become the same
-prompt.
+A conversation without a system message gets the system message and the question prefix. One with its own system message
+stays as it is. So the trainer's messages, which have one, and a bare question to a server give the same prompt.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Markers:
-    """How a family writes one turn: text before the role, between role and content, and after the content."""
+    """The markers of a turn in a model family: before the role, between role and content, after the content."""
 
     before: str
     between: str
@@ -36,12 +35,12 @@ MARKERS: dict[str, Markers] = {
 
 
 def prepared_template(tokenizer: PreTrainedTokenizerBase, settings: Model) -> tuple[str, str]:
-    """The template and the name of the markers it uses.
+    """The template, and the name of its markers.
 
-    A model whose own template uses other markers keeps it, with the defaults before and the prefill after it.
+    A template with other markers is kept, with the defaults before it and the prefill after it.
 
     Raises:
-        CurioError: there is neither a template nor a known set of markers in the vocabulary.
+        CurioError: there is no template, and the vocabulary has no known markers.
     """
     own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     vocabulary = tokenizer.get_added_vocab()
@@ -60,7 +59,7 @@ def prepared_template(tokenizer: PreTrainedTokenizerBase, settings: Model) -> tu
 
 
 def _defaults(settings: Model) -> str:
-    """What a conversation without a system message becomes."""
+    """Jinja code that adds the system message and the question prefix, if there is no system message."""
     system = SYSTEM_PROMPT if settings.system_prompt is None else settings.system_prompt
     head = f"[{{'role': 'system', 'content': {literal(system)}}}] + " if system else ""
     prefix = literal(settings.question_prefix)
@@ -74,7 +73,7 @@ def _defaults(settings: Model) -> str:
 
 
 def _turns(markers: Markers, prefill: str) -> str:
-    """Every turn, an empty system message left out, then the opened answer."""
+    """Jinja code that writes every turn, except an empty system message, and then opens the answer."""
     bos = "{{- bos_token -}}" if markers.start_with_bos else ""
     before, between, after = literal(markers.before), literal(markers.between), literal(markers.after)
     return (
@@ -90,16 +89,16 @@ def _turns(markers: Markers, prefill: str) -> str:
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase, prefill: str) -> str:
-    """What a model's own template still lacks at the start of the answer.
+    """Jinja code that adds the part of the prefill that the model's own template does not write.
 
     Raises:
-        CurioError: the template refuses a bare question.
+        CurioError: the template fails on a bare question.
     """
     from jinja2 import TemplateError
 
-    talk = [{"role": "user", "content": "?"}]
+    chat = [{"role": "user", "content": "?"}]
     try:
-        text = str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+        text = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
     except TemplateError as error:
         raise CurioError(f"the chat template refuses a bare question: {error}", "Download the model again.") from None
     opening = prefill.strip()
@@ -111,5 +110,5 @@ def _opening(tokenizer: PreTrainedTokenizerBase, prefill: str) -> str:
 
 
 def literal(text: str) -> str:
-    """The text as a Jinja string."""
+    """The text as a Jinja string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"

@@ -1,4 +1,4 @@
-"""The weights of a model folder by their headers alone: which tensors there are, and whether each file is whole."""
+"""Safetensors weights of a model folder: check them by their headers, and copy them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """Type and shape of a stored tensor, as its header says."""
+class StoredTensor:
+    """Type and shape of a stored tensor, from the header of its file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -27,7 +27,7 @@ def shard_files(folder: Path) -> list[Path]:
     """The weight files of a folder, in order.
 
     Raises:
-        CurioError: there are none, they are pickles, or the index names a file that is missing.
+        CurioError: there are none, they are pickled, or a file of the index is missing.
     """
     index = folder / INDEX
     if index.exists():
@@ -54,11 +54,11 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of a folder by name.
 
     Raises:
-        CurioError: see `shard_files`; a file is cut short or is no safetensors file; the index and the files differ.
+        CurioError: as in `shard_files`; or a file is incomplete or not safetensors, or lacks a tensor of the index.
     """
     tensors = {name: tensor for file in shard_files(folder) for name, tensor in read_header(file).items()}
     if (folder / INDEX).exists():
@@ -71,11 +71,11 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def read_header(file: Path) -> dict[str, Tensor]:
+def read_header(file: Path) -> dict[str, StoredTensor]:
     """Type and shape of each tensor of one file, without reading the tensors.
 
     Raises:
-        CurioError: the file is cut short or is no safetensors file.
+        CurioError: the file is incomplete or not safetensors.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -84,7 +84,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     try:
         header = {name: entry for name, entry in json.loads(raw).items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+        tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CurioError(f"{file} is not a safetensors file", "Download it again.") from None
     if size != 8 + length + end:
@@ -93,9 +93,9 @@ def read_header(file: Path) -> dict[str, Tensor]:
 
 
 def copy_weights(source: Path, target: Path, progress: Callable[[int, int], None]) -> int:
-    """Copy the shards and their index byte for byte, one after the other; return the bytes.
+    """Copy the shards and their index byte for byte; return the number of bytes.
 
-    `progress` gets bytes done and bytes in all after each shard.
+    `progress` is called after each shard with (bytes copied, all bytes).
     """
     files = shard_files(source)
     total = sum(file.stat().st_size for file in files)

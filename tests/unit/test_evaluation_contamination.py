@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from curiosft_cli.evaluation.benchmark_run import Asked, summarise_benchmark
 from curiosft_cli.evaluation.samples import Generations, Sample, sample_row
-from curiosft_cli.evaluation.score import clean_numbers, contaminated_ids
+from curiosft_cli.evaluation.score import clean_numbers, summarise_benchmark
+from curiosft_cli.evaluation.tasks import BenchmarkTask, contaminated_ids, load_task
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import present
 from curiosft_cli.run.log import Console
@@ -61,8 +61,8 @@ def test_the_evaluation_reads_it_before_it_samples(tmp_path: Path) -> None:
     data = tmp_path / "amc.jsonl"
     data.write_text("".join(json.dumps({"id": n, "question": f"What is {n}?", "answer": "1"}) + "\n" for n in "ab"))
 
-    def asked(**settings: Any) -> Asked:
-        return Asked.of(Config(eval=Eval(data={"amc": str(data)}, **settings)), "amc")
+    def asked(**settings: Any) -> BenchmarkTask:
+        return load_task(Config(eval=Eval(data={"amc": str(data)}, **settings)), "amc")
 
     assert asked().contaminated is None
     assert asked(contamination=str(report(tmp_path, ("amc", "b")))).contaminated == {"b"}
@@ -84,7 +84,7 @@ def test_the_summary_holds_both_scores(tmp_path: Path) -> None:
     for file, expected in ((None, None), (str(report(tmp_path, ("amc", "a"))), (2, 1, 50.0, 50.0))):
         settings = Eval(data={"amc": str(data)}, samples=1, contamination=file, grader_workers=1)
         config = Config(eval=settings)
-        asked = Asked.of(config, "amc")
+        asked = load_task(config, "amc")
         summarise_benchmark(
             config, tmp_path, asked, Generations(present(samples), asked.problems), reference="base", model={}, entropy=None,
             hardware={}, console=Console(enabled=False),

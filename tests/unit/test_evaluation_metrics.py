@@ -18,16 +18,6 @@ from curiosft_cli.run.errors import CurioError
 MEANS = [1, 0.5, 0.25, 0, 0.125, 1, 0, 0.75]
 
 
-def test_avg_at_k_is_the_mean_of_question_means() -> None:
-    assert metrics.avg_at_k([[1, 0, 0, 0], [1, 1, 1, 1]]) == 0.625
-
-
-def test_scores_must_be_a_full_table() -> None:
-    for scores in ([], [1, 0], [[]]):
-        with pytest.raises(CurioError, match="questions, samples"):
-            metrics.avg_at_k(scores)
-
-
 @pytest.mark.parametrize(
     ("n", "correct", "k", "value"),
     [
@@ -57,17 +47,6 @@ def test_pass_at_k_refuses_what_it_cannot_estimate(n: int, correct: int, k: int)
         metrics.pass_at_k(n, correct, k)
 
 
-def test_pass_curve() -> None:
-    scores = [[1, 1, 0, 0, 0, 0, 0, 0], [0] * 8]
-    curve = metrics.pass_curve(scores)
-    assert list(curve) == [1, 2, 4, 8]
-    assert curve[1] == metrics.avg_at_k(scores) == 0.125
-    assert curve[4] == pytest.approx(0.7857142857 / 2) and curve[8] == 0.5
-    assert list(metrics.pass_curve([[1, 0, 1]])) == [1, 2, 3]
-    with pytest.raises(CurioError, match="draw more samples"):
-        metrics.pass_curve(scores, [16])
-
-
 def test_majority_clusters_by_match_not_by_string() -> None:
     answers = [["0.5", "1/3", r"\frac{1}{2}", "1/3"], ["7", "8", "8", None], [None, None, None, None]]
     scores = [[1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
@@ -89,17 +68,8 @@ def test_golden_standard_error_is_clustered_by_question() -> None:
 def test_more_samples_of_a_question_are_not_more_questions() -> None:
     scores = np.array([[1, 0], [1, 1], [0, 0]])
     copied = np.repeat(scores, 10, axis=1)
-    once, often = (metrics.standard_error(metrics.question_means(s)) for s in (scores, copied))
+    once, often = (metrics.standard_error(s.mean(axis=1)) for s in (scores, copied))
     assert once == often
-
-
-def test_paired_difference() -> None:
-    """Differences 0.5, 0, 0.25, 0.25: mean 0.25, sd sqrt(0.125 / 3) = 0.2041241, over sqrt(4)."""
-    difference, error = metrics.paired_difference([1, 0.5, 0.5, 0.25], [0.5, 0.5, 0.25, 0])
-    assert (difference, error) == pytest.approx((0.25, 0.1020621), abs=1e-7)
-    assert metrics.paired_difference(MEANS, MEANS) == (0.0, 0.0)
-    with pytest.raises(CurioError, match="pair"):
-        metrics.paired_difference([1, 0], [1])
 
 
 def test_golden_diversity() -> None:

@@ -1,4 +1,4 @@
-"""The golds and the experts' answers of a data set, graded in processes beside the reader of the rows."""
+"""Checks of golds and expert answers: graded in other processes while the rows are read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from curiosft_cli.tools.data.row_checks import Findings
 from curiosft_cli.tools.data.simple_latex import is_simple
 
 
-class DataGrades:
-    """Notes golds that cannot be parsed and experts who miss their gold.
+class AnswerChecks:
+    """Finds golds that cannot be parsed, and expert answers that differ from their gold.
 
     Args:
-        findings: where the notes go.
-        workers: processes.
-        experts: grade the responses; otherwise only the golds are looked at, each different one once.
-        ahead: items that may wait for the workers; bounds the memory.
+        findings: gets the findings.
+        workers: number of processes.
+        experts: grade the expert answers too; otherwise only the golds, each different one once.
+        ahead: most items that wait for the workers; it limits the memory.
     """
 
     def __init__(self, findings: Findings, *, workers: int, experts: bool, ahead: int = 256) -> None:
@@ -35,7 +35,7 @@ class DataGrades:
         self.done = 0
 
     def add(self, row: int, problem: Problem) -> None:
-        """Look at one row that has a gold."""
+        """Check one row that has a gold."""
         if self._experts and problem.response.strip():
             self._golds[row] = problem.answer
             self._submit(("expert", row), answer_region(cut_at_end_token(problem.response)), problem)
@@ -43,7 +43,7 @@ class DataGrades:
             self._add_gold(row, problem)
 
     def same(self, pairs: Iterable[tuple[int, str, int, str]]) -> dict[tuple[int, int], bool]:
-        """Whether two golds are equal, for (row, gold, row, gold) of each pair; either may be the more exact one."""
+        """For each pair (row, gold, row, gold): whether the golds are equal. Each is graded against the other."""
         for row, gold, other_row, other in pairs:
             self._pairs[row, other_row] = float(normalise(gold) == normalise(other))
             if not self._pairs[row, other_row]:
@@ -53,12 +53,12 @@ class DataGrades:
         return {pair: bool(score) for pair, score in self._pairs.items()}
 
     def finish(self) -> None:
-        """Wait for everything that was submitted."""
+        """Wait until everything is graded."""
         while self._pool.pending:
             self._collect(1.0)
         self._collect(0.0)
 
-    def __enter__(self) -> DataGrades:
+    def __enter__(self) -> AnswerChecks:
         return self
 
     def __exit__(
@@ -103,17 +103,17 @@ class DataGrades:
             self._findings.add("ungradable", row, repr(gold[:60]))
 
     def _note_expert(self, row: int, gold: str, grade: Grade) -> None:
-        said = repr((grade.extracted or "")[:60])
+        answer = repr((grade.extracted or "")[:60])
         if grade.reason == "ungradable_gold":
             self._note_gold(row, gold, grade)
         elif grade.status != "ok":
-            self._findings.add("ungraded", row, f"{grade.status}: says {said}, gold {gold[:60]!r}")
+            self._findings.add("ungraded", row, f"{grade.status}: says {answer}, gold {gold[:60]!r}")
         elif not grade.answer and grade.extracted is not None:
-            self._findings.add("wrong_expert", row, f"says {said}, gold {gold[:60]!r}")
+            self._findings.add("wrong_expert", row, f"says {answer}, gold {gold[:60]!r}")
 
 
 def _is_plain(gold: str) -> bool:
-    """Whether a gold can surely be graded, which spares the workers most golds."""
+    """Whether a gold can certainly be graded. Most golds can, and then no worker is needed."""
     clean = normalise(gold)
     if not is_within_limits(clean):
         return False

@@ -1,4 +1,7 @@
-"""The `curiosft` command. Module level loads typer and the standard library only, so that `--help` is instant."""
+"""The `curiosft` command: its options, help texts and exit codes.
+
+This module imports typer and the standard library only, so that `--help` is fast. Each command imports its own work.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curiosft_cli.cli.data_model import data_app, model_app
-
 if TYPE_CHECKING:
     from curiosft_cli.run.config import Resolved
+    from curiosft_cli.run.sections import Config
 
 app = typer.Typer(
     add_completion=False,
@@ -21,21 +23,26 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Supervised fine-tuning that keeps a model curious (CurioSFT), its baselines, RL and evaluation.",
     epilog="CONFIG is a TOML file or the name of a shipped recipe (`curiosft config recipes`). "
-    "Settings follow as section.key=value; what follows -- goes to `accelerate launch` unchanged.",
+    "Settings follow as section.key=value. Everything after -- goes to `accelerate launch` unchanged.",
 )
 config_app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Look at a configuration without running anything."
+    rich_markup_mode=None, no_args_is_help=True, help="Show or check a configuration without running anything."
 )
+data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Check a data set before training on it.")
+model_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Prepare a base model, or check one.")
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="TOML file or recipe.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Delete what this stage made, and start over.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="TOML file or recipe; settings to change.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the output of this stage, and start again.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program to read.")]
 
-# What stood after the first `--`; Typer never sees it.
+# Everything after the first `--` of the command line. Typer does not see it.
 launch_arguments: list[str] = []
 
 
@@ -45,7 +52,7 @@ def rephrase(
     overrides: Overrides = None,
     fresh: Fresh = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print requests, tokens, cost and time; nothing is asked.")
+        bool, typer.Option("--dry-run", help="Only print requests, tokens, cost and time; nothing is sent.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -117,7 +124,7 @@ def evaluate(
 
 @app.command("run")
 def run_all(config: ConfigArgument, overrides: Overrides = None, fresh: Fresh = False) -> None:
-    """Run the stages named in run.stages in order; what is complete is skipped."""
+    """Run the stages of run.stages in order; complete ones are skipped."""
     resolved = _resolve(config, overrides)
     _run_stages(resolved, resolved.config.run.stages, fresh)
     if "eval" in resolved.config.run.stages:
@@ -137,13 +144,17 @@ def quickstart(overrides: Overrides = None, fresh: Fresh = False) -> None:
 @app.command()
 def grade(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, JSON or parquet of saved responses.")],
-    out: Annotated[Path | None, typer.Option("--out", help="JSONL for the graded rows; none prints them.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="JSONL for the graded rows. Without it, they are printed.")
+    ] = None,
     as_json: AsJson = False,
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Also grade by Math-Verify and by string; list disagreements.")
     ] = False,
     grader: Annotated[str, typer.Option("--grader", help="curiosft, or official.")] = "curiosft",
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; none is one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Number of processes. Default: one per core.")
+    ] = None,
 ) -> None:
     """Grade saved responses without a model."""
     from curiosft_cli.tools.grade import grade_file
@@ -169,9 +180,9 @@ def review(
     samples: Annotated[int, typer.Option("--samples", help="Rows to print here.")] = 10,
 ) -> None:
     """Compare cleaned questions with their originals: an HTML page, and some rows in the terminal."""
-    from curiosft_cli.stages.rephrase.review import review as look
+    from curiosft_cli.stages.rephrase.review import review as review_run
 
-    look(run, samples=samples)
+    review_run(run, samples=samples)
 
 
 @config_app.command("show")
@@ -194,7 +205,7 @@ def config_show(config: ConfigArgument, overrides: Overrides = None, as_json: As
 
 @config_app.command("check")
 def config_check(config: ConfigArgument, overrides: Overrides = None) -> None:
-    """Validate a configuration; exit code 2 and one line when it is not legal."""
+    """Validate a configuration. If it is not legal: one line and exit code 2."""
     _resolve(config, overrides)
     print("ok")
 
@@ -211,7 +222,7 @@ def config_schema() -> None:
 
 @config_app.command("explain-differences")
 def config_explain_differences(as_json: AsJson = False) -> None:
-    """Where the paper, the authors' code and our default differ, and which keys choose."""
+    """Print where the paper, the authors' code and our defaults differ, and which keys select each."""
     from curiosft_cli.run.differences import DIFFERENCES, as_table
 
     if as_json:
@@ -231,10 +242,84 @@ def config_recipes() -> None:
     print("\n".join(recipe_names()))
 
 
+@data_app.callback()
+def _data() -> None:
+    """Without this callback, typer would drop the name `check`, because it is the only command."""
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="JSONL, JSON or parquet file, hub id, or generator.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Write a repaired copy; the input is never changed.")] = False,
+    drop_contaminated: Annotated[
+        bool, typer.Option("--drop-contaminated", help="Write a copy without the questions that a benchmark has.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="File of the copy. Default: NAME.fixed.SUFFIX.")] = None,
+) -> None:
+    """Find what is wrong with a data set. Exit code 0: nothing; 2: problems; 3: something could not be checked."""
+    from curiosft_cli.tools.data.command import run
+
+    raise typer.Exit(
+        run(path, _resolve_settings(settings), as_json=as_json, fix=fix, drop_contaminated=drop_contaminated, out=out)
+    )
+
+
+@model_app.command("prepare")
+def model_prepare(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; must not exist.")],
+    settings: Settings = None,
+) -> None:
+    """Write a copy that is ready for long thinking: context, chat template, stop and padding tokens, model card."""
+    from curiosft_cli.run.log import Console
+    from curiosft_cli.tools.model.prepare import prepare_model
+
+    changes = prepare_model(model, out, _resolve_settings(settings), Console())
+    for change in changes:
+        print(f"{change.what}: {change.before} -> {change.after}")
+    print(f"wrote {out}")
+
+
+@model_app.command("check")
+def model_check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find what would go wrong in sft, rl and eval. Exit code 0: nothing; 2: problems."""
+    import dataclasses
+    import json
+
+    from curiosft_cli.tools.model.check import check_model
+
+    remarks = check_model(model, _resolve_settings(settings))
+    if as_json:
+        print(json.dumps({"model": model, "remarks": [dataclasses.asdict(remark) for remark in remarks]}))
+    else:
+        for remark in remarks:
+            level = "PROBLEM" if remark.level == "problem" else remark.level
+            print(f"{level:8} {remark.about}: {remark.says}")
+            if remark.fix:
+                print(f"         -> {remark.fix}")
+    raise typer.Exit(2 if any(remark.level == "problem" for remark in remarks) else 0)
+
+
 def _resolve(config: str, overrides: list[str] | None) -> Resolved:
     from curiosft_cli.run.config import load
 
     return load(config, overrides or [])
+
+
+def _resolve_settings(settings: list[str] | None) -> Config:
+    """The configuration of `[CONFIG] [KEY=VALUE]...`. Without CONFIG, the settings change the defaults."""
+    from curiosft_cli.run.config import load, parse_overrides, resolve
+
+    given = settings or []
+    if given and "=" not in given[0]:
+        return load(given[0], given[1:]).config
+    return resolve({}, parse_overrides(given), origin="default").config
 
 
 def _run_stages(resolved: Resolved, stages: tuple[str, ...], fresh: bool) -> None:
@@ -257,11 +342,11 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Options before the command."""
 
 
 def main() -> None:
-    """Entry point: one line for errors the user can mend, a traceback for bugs, and the documented exit codes."""
+    """Entry point: one line for errors that the user can correct, a traceback for bugs, documented exit codes."""
     arguments = sys.argv[1:]
     if "--" in arguments:
         cut = arguments.index("--")
@@ -283,3 +368,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("curiosft: interrupted; the same command continues", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    main()

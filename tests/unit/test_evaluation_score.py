@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from curiosft_cli.data.records import Grade, Problem
-from curiosft_cli.evaluation.benchmark_run import Asked, ask, claim, is_summarised
 from curiosft_cli.evaluation.fingerprint import data_commit, model_identity
 from curiosft_cli.evaluation.samples import Generations, Sample, sample_row
-from curiosft_cli.evaluation.score import score_samples
+from curiosft_cli.evaluation.score import claim_folder, is_summarised, score_samples
 from curiosft_cli.evaluation.summary import Outcome, Summary, summarise
+from curiosft_cli.evaluation.tasks import load_task, load_tasks
 from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
@@ -202,15 +202,15 @@ def config(tmp_path: Path, *overrides: str) -> Any:
 
 
 def test_pass_k_defaults_to_the_curve_and_refuses_more_than_there_are_samples(tmp_path: Path) -> None:
-    assert Asked.of(config(tmp_path), "arithmetic").pass_k == (1, 2, 4)
-    assert Asked.of(config(tmp_path, "eval.samples=6"), "arithmetic").pass_k == (1, 2, 4, 6)
+    assert load_task(config(tmp_path), "arithmetic").pass_k == (1, 2, 4)
+    assert load_task(config(tmp_path, "eval.samples=6"), "arithmetic").pass_k == (1, 2, 4, 6)
     with pytest.raises(CurioError, match=r"eval.pass_k holds 8, but arithmetic has 4 samples.*at least 32"):
-        Asked.of(config(tmp_path, "eval.pass_k=[1,8,32]"), "arithmetic")
+        load_task(config(tmp_path, "eval.pass_k=[1,8,32]"), "arithmetic")
 
 
 def test_a_file_for_a_benchmark_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CurioError, match=r"eval.data.arithmetics: benchmark 'arithmetics' does not exist.*arithmetic"):
-        ask(config(tmp_path, "eval.data.arithmetics=x.jsonl"))
+        load_tasks(config(tmp_path, "eval.data.arithmetics=x.jsonl"))
 
 
 def test_an_evaluation_opens_again_for_more_samples_but_not_for_other_ones(tmp_path: Path) -> None:
@@ -229,23 +229,23 @@ def test_an_evaluation_opens_again_for_more_samples_but_not_for_other_ones(tmp_p
 
 def test_a_summary_is_made_again_when_it_is_not_the_one_asked_for(tmp_path: Path) -> None:
     wanted = config(tmp_path)
-    asked = Asked.of(wanted, "arithmetic")
+    asked = load_task(wanted, "arithmetic")
     assert not is_summarised(tmp_path, asked, wanted)
     summary = {"samples": 4, "questions": 4, "settings": wanted.eval.model_dump(mode="json")}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert is_summarised(tmp_path, asked, wanted)
     for change in ("eval.grader=official", "eval.pass_k=[1]", "eval.samples=8", "eval.entropy_samples=0"):
         other = config(tmp_path, change)
-        assert not is_summarised(tmp_path, Asked.of(other, "arithmetic"), other)
+        assert not is_summarised(tmp_path, load_task(other, "arithmetic"), other)
 
 
 def test_samples_belong_to_one_model(tmp_path: Path) -> None:
-    claim(tmp_path, {"path": "a", "sha256": "1"})
-    claim(tmp_path, {"path": "b", "sha256": "2"})  # nothing was sampled yet
+    claim_folder(tmp_path, {"path": "a", "sha256": "1"})
+    claim_folder(tmp_path, {"path": "b", "sha256": "2"})  # nothing was sampled yet
     (tmp_path / "samples.jsonl").touch()
-    claim(tmp_path, {"path": "moved", "sha256": "2"})
+    claim_folder(tmp_path, {"path": "moved", "sha256": "2"})
     with pytest.raises(CurioError, match=r"drawn from path moved, sha256 2, this is path a, sha256 1"):
-        claim(tmp_path, {"path": "a", "sha256": "1"})
+        claim_folder(tmp_path, {"path": "a", "sha256": "1"})
 
 
 def test_tables_show_scores_errors_averages_and_gaps() -> None:

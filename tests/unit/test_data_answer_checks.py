@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from curiosft_cli.data.records import Problem
-from curiosft_cli.tools.data.grades import DataGrades
+from curiosft_cli.tools.data.answer_checks import AnswerChecks
 from curiosft_cli.tools.data.report import DataReport
 from curiosft_cli.tools.data.row_checks import Findings
 
@@ -18,17 +18,17 @@ def problem(answer: str, said: str | None = None) -> Problem:
 
 
 @pytest.fixture(scope="module")
-def grades() -> Iterator[DataGrades]:
-    with DataGrades(Findings(), workers=1, experts=True) as pool:
+def grades() -> Iterator[AnswerChecks]:
+    with AnswerChecks(Findings(), workers=1, experts=True) as pool:
         yield pool
 
 
-def test_golds_of_one_value_are_no_conflict(grades: DataGrades) -> None:
+def test_golds_of_one_value_are_no_conflict(grades: AnswerChecks) -> None:
     pairs = [(1, "0.5", 2, r"\frac{1}{2}"), (1, "0.5", 3, "0.6"), (4, "$7$", 5, "7"), (6, "x+1", 7, "1+x")]
     assert grades.same(pairs) == {(1, 2): True, (1, 3): False, (4, 5): True, (6, 7): True}
 
 
-def test_experts_are_graded_on_their_solution(grades: DataGrades) -> None:
+def test_experts_are_graded_on_their_solution(grades: AnswerChecks) -> None:
     for row, (answer, said) in enumerate([("1/2", "0.5"), ("5", "6"), ("0", "1"), ("$$", "1")], start=1):
         grades.add(row, problem(answer, said))
     grades.finish()
@@ -38,7 +38,7 @@ def test_experts_are_graded_on_their_solution(grades: DataGrades) -> None:
 
 def test_a_gold_is_looked_at_once_and_told_for_every_row() -> None:
     findings = Findings()
-    with DataGrades(findings, workers=1, experts=False) as pool:
+    with AnswerChecks(findings, workers=1, experts=False) as pool:
         for row, answer in enumerate(["$$", "12", "$$", "$ $", r"\lfloor x \rfloor", "$$"], start=1):
             pool.add(row, problem(answer, "no matter"))
         pool.finish()
