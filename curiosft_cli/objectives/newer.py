@@ -90,14 +90,14 @@ def deft(
     return TokenLoss(-scaled.expm1() / (g + epsilon), {"token_weight": weight, "focus": g})
 
 
-def cayley_floor(probability: Tensor, *, floor_fraction: float = 0.5) -> Tensor:
-    """DEFT's lowest Cayley exponent, the same for all tokens: [N], a share of their mean probability.
+def cayley_floor(logp: Tensor, *, floor_fraction: float = 0.5) -> Tensor:
+    """f of DEFT's "cayley", the same for all tokens: [N], a share of their mean probability.
 
     Args:
-        probability: [N], pi(y) of every counted token of the optimizer step, on all ranks. Empty gives empty.
+        logp: [N] nats, log pi(y) of every counted token of the optimizer step, on all ranks. Empty gives empty.
         floor_fraction: the share (the authors' code).
     """
-    return (floor_fraction * probability.mean()).expand_as(probability)
+    return (floor_fraction * logp.exp().mean()).expand_as(logp)
 
 
 def deft_needs(params: Mapping[str, Any]) -> frozenset[str]:

@@ -252,7 +252,7 @@ def reference_tensors(case: Case, tensors: Got, mask: Tensor) -> tuple[Got, Temp
         )
     if case["objective"] == "deft":
         objective = objective_of(case)
-        extra["focus_floor"] = objective.filled(newer.cayley_floor)(label_logp(tensors["logits"][mask], labels).exp())
+        extra["focus_floor"] = objective.filled(newer.cayley_floor)(label_logp(tensors["logits"][mask], labels))
     return extra, None
 
 
