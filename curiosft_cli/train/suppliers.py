@@ -1,7 +1,7 @@
 """What an objective reads beside the student's own pass, one supplier per need.
 
-The teacher's log-probabilities, the frozen base model's, the old policy's, and the tokens of highest entropy. Each
-supplier does all packs of an optimizer step at once, before the step's first gradient.
+The teacher's log-probabilities and temperatures, the frozen base model's, the old policy's, and what depends on all
+tokens of the step. Each supplier does all packs of an optimizer step at once, before the step's first gradient.
 """
 
 from __future__ import annotations
@@ -214,10 +214,10 @@ class Suppliers:
             supplier.load(saved)
 
 
-SUPPLIED = frozenset(
-    {"teacher_logp", "teacher_tau", "selected", "focus_floor", "old_logp", "ref_logp", "ref_logits"}
-) | {*("entropy", "logits")}
-"""What a supervised objective may need: from a supplier, or (the last two) from the head itself."""
+SUPPLIED = frozenset({"teacher_logp", "teacher_tau", "selected", "focus_floor", "old_logp", "ref_logp"}) | {
+    *("ref_logits", "entropy", "logits"),
+}
+"""What a supervised objective may need: from a supplier, or (`entropy` and `logits`) from the head itself."""
 
 
 def open_suppliers(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: PacksOf, total: int) -> Suppliers:
