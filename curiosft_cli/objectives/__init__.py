@@ -1,7 +1,7 @@
 """The objectives by name. Adding one is a function, a line here, and a golden test."""
 
-from curiosft_cli.objectives import baselines, groups, hybrid
-from curiosft_cli.objectives.curio import curio
+from curiosft_cli.objectives import baselines, groups, hybrid, newer
+from curiosft_cli.objectives.curio import curio, curio_distribution
 from curiosft_cli.objectives.groups import RlMethod
 from curiosft_cli.objectives.grpo import curio_official, grpo
 from curiosft_cli.objectives.tokens import (
@@ -26,6 +26,11 @@ SFT_OBJECTIVES: dict[str, Objective] = {
     "dft": Objective(baselines.dft),
     "psft": Objective(baselines.psft, frozenset({"old_logp"}), beside=(baselines.old_policy_steps,)),
     "curio": Objective(curio, frozenset({"teacher_logp"})),
+    "curio_distribution": Objective(curio_distribution, frozenset({"logits", "ref_logits", "teacher_tau"})),
+    "eaft": Objective(newer.eaft, frozenset({"logits"})),
+    "asft": Objective(newer.asft, frozenset({"logits", "ref_logits"})),
+    "sed_sft": Objective(newer.sed_sft, frozenset({"logits"})),
+    "deft": Objective(newer.deft, newer.deft_needs, beside=(newer.cayley_floor,)),
 }
 
 _HYBRID = (hybrid.hybrid_needs, hybrid.hybrid_terms)

@@ -32,7 +32,7 @@ class TokenRows:
         entropy: [N] float32, full-vocabulary entropy of the student, carries the gradient (`needs`
             "entropy").
         logits: [N, V] float32, the student's, carry the gradient (`needs` "logits").
-        ref_logits: [N, V] float32, the frozen base model's, detached (`needs` "ref_logits").
+        ref_logits: [N, V] float32, the frozen base model's or the teacher's, detached (`needs` "ref_logits").
     """
 
     logp: Tensor

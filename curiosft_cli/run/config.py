@@ -258,12 +258,17 @@ def _check_relations(config: Config) -> None:
 
 
 def _check_read(config: Config, overrides: Tree) -> None:
-    """Refuse a teacher setting from the command line that has no effect; a recipe may keep one."""
+    """Refuse teacher settings that the objective cannot use, or, from the command line, does not read."""
     from curiosft_cli.objectives import SFT_OBJECTIVES
 
     by_hand = overrides.get("sft", {}).get("teacher", {})
     chosen = SFT_OBJECTIVES[config.sft.objective].bind(**config.sft.params)
-    if by_hand and "teacher_logp" not in chosen.needs:
+    if config.sft.teacher.kind == "self" and "teacher_tau" in chosen.needs:
+        raise CurioError(
+            f"sft.teacher.kind = 'self' has no temperatures to give to sft.objective = '{config.sft.objective}'",
+            "Set sft.teacher.kind=ema.",
+        )
+    if by_hand and not chosen.needs & {"teacher_logp", "teacher_tau"}:
         raise CurioError(
             f"sft.teacher.{next(iter(by_hand))} is not read by sft.objective = '{config.sft.objective}'",
             "Leave it out, or choose sft.objective=curio.",

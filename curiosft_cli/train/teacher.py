@@ -26,7 +26,7 @@ STATE_PREFIX = "teacher."
 
 
 class Teacher:
-    """The teacher's weights and temperature: supplies `teacher_logp`.
+    """The teacher's weights and temperature: supplies `teacher_logp` and `teacher_tau`.
 
     Args:
         student: what is copied; the teacher starts equal to it.
@@ -53,7 +53,12 @@ class Teacher:
         for pack, rows in zip(packs, answers, strict=True):
             if pack.counted and self._stats:
                 self._stats.add_teacher(rows)
-        return [{"teacher_logp": rows.logp} for rows in answers]
+        return [{"teacher_logp": rows.logp, "teacher_tau": rows.tau} for rows in answers]
+
+    def states(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, H] and head weight [V, H], for an objective that reads whole distributions."""
+        with self._copy.lent():
+            return self._student.states(pack)
 
     def logp(self, pack: Pack) -> TeacherRows:
         """The same of one pack, with the temperatures and entropies behind it."""

@@ -28,6 +28,8 @@ EVERY = [
         "kl": [{"kl_kind": kind} for kind in ("reverse", "forward", "k3")],
         "gem": [{"gem_h": h} for h in ("logsigmoid", "linear")],
         "entropy_top": [{"denominator": d} for d in ("all", "selected")],
+        "deft": [{"focus": focus} for focus in ("concentration", "cayley")],
+        "curio_distribution": [{"kl_kind": kind} for kind in ("reverse", "forward")],
         "luffy": [{}, {"entropy_coef": 0.0}],
     }.get(name, [{}])
 ]
@@ -61,6 +63,8 @@ def problem(seed: int = 0, tokens: int = TOKENS) -> dict[str, Tensor]:
         "advantage": normal(tokens),
         "expert": torch.arange(tokens) % 2 == 0,
         "selected": torch.arange(tokens) % 3 == 0,
+        "focus_floor": torch.full((tokens,), 0.2),
+        "teacher_tau": 1.1 + 0.4 * torch.rand(tokens, generator=generator),
     }
 
 

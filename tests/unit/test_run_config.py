@@ -86,6 +86,9 @@ def test_a_teacher_set_by_hand_needs_an_objective_that_asks_it() -> None:
     with pytest.raises(CurioError, match=r"sft\.teacher\.h_pivot is not read by sft\.objective = 'gem'"):
         load("gem", ["sft.teacher.h_pivot=1.0"])
     assert load("curio-self", ["sft.objective=gem"]).config.sft.teacher.kind == "self"
+    assert load("curio-distribution", ["sft.teacher.h_pivot=1.0"]).config.sft.teacher.h_pivot == 1.0
+    with pytest.raises(CurioError, match=r"kind = 'self' has no temperatures.*Set sft\.teacher\.kind=ema"):
+        load("curio-self", ["sft.objective=curio_distribution"])
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

@@ -43,9 +43,9 @@ class TeacherSettings(TemperatureSettings, Section):
 
 class Sft(Training):
     objective: str = "curio"
-    """sft, entropy, entropy_top, kl, gem, dft, psft or curio."""
+    """Name of a supervised objective (docs/objectives.md)."""
     teacher: TeacherSettings = TeacherSettings()
-    """The teacher of `curio`."""
+    """The teacher of `curio` and `curio_distribution`."""
     lora: Lora = Lora()
     """Low-rank adapters."""
     init: str = "base"
