@@ -44,10 +44,10 @@ def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
     from curiosft_cli.engine.vllm_engines.nccl_transfer import require_nccl
     from curiosft_cli.stages.bookkeeping import Bookkeeping
-    from curiosft_cli.stages.rl.groups import trained_on, with_advantages
+    from curiosft_cli.stages.rl.groups import informative, trained_on, with_advantages
     from curiosft_cli.stages.rl.preflight import enforce, preflight
     from curiosft_cli.stages.rl.prompts import read_prompts
-    from curiosft_cli.stages.rl.sampling import RolloutSampler
+    from curiosft_cli.stages.rl.rollouts import RolloutSampler
     from curiosft_cli.stages.rl.updates import SUPPLIED, Updates
 
     rl, method = config.rl, RL_METHODS[config.rl.objective]
@@ -62,10 +62,13 @@ def run(config: Config, stage: StageDir) -> None:
         def advantages(rollouts: Sequence[Rollout]) -> list[TrainingSample]:
             return with_advantages(rollouts, method, objective, rl)
 
+        def teaching(rollouts: Sequence[Rollout]) -> set[int]:
+            return informative(advantages(rollouts))
+
         engine, sampling = open_rollout_engine(book, prompts)
         with asleep(engine), GraderPool(rl.grader_workers) as pool:
             rows, updates = objective.filled(method.rows), Updates(rl, loop, method, objective)
-            sampler = RolloutSampler(config, stage, loop, engine, sampling, pool, prompts, rows, advantages)
+            sampler = RolloutSampler(config, stage, loop, engine, sampling, pool, prompts, rows, teaching)
             hand_over = HandOver(engine, loop, rl.handover_check_every, rl.handover_tolerance)
             if book.done == 0 and rl.preflight != "off":
                 hand_over(0, sampler.probe)
