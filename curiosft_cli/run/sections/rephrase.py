@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from curiosft_cli.run.sections.base import Names, Section
@@ -27,7 +29,12 @@ class Rephrase(Section):
     max_attempts: int = Field(6, ge=1)
     """Tries of one request; then its question is kept as it was, and three such in a row stop the run (our choice)."""
     second_attempt: bool = True
-    """Ask once more, more strictly, when an answer fails the checks (our choice)."""
+    """Ask once more, more strictly, when an answer is refused (our choice)."""
+    verify: Literal["model", "off"] = "model"
+    """Who judges a rewrite that no rule can accept or refuse: a second question to a model, or nobody; then the
+    original stays (our choice)."""
+    verify_model: str = ""
+    """Model name of the verifier at the same endpoint; empty uses `model`, and `local` always does (our choice)."""
     budget_usd: float | None = Field(None, gt=0)
     """Stop before the cost goes beyond this, in US dollars over all runs of this stage; `none` has no limit."""
     max_requests: int | None = Field(None, ge=1)
