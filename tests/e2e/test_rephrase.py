@@ -96,7 +96,9 @@ def test_every_question_comes_out_clean_and_in_order(tmp_path: Path) -> None:
     assert set(got[0]["rephrase"]) == {"model", "prompt_hash", "time", "tokens", *RECORD}
     assert (got[0]["rephrase"]["verdict"], got[0]["rephrase"]["model"]) == ("accepted", "m")
     assert summary["verdicts"] == {"accepted": 20}
-    assert (summary["answers"], summary["prompt_tokens"], summary["completion_tokens"]) == (40, 440, 120), "a rewrite and a verdict each"
+    assert (summary["answers"], summary["prompt_tokens"], summary["completion_tokens"]) == (40, 440, 120), (
+        "a rewrite and a verdict each"
+    )
     assert json.loads((tmp_path / "rephrase" / "usage.json").read_text()) == summary
     read_back = [problem.question for _, problem in read_source("rephrase", run_dir=tmp_path)]
     assert read_back == [row["question"] for row in got]
@@ -211,7 +213,9 @@ def test_a_post_without_a_problem_is_left_out(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"question": "Great community, thank you all!"}\n{"question": "Hi! What is 3+4? Thanks"}\n')
     none = Reply("There is no math problem in this post.")
-    with ScriptedServer(lambda n, m: judging(n, m) if m.startswith(PROMPT) else Reply("What is 3+4?") if "3+4" in m else none) as server:
+    with ScriptedServer(
+        lambda n, m: judging(n, m) if m.startswith(PROMPT) else Reply("What is 3+4?") if "3+4" in m else none
+    ) as server:
         summary = run(config(server, str(source)), tmp_path)
     assert [row["question"] for row in rows(tmp_path)] == ["What is 3+4?"]
     assert summary["verdicts"] == {"rejected": 1, "accepted": 1}

@@ -13,7 +13,7 @@ from curiosft_cli.run.rundir import RunDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.stages.rephrase.judge.diff import CHOICE
 from curiosft_cli.stages.rephrase.judge.function_words import NEGATIONS, QUANTIFIERS, UNITS
-from curiosft_cli.stages.rephrase.judge.normalise import CJK
+from curiosft_cli.stages.rephrase.judge.normalise import CJK, spelled
 from curiosft_cli.stages.rephrase.judge.rules import is_too_long, judge_by_rules
 from curiosft_cli.stages.rephrase.pairs import Rewritten, ask_verifier
 from curiosft_cli.stages.rephrase.run import read_questions
@@ -114,7 +114,7 @@ def plant(post: str, draw: random.Random) -> Iterator[Rewritten]:
     yield Rewritten(NONE, post, post)
     for name, fault in FAULTS.items():
         spoiled = fault(post, draw)
-        if spoiled and spoiled != post:
+        if spoiled and spelled(spoiled) != spelled(post):
             yield Rewritten(name, post, spoiled)
 
 

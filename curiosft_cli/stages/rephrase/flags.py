@@ -37,7 +37,7 @@ def flags(question: str, post: str = "") -> list[str]:
         found.append("several questions")
     if IMAGE.search(f"{question}\n{post}"):
         found.append("image")
-    is_problem = holds_mathematics(tokens(question))
+    is_problem = "image" in found or "$" in question or holds_mathematics(tokens(question))
     if not is_problem or ELSEWHERE.search(question) or CUT_OFF.search(question.rstrip()):
         found.append("fragment")
     return found

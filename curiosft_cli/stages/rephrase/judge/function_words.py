@@ -7,7 +7,7 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-SIGNS = _set(r"+ - * / = < > <= >= != ^ | ! \pm % ∪ ∩")
+SIGNS = _set(r"+ - * / = < > <= >= != ^ | \pm % ∪ ∩")
 NEGATIONS = _set(
     """
     no not non none nor neither never without cannot un 不 没 無 无 非 未 否 не ни нет без никакой никакая никакое ningún

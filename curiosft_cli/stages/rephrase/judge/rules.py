@@ -37,7 +37,7 @@ EXAMPLES = tuple(
     for part in REPHRASE_PROMPT.partition("Now, here is")[0].split("Example ")[1:]
 )
 WRAPPING = re.compile(r"^\s*(?:```\w*\n|\*{0,2}output\*{0,2}\s*:\s*\*{0,2}\s*)|\s*```\s*$", re.IGNORECASE)
-SURE_SIGNS = SIGNS - {"-", "!", "/", "|", "*"}
+SURE_SIGNS = SIGNS - {"-", "/", "|", "*"}
 """Signs that are no punctuation in any text."""
 ENDS = frozenset('.,;:!"')
 
