@@ -117,9 +117,35 @@ def test_no_swap_of_two_numbers_is_accepted(seed: int) -> None:
 @pytest.mark.parametrize(
     "label",
     [
-        *("(20 points)", "[5 marks]", "Problem 7.", "12)", "(AMC 8, 2011, #4)", "Exercise 3.12:", "Q4.", "#9 -", "(3 pts)"),
-        *("Problem 3. (10 points)", "26th IMO 1985 shortlist Problem 26", "【例3】", "Задача 5.", "(7 баллов)", "№ 12."),
-        *("Aufgabe 4:", "[4 Punkte]", "Ejercicio 8.", "Exercice 2 (Lyon 2004)", "問題4　", "第8题 ", "（本小题满分12分）", "例3 "),
+        *(
+            "(20 points)",
+            "[5 marks]",
+            "Problem 7.",
+            "12)",
+            "(AMC 8, 2011, #4)",
+            "Exercise 3.12:",
+            "Q4.",
+            "#9 -",
+            "(3 pts)",
+        ),
+        *(
+            "Problem 3. (10 points)",
+            "26th IMO 1985 shortlist Problem 26",
+            "【例3】",
+            "Задача 5.",
+            "(7 баллов)",
+            "№ 12.",
+        ),
+        *(
+            "Aufgabe 4:",
+            "[4 Punkte]",
+            "Ejercicio 8.",
+            "Exercice 2 (Lyon 2004)",
+            "問題4　",
+            "第8题 ",
+            "（本小题满分12分）",
+            "例3 ",
+        ),
     ],
 )
 def test_a_label_may_go_or_stay(label: str) -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 from curiosft_cli.stages.rephrase.judge.function_words import CONNECTIVES, NEGATIONS, QUANTIFIERS, SIGNS, UNITS
-from curiosft_cli.stages.rephrase.judge.normalise import Token, is_letter, is_number, spelled, tokens
+from curiosft_cli.stages.rephrase.judge.normalise import Token, is_letter, is_number, tokens
 
 QUICK = 4_000_000
 """Product of the two lengths in tokens up to which every token counts in the alignment (our choice)."""
@@ -25,12 +25,16 @@ class Edit:
     Attributes:
         before: what the post has there, "" if the rewrite put something in.
         after: what the rewrite has there, "" if something was removed.
+        old: the tokens of `before`.
+        new: the tokens of `after`.
         place: where it stands in the post.
         at: number of its first token in the rewrite, or of the next one if something was removed.
     """
 
     before: str
     after: str
+    old: tuple[str, ...]
+    new: tuple[str, ...]
     place: Literal["start", "middle", "end"]
     at: int
 
@@ -42,8 +46,10 @@ class Edit:
     @cached_property
     def holds(self) -> list[str]:
         """What only one of the two sides has, by name: `number 7`, `negation non`."""
-        gone, new = Counter(_contents(self.before)), Counter(_contents(self.after))
-        return sorted((gone - new) | (new - gone))
+        gone, new = (Counter(map(_named, side)) for side in (self.old, self.new))
+        gone.update(f"choice {' '.join(found.split())}" for found in CHOICE.findall(self.before))
+        new.update(f"choice {' '.join(found.split())}" for found in CHOICE.findall(self.after))
+        return sorted(set((gone - new) | (new - gone)) - {""})
 
     def __str__(self) -> str:
         where = {"start": "at the start", "middle": "in the middle", "end": "at the end"}[self.place]
@@ -53,26 +59,24 @@ class Edit:
 
 def edits(post: str, rewrite: str) -> list[Edit]:
     """The spans in which the tokens of two texts differ, in order."""
-    return aligned(post, tokens(post), rewrite, tokens(rewrite))
-
-
-def aligned(post: str, old: list[Token], rewrite: str, new: list[Token]) -> list[Edit]:
-    """The same for texts whose tokens are known."""
+    old, new = tokens(post), tokens(rewrite)
     a, b = [token.text for token in old], [token.text for token in new]
     first = next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    a, b = a[first:], b[first:]  # long equal starts would be quadratic
+    # Long equal starts would take quadratic time.
+    matcher = SequenceMatcher(None, a[first:], b[first:], autojunk=len(a) * len(b) > QUICK)
     found = []
-    for kind, i, i_end, j, j_end in SequenceMatcher(None, a, b, autojunk=len(a) * len(b) > QUICK).get_opcodes():
+    for kind, *places in matcher.get_opcodes():
+        i, i_end, j, j_end = (place + first for place in places)
         if kind != "equal":
-            i, i_end, j, j_end = i + first, i_end + first, j + first, j_end + first
-            place = "start" if i == 0 else "end" if i_end == len(old) else "middle"
-            found.append(Edit(_span(post, old[i:i_end]), _span(rewrite, new[j:j_end]), place, j))
+            place = "start" if i == 0 else "end" if i_end == len(a) else "middle"
+            spans = _span(post, old[i:i_end]), _span(rewrite, new[j:j_end])
+            found.append(Edit(*spans, tuple(a[i:i_end]), tuple(b[j:j_end]), place, j))
     return found
 
 
 def hints(found: list[Edit], most: int = 12) -> list[str]:
-    """The changes a reader should look at first: those inside the text or with something of mathematics in them."""
-    return [str(change) for change in found if change.holds or change.place == "middle" or change.after][:most]
+    """The edits that a reader should look at first: inside the text, or with mathematics in them."""
+    return [str(edit) for edit in found if edit.holds or edit.place == "middle" or edit.after][:most]
 
 
 def _span(text: str, part: list[Token]) -> str:
@@ -84,16 +88,6 @@ def _short(text: str, most: int = 160) -> str:
     return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
-def _contents(text: str) -> list[str]:
-    """What of a span may change a problem."""
-    found = [f"choice {' '.join(choice.split())}" for choice in CHOICE.findall(text)]
-    for token in spelled(text):
-        kind = next((name for name, is_one in CONTENTS.items() if is_one(token)), None)
-        if kind:
-            found.append(f"{kind} {token}")
-    return found
-
-
 CONTENTS: dict[str, Callable[[str], bool]] = {
     "number": is_number,
     "sign": SIGNS.__contains__,
@@ -103,3 +97,8 @@ CONTENTS: dict[str, Callable[[str], bool]] = {
     "symbol": lambda token: is_letter(token) or token[0] == "\\",
     "question": "?".__eq__,
 }
+
+
+def _named(token: str) -> str:
+    """A token behind what it is, "" if a change of it is no hint."""
+    return next((f"{name} {token}" for name, is_one in CONTENTS.items() if is_one(token)), "")

@@ -7,10 +7,11 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-SIGNS = _set(r"+ - * / = < > <= >= != ^ | \pm % ∪ ∩")
+SIGNS = _set(r"+ - * / = < > <= >= != ^ | \pm % \cup \cap")
 NEGATIONS = _set(
     """
-    no not non none nor neither never without cannot un 不 没 無 无 非 未 否 не ни нет без никакой никакая никакое ningún
+    no not non none nor neither never without cannot un 不 没 無 无 非 未 否 не ни нет без никакой никакая
+    никакое ningún
     ninguno ninguna ningun nunca sin ne pas aucun aucune jamais sans nicht kein keine keinen keiner nie ohne não nenhum
     nenhuma sem nessun nessuna senza żaden żadna
     """
@@ -27,7 +28,8 @@ CONNECTIVES = _set("or and oder und ou et и или y o 或 且")
 UNITS = _set(
     """
     mm cm dm km mg kg ml cl min minute minutes second seconds hour hours day days metre metres meter meters inch inches
-    foot feet mile miles mph degree degrees percent square cubic dollar dollars cent cents euro euros 米 厘 千 克 元 秒 分
+    foot feet mile miles mph degree degrees percent square cubic dollar dollars cent cents euro
+    euros 米 厘 千 克 元 秒 分
     时 天 度 мм см км кг мин час часов руб
     """
 )

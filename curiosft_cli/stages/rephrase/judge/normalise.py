@@ -9,36 +9,13 @@ from typing import NamedTuple
 
 # What is written differently and means the same: the spelling that counts, then the others.
 SPELLINGS = r"""
-    <=  \le \leq \leqslant \leqq ≤ ⩽ ≦
-    >=  \ge \geq \geqslant \geqq ≥ ⩾ ≧
-    !=  \ne \neq ≠
-    *   \times \cdot \ast × · ⋅ ∗ •
-    -   − – ‐ ‑
-    ... \ldots \cdots \dots \dotsc \dotsb …
-    |   \mid \vert \lvert \rvert ∣
-    \to \rightarrow → ->
-    \frac \dfrac \tfrac \cfrac
-    \binom \dbinom \tbinom
-    "   “ ” „ « » ``
-    '   ’ ‘ `
-    .   。 ．
-    ,   、 ،
-    [   【 〔
-    ]   】 〕
-    :   \colon
-    %   \%
-    #   \# №
-    \in ∈
-    \infty ∞
-    \sqrt √
-    \angle ∠
-    \triangle △ \bigtriangleup
-    \perp ⊥
-    \pm ±
-    \emptyset \varnothing ∅
-    \bullet ∙
+    <= \le \leq \leqslant \leqq ≤ ⩽ ≦; >= \ge \geq \geqslant \geqq ≥ ⩾ ≧; != \ne \neq ≠; * \times \cdot \ast × · ⋅ ∗ •;
+    - − – ‐ ‑; ... \ldots \cdots \dots \dotsc \dotsb …; | \mid \vert \lvert \rvert ∣; \to \rightarrow → ->;
+    \frac \dfrac \tfrac \cfrac; \binom \dbinom \tbinom; " “ ” „ « » ``; ' ’ ‘ `; . 。 ．; , 、 ،; [ 【 〔; ] 】 〕;
+    : \colon; % \%; # \# №; \in ∈; \infty ∞; \sqrt √; \angle ∠; \triangle △ \bigtriangleup; \perp ⊥; \pm ±;
+    \emptyset \varnothing ∅; \cup ∪; \cap ∩
 """
-ONE_SPELLING = {other: first for first, *others in map(str.split, SPELLINGS.strip().splitlines()) for other in others}
+ONE_SPELLING = {other: first for first, *others in map(str.split, SPELLINGS.split(";")) for other in others}
 # What changes how a text looks, not what it says.
 LOOKS_ONLY = r"""
     \left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \displaystyle \textstyle \limits \nolimits \quad \qquad
@@ -133,7 +110,7 @@ def _spelled(match: re.Match[str]) -> list[str]:
     if text == "°":
         return ["^", "\\circ"]
     text = ONE_SPELLING.get(text, text)
-    if text in LOOKS or not (text := unicodedata.normalize("NFKC", text).strip()):
+    if text in LOOKS or not (text := "".join(unicodedata.normalize("NFKC", text).split())):
         return []
     text = ONE_SPELLING.get(text, text)
     if kind == "word" and len(text) == 1 and unicodedata.name(text, "").startswith("GREEK SMALL LETTER"):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
 from curiosft_cli.data.prompts import REPHRASE_PROMPT
-from curiosft_cli.stages.rephrase.judge.diff import Edit, aligned, hints
+from curiosft_cli.stages.rephrase.judge.diff import Edit, edits, hints
 from curiosft_cli.stages.rephrase.judge.function_words import SIGNS
 from curiosft_cli.stages.rephrase.judge.labels import is_label
 from curiosft_cli.stages.rephrase.judge.normalise import (
@@ -39,7 +39,9 @@ EXAMPLES = tuple(
 WRAPPING = re.compile(r"^\s*(?:```\w*\n|\*{0,2}output\*{0,2}\s*:\s*\*{0,2}\s*)|\s*```\s*$", re.IGNORECASE)
 SURE_SIGNS = SIGNS - {"-", "/", "|", "*"}
 """Signs that are no punctuation in any text."""
-ENDS = frozenset('.,;:!"')
+MONEY = re.compile(r"(?:\$|\\\()\s?\d")
+BRACKETS = (("\\(", "\\)"), ("\\[", "\\]"), ("\\begin", "\\end"), ("{", "}"))
+ENDS = frozenset('.,;:"')
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Pair:
-    """A post and its rewrite, taken apart when needed."""
+    """A post and its rewrite; their tokens, also as one text each, are made when needed."""
 
     post: str
     rewrite: str
@@ -79,9 +81,14 @@ class Pair:
         return tokens(self.rewrite)
 
     @cached_property
-    def changes(self) -> list[Edit]:
+    def whole(self) -> str:
+        """The post's tokens with spaces around them."""
+        return joined(token.text for token in self.old)
+
+    @cached_property
+    def edits(self) -> list[Edit]:
         """The spans that differ."""
-        return aligned(self.post, self.old, self.rewrite, self.new)
+        return edits(self.post, self.rewrite)
 
 
 @cache
@@ -111,19 +118,20 @@ def judge_by_rules(post: str, rewrite: str) -> Judgement:
     if len(post) > LONGEST or len(rewrite) > LONGEST:
         return Judgement("refused", f"too long to judge: {max(len(post), len(rewrite))} characters", "rule too long")
     pair = Pair(post, rewrite)
-    for name, refuses in REFUSING.items():
-        if found := refuses(pair):
-            is_chat = name == "other words" and not holds_mathematics(pair.old)
-            return Judgement("refused", f"{name}: {found}", f"rule {name}", no_problem=is_chat)
-    for name, accepts in ACCEPTING.items():
-        if accepts(pair):
-            return Judgement("accepted", "ok", f"rule {name}")
-    return Judgement("undecided", "no rule decides", differences=tuple(hints(pair.changes)))
+    for rule in (empty, echo, cut, too_long, other_script, other_words, new_number, new_formula, gap, new_words):
+        if found := rule(pair):
+            name = rule.__name__.replace("_", " ")
+            no_problem = rule is other_words and not holds_mathematics(pair.old)
+            return Judgement("refused", f"{name}: {found}", f"rule {name}", no_problem=no_problem)
+    for rule in (same_text, only_label_removed):
+        if rule(pair):
+            return Judgement("accepted", "ok", f"rule {rule.__name__.replace('_', ' ')}")
+    return Judgement("undecided", "no rule decides", differences=tuple(hints(pair.edits)))
 
 
 def holds_mathematics(old: list[Token]) -> bool:
-    """Whether a post has a number, a sign, a letter of its own, or a question mark."""
-    return any(is_number(t) or t in SURE_SIGNS or t[0] == "\\" or t == "?" for t in (x.text for x in old))
+    """Whether a text has a number, a sign of mathematics, or a question mark."""
+    return any(is_number(t) or t in SURE_SIGNS or t[0] == "\\" or t == "?" for t in (token.text for token in old))
 
 
 def empty(pair: Pair) -> str | None:
@@ -133,30 +141,24 @@ def empty(pair: Pair) -> str | None:
 
 def echo(pair: Pair) -> str | None:
     """The prompt's own words or examples."""
-    flat, whole = " ".join(token.text for token in pair.new), " ".join(token.text for token in pair.old)
-    for example in EXAMPLES:
-        if (words := " ".join(spelled(example))) in flat and words[:40] not in whole:
-            return example
-    return next((word for word in PROMPT_WORDS if word in pair.rewrite and word not in pair.post), None)
+    text = joined(token.text for token in pair.new)
+    copied = [one for one in EXAMPLES if (words := joined(spelled(one))) in text and words[:40] not in pair.whole]
+    return next((word for word in (*copied, *PROMPT_WORDS) if word in pair.rewrite and word not in pair.post), None)
 
 
 def cut(pair: Pair) -> str | None:
     """A formula that begins and does not end, where the post's formulas all end."""
-    for opening, closing in (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\begin", "\\end"), ("{", "}")):
-
-        def is_open(text: str, opening: str = opening, closing: str = closing) -> bool:
-            plain = text.replace("\\$", "").replace("\\{", "").replace("\\}", "")
-            return plain.count("$") % 2 == 1 if opening == "$" else plain.count(opening) > plain.count(closing)
-
-        if is_open(pair.rewrite) and not is_open(pair.post):
-            return f"{opening} has no {closing}"
-    return None
+    old, new = (re.sub(r"\\[${}]", "", text) for text in (pair.post, pair.rewrite))
+    if new.count("$") % 2 and not old.count("$") % 2:
+        return "a $ is missing"
+    is_open = [(a, b) for a, b in BRACKETS if new.count(a) > new.count(b) and old.count(a) <= old.count(b)]
+    return "{} has no {}".format(*is_open[0]) if is_open else None
 
 
 def too_long(pair: Pair) -> str | None:
     """Longer than the post by more than a fifth."""
-    most = longest_rewrite(pair.post)
-    return f"{len(pair.rewrite)} characters for {len(pair.post)}" if len(pair.rewrite) > most else None
+    is_long = len(pair.rewrite) > longest_rewrite(pair.post)
+    return f"{len(pair.rewrite)} characters for {len(pair.post)}" if is_long else None
 
 
 def other_script(pair: Pair, least: float = 0.2) -> str | None:
@@ -167,114 +169,92 @@ def other_script(pair: Pair, least: float = 0.2) -> str | None:
 
 def other_words(pair: Pair, least: float = 0.5) -> str | None:
     """Less than half of its words, numbers and signs are the post's in the post's order: a refusal, a translation."""
-    put_in = sum(len(tokens(change.after)) for change in pair.changes)
-    share = 1 - put_in / len(pair.new)
+    share = 1 - sum(len(edit.new) for edit in pair.edits) / len(pair.new)
     return f"only {share:.0%} are the post's" if share < least else None
 
 
 def new_number(pair: Pair) -> str | None:
-    """A number that the post does not have."""
+    """A number that the post does not have, also not as parts: (3,100) may become (3, 100)."""
     known = {token.text for token in pair.old} | set(re.findall(r"\d+", pair.post))
     for token in pair.new:
-        if is_number(token.text) and token.text not in known:
-            parts = re.findall(r"\d+", pair.rewrite[token.start : token.end])
-            if len(parts) < 2 or not known.issuperset(parts):
-                return token.text
+        parts = re.findall(r"\d+", pair.rewrite[token.start : token.end])
+        if is_number(token.text) and token.text not in known and not (len(parts) > 1 and known.issuperset(parts)):
+            return token.text
     return None
 
 
 def new_formula(pair: Pair) -> str | None:
-    """A sign that the post does not have, or another sign, number or letter in the place of one in a formula."""
-    known, whole = {token.text for token in pair.old}, _flat(pair.old)
-    for change in pair.changes:
-        old, new = spelled(change.before), spelled(change.after)
-        if any(token in SURE_SIGNS and token not in known for token in new):
-            return str(change)
-        are_signs = all(token in SIGNS or is_number(token) or is_letter(token) for token in old + new)
-        if (
-            old
-            and len(old) == len(new)
-            and are_signs
-            and _flat(pair.new[change.at - 1 : change.at + len(new) + 1]) not in whole
-        ):
-            return str(change)
+    """A sign that the post does not have, or another sign, number or letter in the place of one."""
+    known = {token.text for token in pair.old}
+    for edit in pair.edits:
+        around = joined(token.text for token in pair.new[max(edit.at - 1, 0) : edit.at + len(edit.new) + 1])
+        if edit.old and len(edit.old) == len(edit.new) and all(map(is_symbol, edit.old + edit.new)):
+            if around not in pair.whole:
+                return str(edit)
+        elif any(t in SURE_SIGNS or (t == "\\boxed") for t in edit.new if t not in known):
+            return str(edit)
     return None
 
 
 def gap(pair: Pair, most: int = 4) -> str | None:
     """One to four words, numbers or signs taken out from inside a sentence; cleaning takes away what stands apart."""
-    for change in pair.changes:
-        words = spelled(change.before)
-        if change.kind != "removed" or change.place != "middle" or len(words) > most:
-            continue
-        before, after = (pair.new[at].text if at < len(pair.new) else "." for at in (change.at - 1, change.at))
-        is_double = words[0] == after or words[-1] == before
-        if not is_double and not any(_is_stop(word) for word in (before, *words, after)):
-            return str(change)
+    for edit in pair.edits:
+        if edit.kind == "removed" and edit.place == "middle" and len(edit.old) <= most:
+            around = [token.text for token in pair.new[edit.at - 1 : edit.at + 1]]
+            is_twice = edit.old[0] == around[-1] or edit.old[-1] == around[0]
+            if len(around) == 2 and not is_twice and not any(map(is_stop, (*around, *edit.old))):
+                return str(edit)
     return None
 
 
 def new_words(pair: Pair, most: int = 4) -> str | None:
-    """More than four words in a row that the post does not have in this order."""
-    whole = _flat(pair.old)
-    for change in pair.changes:
-        words = [token for token in spelled(change.after) if is_word(token)]
-        size = len(words) - sum(len(word) == 1 for word in words) / 2  # signs of Chinese are half a word
-        if size > most and " ".join(["", *spelled(change.after), ""]) not in whole:
-            return str(change)
+    """More than four words in a row that the post does not have in this order; two signs of Chinese are a word."""
+    for edit in pair.edits:
+        size = sum(0.5 if len(token) == 1 else 1.0 for token in edit.new if is_word(token))
+        if size > most and joined(edit.new) not in pair.whole:
+            return str(edit)
     return None
-
-
-def _flat(part: list[Token]) -> str:
-    return " ".join(["", *(token.text for token in part), ""])
-
-
-def _is_stop(token: str) -> bool:
-    return not token[0].isalnum() and token not in SIGNS and token[0] != "\\" and token not in "{}"
 
 
 def same_text(pair: Pair) -> bool:
     """The same tokens; stops at the ends do not count."""
-    return _without_ends(pair.old) == _without_ends(pair.new) and _same_dollars(pair)
+    return same_dollars(pair) and without_ends(pair.old) == without_ends(pair.new)
 
 
 def only_label_removed(pair: Pair) -> bool:
     """The post without a label in front of it or a source behind it."""
-    old, new = [token.text for token in pair.old], _without_ends(pair.new)
-    places = [at for at in range(len(old) - len(new) + 1) if old[at : at + len(new)] == new]
-    if len(places) != 1 or not _same_dollars(pair):
-        return False
-    start, end = places[0], places[0] + len(new)
-    while end < len(old) and old[end] in ENDS:
+    kept = without_ends(pair.new)
+    before, found, behind = pair.whole.partition(joined(kept))
+    start, end = len(before.split()), len(pair.old) - len(behind.split())
+    while end < len(pair.old) and pair.old[end].text in ENDS:
         end += 1
-    return is_label(pair.post, pair.old, 0, start) and is_label(pair.post, pair.old, end, len(old))
+    is_clear = bool(kept and found) and found not in f" {behind}" and same_dollars(pair)
+    return is_clear and is_label(pair.post, pair.old, 0, start) and is_label(pair.post, pair.old, end, len(pair.old))
 
 
-def _without_ends(text: list[Token]) -> list[str]:
+def same_dollars(pair: Pair) -> bool:
+    """Whether dollars that may be money are still there: dollars around formulas are no tokens."""
+    return len(MONEY.findall(pair.rewrite)) == len(MONEY.findall(pair.post))
+
+
+def without_ends(text: list[Token]) -> list[str]:
+    """The tokens without stops at the end."""
     words = [token.text for token in text]
     while words and words[-1] in ENDS:
         words.pop()
     return words
 
 
-def _same_dollars(pair: Pair) -> bool:
-    """Whether dollars that may be money are still there, since dollars around formulas are no tokens."""
-    money = re.compile(r"\$\s?\d")
-    return (
-        len(money.findall(pair.rewrite)) == len(money.findall(pair.post)) or "$" not in pair.post or "\\" in pair.post
-    )
+def joined(words: Iterable[str]) -> str:
+    """Tokens with spaces around them."""
+    return " ".join(["", *words, ""])
 
 
-REFUSING: dict[str, Callable[[Pair], str | None]] = {
-    "empty": empty,
-    "echo": echo,
-    "cut": cut,
-    "too long": too_long,
-    "other script": other_script,
-    "other words": other_words,
-    "new number": new_number,
-    "new formula": new_formula,
-    "gap": gap,
-    "new words": new_words,
-}
-ACCEPTING: dict[str, Callable[[Pair], bool]] = {"same text": same_text, "only a label removed": only_label_removed}
+def is_symbol(token: str) -> bool:
+    """Whether a token is a sign, a number or a letter."""
+    return token in SIGNS or is_number(token) or is_letter(token)
+
+
+def is_stop(token: str) -> bool:
+    """Whether a token is punctuation or a bracket."""
+    return not token[0].isalnum() and token not in SIGNS and token[0] not in "\\{}"
