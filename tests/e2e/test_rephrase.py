@@ -394,7 +394,7 @@ def test_a_label_goes_without_a_verifier(tmp_path: Path) -> None:
     with ScriptedServer(lambda *_: Reply("Сколько будет 3+4?")) as server:
         summary = run(config(server, str(source)), tmp_path)
     assert len(server.bodies) == 1
-    assert summary["decided_by"] == {"rule only a label removed": 1}
+    assert summary["decided_by"] == {"rule only label removed": 1}
     assert rows(tmp_path)[0]["question"] == "Сколько будет 3+4?"
 
 

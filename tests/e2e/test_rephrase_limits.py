@@ -324,7 +324,7 @@ def test_the_review_page_holds_every_row_and_no_markup_of_a_post(
 
 
 PAIRS = [
-    ("a", "Problem 3. What is 3+4?", "What is 3+4?", "accepted", "rule only a label removed"),
+    ("a", "Problem 3. What is 3+4?", "What is 3+4?", "accepted", "rule only label removed"),
     ("b", "Hi! What is 3+4? Thanks", "What is 3+5?", "refused", "rule new number"),
     ("c", "Hi! What is 3+4? Thanks", "What is 3+4?", "undecided", "none"),
 ]

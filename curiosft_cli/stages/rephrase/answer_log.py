@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +16,6 @@ from curiosft_cli.data.files import Row
 from curiosft_cli.data.prompts import REPHRASE_PROMPT, rephrase_message
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import JsonLines
-from curiosft_cli.stages.rephrase.judge.diff import edits, hints
 from curiosft_cli.stages.rephrase.judge.rules import (
     Judgement,
     is_too_long,
@@ -192,26 +192,28 @@ class RewriteLog:
             if outcome == "undecided" and self._verifier:
                 checked = self._entries.get(self._verdict_key(pair))
                 if checked is None or checked.outcome == FAILED:
-                    return self.verdict_request(post, tidy(self._row(entry)["answer"]))
+                    row = self._row(entry)
+                    judgement = saved_judgement(row) or by_rules(post, row)
+                    return self.verdict_request(post, tidy(row["answer"]), judgement.differences)
                 outcome = str(checked.outcome)
             if outcome != "refused":
                 return None
         return None
 
-    def verdict_request(self, post: str, rewrite: str) -> Request | None:
-        """The question to the verifier about this pair, None if it was answered."""
+    def verdict_request(self, post: str, rewrite: str, look_at: Sequence[str]) -> Request | None:
+        """The question to the verifier about this pair and these differences, None if it was answered."""
         key = self._verdict_key(pair_digest(post, rewrite))
         known = self._entries.get(key)
         if known is not None and known.outcome != FAILED:
             return None
-        message = verify_message(post, rewrite, hints(edits(post, rewrite)))
+        message = verify_message(post, rewrite, look_at)
         return Request(key, PROMPT_HASH, "verifier", message, LONGEST_ANSWER, post)
 
-    def verdict(self, post: str, rewrite: str) -> Judgement:
-        """What the verifier said of this pair; undecided where it said nothing."""
+    def verdict(self, post: str, rewrite: str, judgement: Judgement) -> Judgement:
+        """What the verifier said of this pair; the rules' judgement where it was not asked."""
         entry = self._entries.get(self._verdict_key(pair_digest(post, rewrite))) if self._verifier else None
         if entry is None:
-            return Judgement("undecided", "no rule decides", differences=tuple(hints(edits(post, rewrite))))
+            return judgement
         row = self._row(entry)
         return Judgement("undecided", f"no verdict: {row['error']}") if "error" in row else read_verdict(row["answer"])
 
@@ -228,7 +230,7 @@ class RewriteLog:
             row = self._row(entry)
             judgement = saved_judgement(row) or by_rules(post, row)
             if judgement.outcome == "undecided":
-                judgement = self.verdict(post, tidy(row["answer"]))
+                judgement = self.verdict(post, tidy(row["answer"]), judgement)
             if judgement.outcome == "accepted":
                 return Decision(tidy(row["answer"]), judgement, attempt, row)
             first = first or Decision(post, judgement, attempt, row)

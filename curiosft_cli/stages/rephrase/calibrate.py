@@ -101,11 +101,11 @@ def calibrate(config: Config, posts: int, seed: int = 0) -> str:
     known = [text for text in texts if not is_too_long(text)]
     draw = random.Random(seed)
     planted = [pair for text in draw.sample(known, min(posts, len(known))) for pair in plant(text, draw)]
-    verdict = ask_verifier(config, planted)
-    counts = {name: Counter() for name in (*FAULTS, NONE)}
-    for pair in planted:
-        rule = judge_by_rules(pair.post, pair.rewrite).outcome
-        counts[str(pair.id)].update(["planted", f"rule {rule}", f"verifier {verdict(pair).outcome}"])
+    by_rules = [judge_by_rules(pair.post, pair.rewrite) for pair in planted]
+    verdicts = ask_verifier(config, list(zip(planted, by_rules, strict=True)), about_all=True)
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*FAULTS, NONE)}
+    for pair, rule, verdict in zip(planted, by_rules, verdicts, strict=True):
+        counts[str(pair.id)].update(["planted", f"rule {rule.outcome}", f"verifier {verdict.outcome}"])
     return as_table(counts)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from curiosft_cli.data.files import BadRow, read_rows
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.log import Console
-from curiosft_cli.run.rundir import RunDir, StageDir
+from curiosft_cli.run.rundir import RunDir
 from curiosft_cli.run.sections import Config
-from curiosft_cli.stages.rephrase.answer_log import RewriteLog
-from curiosft_cli.stages.rephrase.ask import Progress, ask_all, endpoint
+from curiosft_cli.stages.rephrase.answer_log import Request
+from curiosft_cli.stages.rephrase.ask import ask_all, endpoint
 from curiosft_cli.stages.rephrase.judge.rules import Judgement, judge_by_rules, tidy
 from curiosft_cli.stages.rephrase.output import in_one_step
 from curiosft_cli.stages.rephrase.run import open_log
@@ -24,11 +23,14 @@ COLUMNS = ("id", "post", "rewrite")
 
 
 class Rewritten(NamedTuple):
-    """A post and a rewrite of it."""
+    """A post and a tidy rewrite of it."""
 
     id: str | int
     post: str
     rewrite: str
+
+
+Judged = tuple[Rewritten, Judgement]
 
 
 def judge_pairs(config: Config, source: Path | None, out: Path | None) -> str:
@@ -42,14 +44,9 @@ def judge_pairs(config: Config, source: Path | None, out: Path | None) -> str:
     if source is None or out is None:
         raise CurioError("--judge and --out go together", "Give the rewrites with --judge and the result with --out.")
     pairs = read_pairs(source)
-    judgements = [judge_by_rules(pair.post, tidy(pair.rewrite)) for pair in pairs]
+    judgements = [judge_by_rules(pair.post, pair.rewrite) for pair in pairs]
     if config.rephrase.verify == "model":
-        open_pairs = [pair for pair, known in zip(pairs, judgements, strict=True) if known.outcome == "undecided"]
-        verdict = ask_verifier(config, open_pairs)
-        judgements = [
-            verdict(pair) if known.outcome == "undecided" else known
-            for pair, known in zip(pairs, judgements, strict=True)
-        ]
+        judgements = ask_verifier(config, list(zip(pairs, judgements, strict=True)))
     with in_one_step(out) as file:
         for pair, judged in zip(pairs, judgements, strict=True):
             row = {"id": pair.id, "verdict": judged.outcome, "reason": judged.reason, "decided_by": judged.decided_by}
@@ -73,41 +70,37 @@ def read_pairs(source: Path) -> list[Rewritten]:
         for column, value, kinds in zip(COLUMNS, values, (str | int, str, str), strict=True):
             if not isinstance(value, kinds):
                 raise CurioError(f"{source}, row {number}: {column} is {json.dumps(value)[:60]}", advice)
-        pairs.append(Rewritten(*values))
+        pairs.append(Rewritten(values[0], values[1], tidy(values[2])))
     return pairs
 
 
-def ask_verifier(config: Config, pairs: list[Rewritten]) -> Callable[[Rewritten], Judgement]:
-    """Ask about each pair that was not asked about before; returns what was said of a pair.
+def ask_verifier(config: Config, judged: list[Judged], *, about_all: bool = False) -> list[Judgement]:
+    """Ask about the pairs that no rule decides, or about all; what was asked before is not asked again.
 
     Answers, costs and limits are those of the run's rephrase stage.
+
+    Raises:
+        CurioError: the endpoint or the budget fails, as in the stage.
     """
     stage = RunDir(Path(config.run.root) / config.run.name).stage("rephrase")
+
+    def request(one: Judged) -> Request | None:
+        return log.verdict_request(one[0].post, one[0].rewrite, one[1].differences)
+
     with open_log(config, stage) as log:
-        todo = [pair for pair in pairs if log.verdict_request(pair.post, tidy(pair.rewrite))]
+        doubtful = [about_all or known.outcome == "undecided" for _, known in judged]
+        todo = [one for one, is_doubtful in zip(judged, doubtful, strict=True) if is_doubtful and request(one)]
         if todo:
-            _ask(config, stage, log, todo)
-        said = {pair: log.verdict(pair.post, tidy(pair.rewrite)) for pair in pairs}
-    return lambda pair: said[pair]
-
-
-def _ask(config: Config, stage: StageDir, log: RewriteLog, todo: list[Rewritten]) -> None:
-    stage.path.mkdir(parents=True, exist_ok=True)
-    console = Console(stage.log_file)
-    progress: Progress = console.progress
-    try:
-        with endpoint(config, stage) as base_url:
-            work = ask_all(
-                config.rephrase,
-                base_url,
-                iter(todo),
-                len(todo),
-                log,
-                lambda pair: log.verdict_request(pair.post, tidy(pair.rewrite)),
-                progress,
-            )
-            _, stop = asyncio.run(work)
-    finally:
-        console.close()
-    if stop:
-        raise stop
+            console = Console(stage.log_file)
+            try:
+                with endpoint(config, stage) as base_url:
+                    work = ask_all(config.rephrase, base_url, iter(todo), len(todo), log, request, console.progress)
+                    _, stop = asyncio.run(work)
+            finally:
+                console.close()
+            if stop:
+                raise stop
+        return [
+            log.verdict(pair.post, pair.rewrite, known) if is_doubtful else known
+            for (pair, known), is_doubtful in zip(judged, doubtful, strict=True)
+        ]

@@ -187,7 +187,7 @@ def new_formula(pair: Pair) -> str | None:
     """A sign that the post does not have, or another sign, number or letter in the place of one."""
     known = {token.text for token in pair.old}
     for edit in pair.edits:
-        around = joined(token.text for token in pair.new[max(edit.at - 1, 0) : edit.at + len(edit.new) + 1])
+        around = joined(token.text for token in pair.new[max(edit.at - 2, 0) : edit.at + len(edit.new) + 2])
         if edit.old and len(edit.old) == len(edit.new) and all(map(is_symbol, edit.old + edit.new)):
             if around not in pair.whole:
                 return str(edit)
@@ -251,8 +251,8 @@ def joined(words: Iterable[str]) -> str:
 
 
 def is_symbol(token: str) -> bool:
-    """Whether a token is a sign, a number or a letter."""
-    return token in SIGNS or is_number(token) or is_letter(token)
+    """Whether a token is a sign, a number, a letter, or a name of points such as ABC."""
+    return token in SIGNS or is_number(token) or is_letter(token) or (token.isupper() and token.isascii())
 
 
 def is_stop(token: str) -> bool:
