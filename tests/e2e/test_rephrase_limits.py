@@ -369,9 +369,9 @@ def test_a_verifier_judges_rewrites_from_elsewhere_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": 1, "post": "x"}', "row 1: rewrite is null"),
+        ('{"id": 1, "post": "x"}', "row 1: rewrite is None"),
         ('{"id": 1, "post": "x", "rewrite": 5}', "row 1: rewrite is 5"),
-        ('{"id": null, "post": "x", "rewrite": "x"}', "row 1: id is null"),
+        ('{"id": null, "post": "x", "rewrite": "x"}', "row 1: id is None"),
         ("not json", "row 1"),
         ("[1]", "row 1: found list"),
         ("", "is empty"),

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -301,8 +301,9 @@ def saved_judgement(row: Row) -> Judgement | None:
     """What these rules said when the row was saved; None where they changed since."""
     if row.get("judge") != judge_version():
         return None
-    found = {field.name: row[field.name] for field in fields(Judgement)}
-    return Judgement(**{**found, "differences": tuple(found["differences"])})
+    return Judgement(
+        row["outcome"], row["reason"], row["decided_by"], tuple(row["differences"]), no_problem=row["no_problem"]
+    )
 
 
 def by_rules(post: str, row: Row) -> Judgement:

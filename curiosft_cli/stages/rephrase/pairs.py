@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from curiosft_cli.stages.rephrase.judge.rules import Judgement, judge_by_rules, 
 from curiosft_cli.stages.rephrase.output import in_one_step
 from curiosft_cli.stages.rephrase.run import open_log
 
-COLUMNS = ("id", "post", "rewrite")
+COLUMNS = {"id": (str, int), "post": str, "rewrite": str}
 
 
 class Rewritten(NamedTuple):
@@ -66,11 +65,10 @@ def read_pairs(source: Path) -> list[Rewritten]:
     for number, row in read_rows(source):
         if isinstance(row, BadRow):
             raise CurioError(f"{source}, row {number}: {row}", advice)
-        values = [row.get(column) for column in COLUMNS]
-        for column, value, kinds in zip(COLUMNS, values, (str | int, str, str), strict=True):
-            if not isinstance(value, kinds):
-                raise CurioError(f"{source}, row {number}: {column} is {json.dumps(value)[:60]}", advice)
-        pairs.append(Rewritten(values[0], values[1], tidy(values[2])))
+        for column, kinds in COLUMNS.items():
+            if not isinstance(row.get(column), kinds):
+                raise CurioError(f"{source}, row {number}: {column} is {str(row.get(column))[:60]}", advice)
+        pairs.append(Rewritten(row["id"], row["post"], tidy(row["rewrite"])))
     return pairs
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
+from textwrap import shorten
 from typing import Literal
 
 from curiosft_cli.stages.rephrase.judge.function_words import CONNECTIVES, NEGATIONS, QUANTIFIERS, SIGNS, UNITS
 from curiosft_cli.stages.rephrase.judge.normalise import Token, is_letter, is_number, tokens
 
+LONGEST_SHOWN = 160
 QUICK = 4_000_000
 """Product of the two lengths in tokens up to which every token counts in the alignment (our choice)."""
 CHOICE = re.compile(r"(?<![A-Za-z0-9])\(?[A-H]\s?[.):、）．]")
@@ -53,7 +55,7 @@ class Edit:
 
     def __str__(self) -> str:
         where = {"start": "at the start", "middle": "in the middle", "end": "at the end"}[self.place]
-        texts = " by ".join(f'"{_short(text)}"' for text in (self.before, self.after) if text)
+        texts = " by ".join(f'"{shorten(text, LONGEST_SHOWN)}"' for text in (self.before, self.after) if text)
         return f"{self.kind} {where}: {texts}" + (f" ({', '.join(self.holds[:6])})" if self.holds else "")
 
 
@@ -81,11 +83,6 @@ def hints(found: list[Edit], most: int = 12) -> list[str]:
 
 def _span(text: str, part: list[Token]) -> str:
     return text[part[0].start : part[-1].end] if part else ""
-
-
-def _short(text: str, most: int = 160) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
 CONTENTS: dict[str, Callable[[str], bool]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 from typing import NamedTuple
 
 # What is written differently and means the same: the spelling that counts, then the others.
@@ -43,6 +44,7 @@ class Token(NamedTuple):
     end: int
 
 
+@lru_cache(maxsize=16)
 def tokens(text: str) -> list[Token]:
     """The words, numbers and signs of a text; dollars around formulas, spaces and sizes of brackets are none."""
     found: list[Token] = []

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from curiosft_cli.data.prompts import REPHRASE_PROMPT
 from curiosft_cli.stages.rephrase.judge.diff import Edit, edits, hints
@@ -25,7 +26,6 @@ from curiosft_cli.stages.rephrase.judge.normalise import (
     is_word,
     script,
     scripts,
-    spelled,
     tokens,
 )
 
@@ -63,32 +63,15 @@ class Judgement:
     no_problem: bool = False
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A post and its rewrite; their tokens, also as one text each, are made when needed."""
+class Pair(NamedTuple):
+    """A post and its rewrite, as texts, as tokens, the post's tokens with spaces around them, and what differs."""
 
     post: str
     rewrite: str
-
-    @cached_property
-    def old(self) -> list[Token]:
-        """The post's tokens."""
-        return tokens(self.post)
-
-    @cached_property
-    def new(self) -> list[Token]:
-        """The rewrite's tokens."""
-        return tokens(self.rewrite)
-
-    @cached_property
-    def whole(self) -> str:
-        """The post's tokens with spaces around them."""
-        return joined(token.text for token in self.old)
-
-    @cached_property
-    def edits(self) -> list[Edit]:
-        """The spans that differ."""
-        return edits(self.post, self.rewrite)
+    old: list[Token]
+    new: list[Token]
+    whole: str
+    edits: list[Edit]
 
 
 @cache
@@ -117,15 +100,15 @@ def judge_by_rules(post: str, rewrite: str) -> Judgement:
     """Accept or refuse a tidy rewrite where that is certain; else say where it differs."""
     if len(post) > LONGEST or len(rewrite) > LONGEST:
         return Judgement("refused", f"too long to judge: {max(len(post), len(rewrite))} characters", "rule too long")
-    pair = Pair(post, rewrite)
-    for rule in (empty, echo, cut, too_long, other_script, other_words, new_number, new_formula, gap, new_words):
-        if found := rule(pair):
-            name = rule.__name__.replace("_", " ")
-            no_problem = rule is other_words and not holds_mathematics(pair.old)
-            return Judgement("refused", f"{name}: {found}", f"rule {name}", no_problem=no_problem)
-    for rule in (same_text, only_label_removed):
-        if rule(pair):
-            return Judgement("accepted", "ok", f"rule {rule.__name__.replace('_', ' ')}")
+    old, new = tokens(post), tokens(rewrite)
+    pair = Pair(post, rewrite, old, new, joined(old), edits(post, rewrite))
+    for rule, found in chain(doubts_about_text(pair), doubts_about_edits(pair)):
+        no_problem = rule == "other words" and not holds_mathematics(old)
+        return Judgement("refused", f"{rule}: {found}", f"rule {rule}", no_problem=no_problem)
+    if same_dollars(pair) and without_ends(old) == without_ends(new):
+        return Judgement("accepted", "ok", "rule same text")
+    if same_dollars(pair) and only_label_removed(pair):
+        return Judgement("accepted", "ok", "rule only label removed")
     return Judgement("undecided", "no rule decides", differences=tuple(hints(pair.edits)))
 
 
@@ -134,101 +117,78 @@ def holds_mathematics(old: list[Token]) -> bool:
     return any(is_number(t) or t in SURE_SIGNS or t[0] == "\\" or t == "?" for t in (token.text for token in old))
 
 
-def empty(pair: Pair) -> str | None:
-    """Nothing is there."""
-    return None if pair.new else "no words"
+def doubts_about_text(pair: Pair, same_script: float = 0.2, same_words: float = 0.5) -> Iterator[tuple[str, str]]:
+    """Yield each rule that the rewrite as a whole breaks, and what was found.
 
-
-def echo(pair: Pair) -> str | None:
-    """The prompt's own words or examples."""
-    text = joined(token.text for token in pair.new)
-    copied = [one for one in EXAMPLES if (words := joined(spelled(one))) in text and words[:40] not in pair.whole]
-    return next((word for word in (*copied, *PROMPT_WORDS) if word in pair.rewrite and word not in pair.post), None)
-
-
-def cut(pair: Pair) -> str | None:
-    """A formula that begins and does not end, where the post's formulas all end."""
+    Args:
+        pair: post and rewrite.
+        same_script: least share of the post's letters that are of the rewrite's script.
+        same_words: least share of the rewrite's tokens that are the post's: a refusal or a translation has fewer.
+    """
+    if not pair.new:
+        yield "empty", "no words"
+    copied = [
+        one
+        for one in EXAMPLES
+        if (example := joined(tokens(one))) in joined(pair.new) and example[:40] not in pair.whole
+    ]
+    for word in (*copied, *PROMPT_WORDS):
+        if word in copied or (word in pair.rewrite and word not in pair.post):
+            yield "echo", word
     old, new = (re.sub(r"\\[${}]", "", text) for text in (pair.post, pair.rewrite))
+    for opening, closing in BRACKETS:
+        if new.count(opening) > new.count(closing) and old.count(opening) <= old.count(closing):
+            yield "cut", f"{opening} has no {closing}"
     if new.count("$") % 2 and not old.count("$") % 2:
-        return "a $ is missing"
-    is_open = [(a, b) for a, b in BRACKETS if new.count(a) > new.count(b) and old.count(a) <= old.count(b)]
-    return "{} has no {}".format(*is_open[0]) if is_open else None
-
-
-def too_long(pair: Pair) -> str | None:
-    """Longer than the post by more than a fifth."""
-    is_long = len(pair.rewrite) > longest_rewrite(pair.post)
-    return f"{len(pair.rewrite)} characters for {len(pair.post)}" if is_long else None
-
-
-def other_script(pair: Pair, least: float = 0.2) -> str | None:
-    """Its words are written in a script that the post's words hardly use."""
-    main, old = script(pair.rewrite), scripts(pair.post)
-    return main if main != "none" and old and old[main] < least * old.total() else None
-
-
-def other_words(pair: Pair, least: float = 0.5) -> str | None:
-    """Less than half of its words, numbers and signs are the post's in the post's order: a refusal, a translation."""
-    share = 1 - sum(len(edit.new) for edit in pair.edits) / len(pair.new)
-    return f"only {share:.0%} are the post's" if share < least else None
-
-
-def new_number(pair: Pair) -> str | None:
-    """A number that the post does not have, also not as parts: (3,100) may become (3, 100)."""
+        yield "cut", "a $ is missing"
+    if len(pair.rewrite) > longest_rewrite(pair.post):
+        yield "too long", f"{len(pair.rewrite)} characters for {len(pair.post)}"
+    main, letters = script(pair.rewrite), scripts(pair.post)
+    if main != "none" and letters and letters[main] < same_script * letters.total():
+        yield "other script", main
+    if (share := 1 - sum(len(edit.new) for edit in pair.edits) / max(len(pair.new), 1)) < same_words:
+        yield "other words", f"only {share:.0%} are the post's"
     known = {token.text for token in pair.old} | set(re.findall(r"\d+", pair.post))
     for token in pair.new:
-        parts = re.findall(r"\d+", pair.rewrite[token.start : token.end])
+        parts = re.findall(r"\d+", pair.rewrite[token.start : token.end])  # (3,100) may become (3, 100)
         if is_number(token.text) and token.text not in known and not (len(parts) > 1 and known.issuperset(parts)):
-            return token.text
-    return None
+            yield "new number", token.text
 
 
-def new_formula(pair: Pair) -> str | None:
-    """A sign that the post does not have, or another sign, number or letter in the place of one."""
+def doubts_about_edits(pair: Pair, longest_gap: int = 4, most_words: float = 4.0) -> Iterator[tuple[str, str]]:
+    """Yield each rule that one of the edits breaks, and the edit.
+
+    Args:
+        pair: post and rewrite.
+        longest_gap: tokens inside a sentence whose loss is no cleaning: cleaning takes away what stands apart.
+        most_words: new words in a row; two signs of Chinese are a word.
+    """
     known = {token.text for token in pair.old}
     for edit in pair.edits:
-        around = joined(token.text for token in pair.new[max(edit.at - 2, 0) : edit.at + len(edit.new) + 2])
-        if edit.old and len(edit.old) == len(edit.new) and all(map(is_symbol, edit.old + edit.new)):
-            if around not in pair.whole:
-                return str(edit)
-        elif any(t in SURE_SIGNS or (t == "\\boxed") for t in edit.new if t not in known):
-            return str(edit)
-    return None
-
-
-def gap(pair: Pair, most: int = 4) -> str | None:
-    """One to four words, numbers or signs taken out from inside a sentence; cleaning takes away what stands apart."""
-    for edit in pair.edits:
-        if edit.kind == "removed" and edit.place == "middle" and len(edit.old) <= most:
-            around = [token.text for token in pair.new[edit.at - 1 : edit.at + 1]]
-            is_twice = edit.old[0] == around[-1] or edit.old[-1] == around[0]
-            if len(around) == 2 and not is_twice and not any(map(is_stop, (*around, *edit.old))):
-                return str(edit)
-    return None
-
-
-def new_words(pair: Pair, most: int = 4) -> str | None:
-    """More than four words in a row that the post does not have in this order; two signs of Chinese are a word."""
-    for edit in pair.edits:
+        behind = edit.at + len(edit.new)
+        around = joined(pair.new[max(edit.at - 2, 0) : behind + 2])
+        is_exchange = len(edit.old) == len(edit.new) > 0 and all(map(is_symbol, edit.old + edit.new))
+        is_new = any((token in SURE_SIGNS or token == "\\boxed") and token not in known for token in edit.new)
+        if is_new or (is_exchange and around not in pair.whole):
+            yield "new formula", str(edit)
+        beside = [token.text for token in pair.new[max(edit.at - 1, 0) : edit.at + 1]]
+        is_inside = edit.kind == "removed" and edit.place == "middle" and len(beside) == 2
+        is_small = is_inside and len(edit.old) <= longest_gap and not any(map(is_stop, (*beside, *edit.old)))
+        if is_small and edit.old[0] != beside[1] and edit.old[-1] != beside[0]:  # a word that stood there twice may go
+            yield "gap", str(edit)
         size = sum(0.5 if len(token) == 1 else 1.0 for token in edit.new if is_word(token))
-        if size > most and joined(edit.new) not in pair.whole:
-            return str(edit)
-    return None
-
-
-def same_text(pair: Pair) -> bool:
-    """The same tokens; stops at the ends do not count."""
-    return same_dollars(pair) and without_ends(pair.old) == without_ends(pair.new)
+        if size > most_words and joined(pair.new[edit.at : behind]) not in pair.whole:
+            yield "new words", str(edit)
 
 
 def only_label_removed(pair: Pair) -> bool:
     """The post without a label in front of it or a source behind it."""
     kept = without_ends(pair.new)
-    before, found, behind = pair.whole.partition(joined(kept))
+    before, found, behind = pair.whole.partition(" ".join(["", *kept, ""]))
     start, end = len(before.split()), len(pair.old) - len(behind.split())
     while end < len(pair.old) and pair.old[end].text in ENDS:
         end += 1
-    is_clear = bool(kept and found) and found not in f" {behind}" and same_dollars(pair)
+    is_clear = bool(kept and found) and found not in f" {behind}"
     return is_clear and is_label(pair.post, pair.old, 0, start) and is_label(pair.post, pair.old, end, len(pair.old))
 
 
@@ -245,9 +205,9 @@ def without_ends(text: list[Token]) -> list[str]:
     return words
 
 
-def joined(words: Iterable[str]) -> str:
+def joined(text: Iterable[Token]) -> str:
     """Tokens with spaces around them."""
-    return " ".join(["", *words, ""])
+    return " ".join(["", *(token.text for token in text), ""])
 
 
 def is_symbol(token: str) -> bool:

@@ -27,9 +27,7 @@ ANSWER_KEYS = {"same", "differences"}
 
 def verify_message(post: str, rewrite: str, hints: Sequence[str]) -> str:
     """The user message: both texts as JSON strings, so that neither can end early, and where to look first."""
-    texts = {"post": post, "text": rewrite}
-    if hints:
-        texts |= {"look_at": list(hints)}
+    texts = {"post": post, "text": rewrite} | ({"look_at": list(hints)} if hints else {})
     return PROMPT + json.dumps(texts, ensure_ascii=False, indent=1)
 
 
