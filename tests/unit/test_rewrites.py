@@ -168,6 +168,19 @@ def test_a_label_may_go_or_stay(label: str) -> None:
         ("Tickets cost $5 each. What do 3 tickets cost?", "Tickets cost 5 each. What do 3 tickets cost?"),
         ("$n$ is odd (n > 2013)\nFind all $n$ with $n<2020$.", "Find all $n$ with $n<2020$."),
         ("求最小的正整数。要求大于3。", "求最小的正整数。"),
+        ("2 apples cost 6 dollars. What do 5 cost?", "apples cost 6 dollars. What do 5 cost?"),
+        ("0.5 kg cost 6 dollars. What do 7 kg cost?", "5 kg cost 6 dollars. What do 7 kg cost?"),
+        ("$3-x=5$. Find $x$.", "$x=5$. Find $x$."),
+        ("$(3)X=15$. Find $X$ for 2.", "$X=15$. Find $X$ for 2."),
+        ("3, x and 5 are sides of a triangle. Find x.", "x and 5 are sides of a triangle. Find x."),
+        ("3:5 is the ratio of 2 sides. Which is longer?", "5 is the ratio of 2 sides. Which is longer?"),
+        ("Given 3 points on a circle of radius 2, find 4 more.", "points on a circle of radius 2, find 4 more."),
+        ("Given 5, find 3 more.", "find 3 more."),
+        ("Mit 3 Würfeln wirft man 12. Wie oft?", "Würfeln wirft man 12. Wie oft?"),
+        ("[0, 1] Is cut into 3 parts. How long is one?", "Is cut into 3 parts. How long is one?"),
+        ("Year 2013: 50 cats\nYear 2014: 70 cats\nHow many more?", "Year 2014: 70 cats\nHow many more?"),
+        ("Which weekday was 1 May 2013?\n(2012 was a leap year)", "Which weekday was 1 May 2013?"),
+        ("What is 5!", "What is 5"),
     ],
 )
 def test_a_condition_is_no_label(post: str, rewrite: str) -> None:
@@ -186,6 +199,7 @@ def test_a_condition_is_no_label(post: str, rewrite: str) -> None:
         ("x²≤4", "$x^{2} \\leq 4$"),
         (r"$a_{1}, \ldots, a_{n}$", "$a_1,...,a_n$"),
         ("【例】。", "[例]."),
+        ("“a”，«b»", '"a","b"'),
     ],
 )
 def test_one_spelling(one: str, other: str) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 SPELLINGS = r"""
     <= \le \leq \leqslant \leqq ≤ ⩽ ≦; >= \ge \geq \geqslant \geqq ≥ ⩾ ≧; != \ne \neq ≠; * \times \cdot \ast × · ⋅ ∗ •;
     - − – ‐ ‑; ... \ldots \cdots \dots \dotsc \dotsb …; | \mid \vert \lvert \rvert ∣; \to \rightarrow → ->;
-    \frac \dfrac \tfrac \cfrac; \binom \dbinom \tbinom; " “ ” „ « » ``; ' ’ ‘ `; . 。 ．; , 、 ،; [ 【 〔; ] 】 〕;
+    \frac \dfrac \tfrac \cfrac; \binom \dbinom \tbinom; " “ ” „ « » ``; ' ’ ‘ `; . 。 ．; , ،; [ 【 〔; ] 】 〕;
     : \colon; % \%; # \# №; \in ∈; \infty ∞; \sqrt √; \angle ∠; \triangle △ \bigtriangleup; \perp ⊥; \pm ±;
     \emptyset \varnothing ∅; \cup ∪; \cap ∩
 """
