@@ -19,6 +19,7 @@ from curiosft_cli.engine.endpoint.budget import Price, price_of
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.rundir import StageDir, begin
 from curiosft_cli.run.sections import Config, Rephrase
+from curiosft_cli.stages.rephrase.ask import dearest_price
 from curiosft_cli.stages.rephrase.judge.verify import PROMPT
 from curiosft_cli.stages.rephrase.review import review
 from curiosft_cli.stages.rephrase.run import look_through, open_log, unanswered
@@ -69,6 +70,14 @@ def test_a_price_says_where_it_comes_from() -> None:
     assert price_of(Rephrase(output_usd_per_million=9.0)) == Price(listed.input_usd, 9.0, "as configured")
     assert price_of(Rephrase(base_url="http://localhost:1/v1")) == Price(0.0, 0.0, "a server on this machine")
     assert price_of(Rephrase(model="unheard-of")) is None
+
+
+def test_the_dearer_of_two_models_prices_both() -> None:
+    dear = price_of(Rephrase(model="gpt-4o"))
+    assert dearest_price(Rephrase(model="gpt-4o-mini", verify_model="gpt-4o")) == dear
+    assert dearest_price(Rephrase(model="gpt-4o", verify_model="gpt-4o-mini")) == dear
+    assert dearest_price(Rephrase(model="gpt-4o-mini", verify_model="gpt-4o", verify="off")) != dear
+    assert dearest_price(Rephrase(model="gpt-4o", verify_model="unheard-of")) is None
 
 
 def test_a_budget_needs_a_price(tmp_path: Path) -> None:

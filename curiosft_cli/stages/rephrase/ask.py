@@ -103,12 +103,13 @@ def verifier(settings: Rephrase) -> str | None:
 
 
 def dearest_price(settings: Rephrase) -> Price | None:
-    """The higher of the two models' prices counts for both, so that the budget holds."""
-    prices = [price_of(settings)]
-    if settings.verify == "model" and settings.verify_model:
-        prices.append(price_of(settings.model_copy(update={"model": settings.verify_model})))
+    """The higher one of both models' prices counts for both, so that the budget holds; None when one is not known."""
+    names = (
+        {settings.model, settings.verify_model or settings.model} if settings.verify == "model" else {settings.model}
+    )
+    prices = [price_of(settings.model_copy(update={"model": name})) for name in sorted(names)]
     known = [price for price in prices if price is not None]
-    return max(known, key=lambda price: price.output_usd) if len(known) == len(prices) else None
+    return max(known, key=lambda price: (price.output_usd, price.input_usd)) if len(known) == len(prices) else None
 
 
 def open_budget(settings: Rephrase, log: RewriteLog) -> Budget:
