@@ -55,8 +55,25 @@ def rephrase(
         bool, typer.Option("--dry-run", help="Only print requests, tokens, cost and time; nothing is sent.")
     ] = False,
     as_json: AsJson = False,
+    judge: Annotated[
+        Path | None, typer.Option("--judge", help="Only judge these rewrites (JSONL with id, post, rewrite).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="JSONL for the verdicts of --judge.")] = None,
+    calibrate: Annotated[
+        int, typer.Option("--calibrate", min=0, help="Only plant faults in this many posts; count what is found.")
+    ] = 0,
 ) -> None:
     """Clean the questions of a data set through an OpenAI-compatible API."""
+    if judge or out:
+        from curiosft_cli.stages.rephrase.pairs import judge_pairs
+
+        print(judge_pairs(_resolve(config, overrides).config, judge, out))
+        return
+    if calibrate:
+        from curiosft_cli.stages.rephrase.calibrate import calibrate as measure
+
+        print(measure(_resolve(config, overrides).config, calibrate))
+        return
     if dry_run:
         from curiosft_cli.stages.rephrase.plan import plan_rephrase
 

@@ -212,5 +212,11 @@ def _extended(schema: pyarrow.Schema) -> pyarrow.Schema:
 def _record_type() -> pyarrow.DataType:
     import pyarrow
 
-    texts = [(name, pyarrow.string()) for name in ("model", "prompt_hash", "time", "verdict", "reason")]
-    return pyarrow.struct([*texts, ("tokens", pyarrow.int64()), ("flags", pyarrow.list_(pyarrow.string()))])
+    texts = [(name, pyarrow.string()) for name in ("model", "prompt_hash", "time", "verdict", "reason", "decided_by")]
+    return pyarrow.struct(
+        [
+            *texts,
+            ("tokens", pyarrow.int64()),
+            *[(name, pyarrow.list_(pyarrow.string())) for name in ("differences", "flags")],
+        ]
+    )
