@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curiosft_cli.data.files import READERS, Row
+from curiosft_cli.data.files import READERS, FileRow
 from curiosft_cli.run.errors import MISSING, CurioError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def is_hub_id(source: str) -> bool:
 
 def hub_rows(
     name: str, *, split: str = "train", config: str | None = None, revision: str | None = None
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, FileRow]]:
     """Stream `(row number from 1, row)` of a data set of the hub.
 
     Raises:

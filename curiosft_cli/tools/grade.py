@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.data.files import Row
+from curiosft_cli.data.files import FileRow
 from curiosft_cli.data.records import Grade, Grader
 from curiosft_cli.evaluation.fingerprint import grader_identity
 from curiosft_cli.evaluation.metrics import standard_error
@@ -75,10 +75,10 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     questions: QuestionScores = field(default_factory=QuestionScores)
     others: Counter[str] = field(default_factory=Counter)
-    disagreements: list[Row] = field(default_factory=list)
+    disagreements: list[FileRow] = field(default_factory=list)
     disagreeing: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: Row, shown: int) -> None:
+    def add(self, row: FileRow, shown: int) -> None:
         """Count one graded row."""
         self.rows += 1
         self.without_format += row["format_error"] is not None
@@ -213,11 +213,11 @@ def _cross_check_text(check: dict[str, Any]) -> list[str]:
 
 def _graded(
     path: Path, graders: Sequence[Grader], pool: GraderPool, tally: Tally, console: Console, total: int, shown: int
-) -> Callable[[int], Iterator[Row]]:
+) -> Callable[[int], Iterator[FileRow]]:
     """A function that streams the graded rows from row `start` on, counts them, and shows progress."""
 
-    def rows(start: int) -> Iterator[Row]:
-        waiting: deque[Row] = deque()
+    def rows(start: int) -> Iterator[FileRow]:
+        waiting: deque[FileRow] = deque()
 
         def items() -> Iterator[GradeItem]:
             for row, item in islice(read_responses(path, graders[0]), start, None):
@@ -246,7 +246,7 @@ def _check_target(out: Path) -> None:
         raise CurioError(f"--out {out}: its folder does not exist or cannot be written", "Name another place.")
 
 
-def _print(rows: Iterator[Row], *, quiet: bool) -> None:
+def _print(rows: Iterator[FileRow], *, quiet: bool) -> None:
     """Print the rows as JSON lines, or only grade them (`quiet`). If the reader of stdout leaves, the command ends."""
     try:
         for row in rows:
@@ -259,7 +259,7 @@ def _print(rows: Iterator[Row], *, quiet: bool) -> None:
 
 
 def _write(
-    rows: Callable[[int], Iterator[Row]], path: Path, out: Path, graders: Sequence[Grader], tally: Tally, shown: int
+    rows: Callable[[int], Iterator[FileRow]], path: Path, out: Path, graders: Sequence[Grader], tally: Tally, shown: int
 ) -> None:
     """Write the rows to a temporary file that is named after this input and grader, then rename it."""
     with path.open("rb") as file:

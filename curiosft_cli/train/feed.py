@@ -20,7 +20,7 @@ from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_row, r
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from curiosft_cli.data.files import Row as FileRow
+    from curiosft_cli.data.files import FileRow
     from curiosft_cli.data.records import Problem
     from curiosft_cli.train.encode import Row
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from curiosft_cli.data.files import Row
+from curiosft_cli.data.files import FileRow
 from curiosft_cli.data.prompts import REPHRASE_PROMPT, rephrase_message
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import JsonLines
@@ -89,7 +89,7 @@ class Decision:
     question: str
     judgement: Judgement
     attempt: Attempt
-    answer: Row
+    answer: FileRow
 
     @property
     def verdict(self) -> str:
@@ -161,7 +161,7 @@ class RewriteLog:
             if file is not None:
                 file.close()
 
-    def save(self, request: Request, row: Row) -> None:
+    def save(self, request: Request, row: FileRow) -> None:
         """Judge an answer (`answer`, `truncated`, ...) or a failure (`error`), append it and flush."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         row = {"key": request.key.hex(), "to": request.to, "prompt_hash": request.prompt_hash, "time": now, **row}
@@ -254,7 +254,7 @@ class RewriteLog:
                 self._note(offset, json.loads(line))
             offset += len(line)
 
-    def _note(self, offset: int, row: Row) -> None:
+    def _note(self, offset: int, row: FileRow) -> None:
         key, outcome, pair = bytes.fromhex(row["key"]), None, b""
         if "error" in row:
             outcome = FAILED
@@ -297,7 +297,7 @@ def take_lock(descriptor: int, path: Path) -> None:
         raise CurioError(f"another process is writing {path}", "Wait for it to end, or use another run.name.") from None
 
 
-def saved_judgement(row: Row) -> Judgement | None:
+def saved_judgement(row: FileRow) -> Judgement | None:
     """What these rules said when the row was saved; None where they changed since."""
     if row.get("judge") != judge_version():
         return None
@@ -306,7 +306,7 @@ def saved_judgement(row: Row) -> Judgement | None:
     )
 
 
-def by_rules(post: str, row: Row) -> Judgement:
+def by_rules(post: str, row: FileRow) -> Judgement:
     """What the rules say of a saved answer or failure."""
     if "error" in row:
         return Judgement("refused", f"no answer: {row['error']}", "rule no answer")

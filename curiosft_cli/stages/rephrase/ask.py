@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TypeVar
 
-from curiosft_cli.data.files import Row
+from curiosft_cli.data.files import FileRow
 from curiosft_cli.engine.endpoint.budget import Budget, OutOfBudget, Price, price_of
 from curiosft_cli.engine.endpoint.chat import ChatClient
 from curiosft_cli.engine.endpoint.client import Endpoint
@@ -139,7 +139,7 @@ def open_client(settings: Rephrase, model: str, base_url: str, budget: Budget, l
     )
 
 
-async def ask(client: ChatClient, request: Request) -> Row:
+async def ask(client: ChatClient, request: Request) -> FileRow:
     """One answer, or why there is none, as a row of the log."""
     try:
         answer = await client.ask(request.message, request.longest)

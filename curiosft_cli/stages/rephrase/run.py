@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from curiosft_cli.data.files import Row
+from curiosft_cli.data.files import FileRow
 from curiosft_cli.data.records import Problem
 from curiosft_cli.data.sources import read_numbered
 from curiosft_cli.engine.endpoint.budget import OutOfBudget
@@ -115,7 +115,7 @@ def open_log(config: Config, stage: StageDir, *, read_only: bool = False) -> Rew
     )
 
 
-def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Iterator[tuple[int, int, Row, Problem]]:
+def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Iterator[tuple[int, int, FileRow, Problem]]:
     """Which source, row number, row and problem of everything to clean.
 
     Raises:
@@ -195,7 +195,7 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
     return {name: dict(counted) for name, counted in counts.items()}
 
 
-def record_of(config: Config, decision: Decision, post: str) -> Row:
+def record_of(config: Config, decision: Decision, post: str) -> FileRow:
     """How a question came about."""
     return {
         "model": model_name(config),
