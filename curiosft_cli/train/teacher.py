@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from curiosft_cli.run.sections import Teacher as Settings
     from curiosft_cli.train.batches import Pack
-    from curiosft_cli.train.head.fused import TeacherRows
+    from curiosft_cli.train.head.scores import TeacherRows
     from curiosft_cli.train.stats import StepStats
     from curiosft_cli.train.student import Student
 
