@@ -132,9 +132,14 @@ def _filled(function: FunctionType, params: Mapping[str, Any]) -> Callable[..., 
     return partial(function, **{name: params[name] for name in _keyword_only(function)})
 
 
+def of_labels(values: Tensor, labels: Tensor) -> Tensor:
+    """The value [N] at each row's label, of values [N, V]."""
+    return values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
 def label_logp(logits: Tensor, labels: Tensor) -> Tensor:
     """log pi(y) [N] from logits [N, V] and labels [N]: z_y - logsumexp(z)."""
-    return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return of_labels(logits, labels) - logits.logsumexp(-1)
 
 
 def tempered_logp(logits: Tensor, tau: Tensor | float) -> Tensor:

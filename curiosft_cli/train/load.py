@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.run.device import Dtype, resolve_dtype
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.train.attention import PACKED_SDPA, can_pack, register_packed_attention
+from curiosft_cli.train.attention import PACKED_SDPA, can_pack, is_packed, register_packed_attention
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,7 @@ def body_and_head(model: PreTrainedModel) -> tuple[Body, nn.Parameter]:
 
 
 def _hidden(decoder: Any, *, packed_lengths: Sequence[int | Sequence[int]] | None = None, **inputs: Any) -> Tensor:
-    if decoder.config._attn_implementation == PACKED_SDPA:
+    if is_packed(decoder.config._attn_implementation):
         inputs["packed_lengths"] = packed_lengths or (inputs["input_ids"].shape[1],)
     # With a cache transformers would not see that positions restart, and packed rows would read each other.
     return decoder(**inputs, use_cache=False).last_hidden_state
@@ -158,17 +158,25 @@ def name_of(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
 
 
 def _attention(name: str, device: torch.device | str, products: torch.dtype, config: Any, compiled: bool) -> str:
-    """`auto`: FlashAttention where it is installed and can multiply, else SDPA row by row, else SDPA with a mask."""
+    """`auto`: FlashAttention where it is installed and can multiply, else row by row, else SDPA with a mask.
+
+    Row by row is SDPA, or on a CPU whose products are in bfloat16 the attention that is made for them.
+    """
     import torch
     from transformers.utils import is_flash_attn_2_available
 
+    from curiosft_cli.train.cpu_attention import register_cpu_attention
+
     if name not in ("auto", PACKED_SDPA):
         return name
-    flash = torch.device(device).type == "cuda" and products != torch.float32 and is_flash_attn_2_available()
+    kind = torch.device(device).type
+    flash = kind == "cuda" and products != torch.float32 and is_flash_attn_2_available()
     if name == "auto" and flash:
         return "flash_attention_2"
-    # A compiled graph would be made anew for every set of row lengths.
-    return register_packed_attention() if can_pack(config) and not compiled else "sdpa"
+    if not can_pack(config) or compiled:  # a compiled graph would be made anew for every set of row lengths
+        return "sdpa"
+    on_cpu = name == "auto" and kind == "cpu" and products == torch.bfloat16
+    return register_cpu_attention() if on_cpu else register_packed_attention()
 
 
 def _source(settings: Model) -> dict[str, Any]:

@@ -149,14 +149,14 @@ class FrozenBase:
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         if self._whole:
             return [{} for _ in packs]
-        with self._copy.lent():
+        with self._copy.swapped_in():
             return [{"ref_logp": self._student.scored(pack).logp} for pack in packs]
 
     def states(self, pack: Pack) -> tuple[Tensor, Tensor] | None:
         """Hidden states [N, H] and head weight [V, H], where the objective reads whole distributions."""
         if not self._whole:
             return None
-        with self._copy.lent():
+        with self._copy.swapped_in():
             return self._student.states(pack)
 
     def update(self, step: int) -> bool:

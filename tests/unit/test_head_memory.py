@@ -16,8 +16,9 @@ import json
 import torch
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings
-from curiosft_cli.train.head.fused import fused_head, head_logp, release_buffers, teacher_logp
+from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.scores import head_logp, teacher_logp
 
 torch.set_num_threads(1)
 tokens, vocabulary, chunk = {tokens}, {vocabulary}, {chunk}
@@ -39,7 +40,6 @@ def resident(key):
     return int(status[key].split()[0]) * 1024
 
 def grown(call):
-    release_buffers()
     hidden.grad, weight.grad = None, None
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
     before = resident("VmRSS")
@@ -81,8 +81,9 @@ PEAK = """
 import torch
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings
-from curiosft_cli.train.head.fused import fused_head, teacher_logp
+from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.scores import teacher_logp
 torch.set_num_threads(1)
 tokens, size, vocabulary, chunk = {tokens}, {size}, {vocabulary}, {chunk}
 hidden = torch.randn(tokens, size, requires_grad=True)

@@ -33,8 +33,9 @@ from curiosft_cli.objectives.grpo import group_advantage
 from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
 from curiosft_cli.objectives.tokens import entropy, label_logp, tempered_logp, top_k_entropy
-from curiosft_cli.train.head.fused import fused_head, head_logp, teacher_logp
+from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.scores import head_logp, teacher_logp
 
 GOLDENS = Path(os.environ.get("CURIOSFT_GOLDENS", Path(__file__).parents[1] / "goldens"))
 MANIFESTS = {
