@@ -156,6 +156,7 @@ class _Walk:
             make = partial(token_rows, y=labels[tile], own=own, base=base)
             here = slice(rows.start + tile.start, rows.start + tile.stop)
             z = at_temperature(logits[tile], self.head_pass.temperature)
+            z -= z.amax(-1, keepdim=True)  # the difference of two large logits would be rounded
             logits[tile] = self._differentiate(here, scores, own, z, make)
         return torch.ones(len(logits), device=logits.device)
 
