@@ -12,7 +12,7 @@ from functools import lru_cache
 from curiosft_cli.data.records import Grade, Grader, GradeReason, GradeStatus, Problem
 from curiosft_cli.data.response_format import END_TOKENS, THINK_OPEN, answer_region, cut_at_end_token, format_error
 from curiosft_cli.grading import symbolic
-from curiosft_cli.grading.choices import LETTERS, letter_in_box, stated_letter
+from curiosft_cli.grading.choices import LETTERS, named_letter, stated_letter
 from curiosft_cli.grading.extract import Extraction, extract_answer
 from curiosft_cli.grading.match import is_within_limits, match_math
 from curiosft_cli.grading.normalise import normalise
@@ -133,8 +133,8 @@ def _read(text: str, problem: Problem, prefilled: bool) -> _Reading:
 def _letter(region: str, extraction: Extraction, problem: Problem) -> str | None:
     n_choices = len(problem.choices) or len(LETTERS)
     if extraction.has_box:
-        return letter_in_box(extraction.content, n_choices, problem.choices) if extraction.content else None
-    return stated_letter(region, n_choices)
+        return named_letter(extraction.content, n_choices, problem.choices) if extraction.content else None
+    return stated_letter(region, n_choices, problem.choices)
 
 
 def _gold_letter(problem: Problem) -> str | None:
