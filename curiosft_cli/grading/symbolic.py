@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from curiosft_cli.data.records import GradeStatus
+from curiosft_cli.grading import equivalence
 from curiosft_cli.run.errors import CurioError
 
 T = TypeVar("T")
@@ -85,8 +86,9 @@ def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple
         ),
         timeout_s,
     )
-    if not same and status == "ok" and (exact := _exact_pair(golds[0], answers[0])):
-        same, status = _guarded(lambda: _agree(*exact), timeout_s)
+    if not same and status == "ok":
+        same, late = _guarded(lambda: _agree(golds[0], answers[0]), timeout_s)
+        status = "timeout" if late == "timeout" else "ok"
     return bool(same), status
 
 
@@ -184,20 +186,19 @@ def _spelled_symbols(text: str) -> str:
     return _DERIVATIVE.sub(_derivative_symbol, text)
 
 
-def _exact_pair(gold: Any, answer: Any) -> tuple[Any, Any] | None:
-    """Return the readings when the gold is a rational and the answer another exact number, else None."""
-    from sympy import Expr, Float, Rational
+def _agree(gold: Any, answer: Any) -> bool:
+    """Compare two readings in the ways that the library does not: a value to 30 digits, a function, an equation."""
+    from sympy import Eq, Expr, Float, Rational
 
-    is_exact = isinstance(gold, Rational) and isinstance(answer, Expr) and not isinstance(answer, Rational)
-    return (gold, answer) if is_exact and answer.is_number and not answer.has(Float) else None
-
-
-def _agree(gold: Any, answer: Any, digits: int = 30) -> bool:
-    """Compare by value to 30 digits, which the library does only where neither side is a plain number."""
-    try:
-        return abs(complex((answer - gold).evalf(digits, maxn=200))) < 10.0 ** (5 - digits)
-    except (TypeError, ValueError, OverflowError):
+    if isinstance(gold, Eq) and isinstance(answer, Eq):
+        return equivalence.same_equation(gold, answer)
+    if not isinstance(gold, Expr) or not isinstance(answer, Expr):
         return False
+    if gold.free_symbols or answer.free_symbols:
+        return equivalence.same_function(gold, answer)
+    if not isinstance(gold, Rational) or isinstance(answer, Rational) or answer.has(Float):
+        return False
+    return abs(complex((answer - gold).evalf(equivalence.DIGITS, maxn=200))) < 10.0 ** (5 - equivalence.DIGITS)
 
 
 def _derivative_symbol(match: re.Match[str]) -> str:

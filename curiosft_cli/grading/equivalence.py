@@ -1,0 +1,125 @@
+"""Equality that Math-Verify does not see: of real functions, of equations, and of conditions. On sympy objects.
+
+Two functions are the same when they have the same value at every sample point at which all their parts are real: so
+`\\sqrt{k/m}` is `\\sqrt k/\\sqrt m`, and `\\ln x^2` is `2 \\ln x`, but `\\sqrt{x^2}` is not `x`. The caller limits the time.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from typing import Any
+
+DIGITS = 30
+_TOLERANCE = 10.0**-20
+_LEAST_POINTS = 3
+_RANGES = ((0.1, 1.0), (1.0, 4.0), (5.0, 90.0), (-1.0, -0.1), (-4.0, -1.0), (-4.0, 4.0))
+
+
+def same_function(first: Any, second: Any) -> bool:
+    """Compare two expressions at sample points, from small to large, of both signs, and at whole numbers."""
+    if first.free_symbols != second.free_symbols:
+        return False
+    first, second = _decimal(first), _decimal(second)
+    names = sorted(map(str, first.free_symbols))
+    compared = 0
+    for point in _points(len(names)):
+        values = dict(zip(names, point, strict=True))
+        ours, theirs = _real_value(first, values), _real_value(second, values)
+        if ours is not None and theirs is not None:
+            if abs(ours - theirs) > _TOLERANCE * (1 + abs(ours)):
+                return False
+            compared += 1
+    return compared >= _LEAST_POINTS
+
+
+def same_equation(first: Any, second: Any) -> bool:
+    """Say whether one equation is the other, rearranged: multiplied by a constant, or solved for a variable."""
+    from sympy import Symbol
+
+    if first.free_symbols != second.free_symbols:
+        return False
+    sides = [(_decimal(equation.lhs), _decimal(equation.rhs)) for equation in (first, second)]
+    if _are_proportional(*(_numerator(left - right) for left, right in sides)):
+        return True
+    solved = [
+        next(((a, b) for a, b in ((left, right), (right, left)) if isinstance(a, Symbol) and a not in b.free_symbols), None)
+        for left, right in sides
+    ]
+    return all(
+        one is not None and same_function(other[0].subs(*one), other[1].subs(*one))
+        for one, other in zip(solved, reversed(sides), strict=True)
+    )
+
+
+def same_relation(first: Any, second: Any) -> bool:
+    """Compare two inequalities between expressions of several variables, such as `y > 2x` and `2y - 4x > 0`."""
+    (above, is_strict), (other_above, other_is_strict) = _difference(first), _difference(second)
+    if (is_strict, first.free_symbols) != (other_is_strict, second.free_symbols):
+        return False
+    return _are_proportional(above, other_above, any_sign=is_strict is None)
+
+
+def _difference(relation: Any) -> tuple[Any, bool | None]:
+    """Return an expression that the relation says is positive, or not zero, and whether zero is left out (None)."""
+    from sympy import Ne
+
+    if isinstance(relation, Ne):
+        return _decimal(relation.lhs - relation.rhs), None
+    return _decimal(relation.gts - relation.lts), relation.rel_op in "<>"
+
+
+def _are_proportional(first: Any, second: Any, *, any_sign: bool = True) -> bool:
+    names = sorted(map(str, first.free_symbols))
+    for point in _points(len(names)):
+        values = dict(zip(names, point, strict=True))
+        ours, theirs = _real_value(first, values), _real_value(second, values)
+        if ours and theirs:
+            factor = ours / theirs
+            return (any_sign or factor > 0) and same_function(first, factor * second)
+    return False
+
+
+def _numerator(expression: Any) -> Any:
+    from sympy import fraction, together
+
+    return fraction(together(expression))[0]
+
+
+def _decimal(expression: Any) -> Any:
+    """Return an expression whose decimals are exact fractions."""
+    from sympy import Float, Rational
+
+    return expression.xreplace({number: Rational(str(number)) for number in expression.atoms(Float)})
+
+
+@lru_cache(maxsize=16)
+def _points(names: int, seed: int = 0, per_range: int = 4) -> list[list[Any]]:
+    from sympy import Float
+
+    draw = random.Random(seed)
+    points = [[draw.uniform(*ends) for _ in range(names)] for _ in range(per_range) for ends in _RANGES]
+    points += [[float(draw.randint(1, 6)) for _ in range(names)] for _ in range(per_range)]
+    return [[Float(value, DIGITS) for value in point] for point in points]
+
+
+def _real_value(expression: Any, values: dict[str, Any]) -> Any | None:
+    """Return the value of an expression at a point, or None where a part of it is not real, or is no known function."""
+    from sympy import Add, Float, Function, Mul, Number, NumberSymbol, Pow, Symbol
+    from sympy.core.function import AppliedUndef
+
+    if isinstance(expression, Symbol):
+        return values[str(expression)]
+    if isinstance(expression, Number | NumberSymbol):
+        value = expression.evalf(DIGITS)
+    elif isinstance(expression, Add | Mul | Pow | Function) and not isinstance(expression, AppliedUndef):
+        parts = []
+        for argument in expression.args:
+            part = _real_value(argument, values)
+            if part is None:
+                return None
+            parts.append(part)
+        value = expression.func(*parts).evalf(DIGITS)
+    else:
+        return None
+    return value if isinstance(value, Float) or value == 0 else None
