@@ -52,21 +52,60 @@ def same_equation(first: Any, second: Any) -> bool:
     )
 
 
-def same_relation(first: Any, second: Any) -> bool:
-    """Compare two inequalities between expressions of several variables, such as `y > 2x` and `2y - 4x > 0`."""
-    (above, is_strict), (other_above, other_is_strict) = _difference(first), _difference(second)
-    if (is_strict, first.free_symbols) != (other_is_strict, second.free_symbols):
+def same_condition(first: Any, second: Any) -> bool:
+    """Compare conditions on one variable as sets of real numbers, others relation by relation.
+
+    Each is alternatives of (readings of the left side, sign, readings of the right side), or readings of a set.
+    """
+    from sympy import Set
+
+    sides = [
+        [[_relation(*relation) for relation in together] for together in one] if isinstance(one, list) else one[0]
+        for one in (first, second)
+    ]
+    symbols = [_symbols(side) for side in sides if isinstance(side, list)]
+    if any(names != symbols[0] for names in symbols):
         return False
-    return _are_proportional(above, other_above, any_sign=is_strict is None)
+    if len(symbols[0]) > 1:
+        ours, theirs = (side[0] if isinstance(side, list) and len(side) == 1 else [] for side in sides)
+        return len(ours) == len(theirs) > 0 and all(any(_same_relation(a, b) for b in ours) for a in theirs)
+    sets = [_real_set(side) if isinstance(side, list) else side for side in sides]
+    if not all(isinstance(one, Set) for one in sets):
+        return False
+    return sets[0] == sets[1] or sets[0].symmetric_difference(sets[1]).is_empty is True
 
 
-def _difference(relation: Any) -> tuple[Any, bool | None]:
-    """Return an expression that the relation says is positive, or not zero, and whether zero is left out (None)."""
+def _relation(left: tuple[Any, ...], sign: str, right: tuple[Any, ...]) -> Any:
+    from sympy import Ge, Gt, Le, Lt, Ne
+
+    return {"<": Lt, ">": Gt, r"\le": Le, r"\ge": Ge, r"\ne": Ne}[sign](_decimal(left[0]), _decimal(right[0]))
+
+
+def _symbols(alternatives: list[list[Any]]) -> set[Any]:
+    return {symbol for together in alternatives for relation in together for symbol in relation.free_symbols}
+
+
+def _real_set(alternatives: list[list[Any]]) -> Any:
+    """Return the numbers that meet a condition. Relations in a list that exclude each other are alternatives."""
+    from sympy import Intersection, S, Union
+
+    united = S.EmptySet
+    for together in alternatives:
+        sets = [relation.as_set() for relation in together]
+        united = Union(united, Intersection(*sets) or Union(*sets))
+    return united
+
+
+def _same_relation(first: Any, second: Any) -> bool:
+    """Compare two relations between several variables, such as `y > 2x` and `2y - 4x > 0`."""
     from sympy import Ne
 
-    if isinstance(relation, Ne):
-        return _decimal(relation.lhs - relation.rhs), None
-    return _decimal(relation.gts - relation.lts), relation.rel_op in "<>"
+    if isinstance(first, Ne) != isinstance(second, Ne):
+        return False
+    if isinstance(first, Ne):
+        return _are_proportional(first.lhs - first.rhs, second.lhs - second.rhs)
+    is_strict = [relation.rel_op in ("<", ">") for relation in (first, second)]
+    return is_strict[0] == is_strict[1] and _are_proportional(first.gts - first.lts, second.gts - second.lts, any_sign=False)
 
 
 def _are_proportional(first: Any, second: Any, *, any_sign: bool = True) -> bool:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from curiosft_cli.data.records import GradeStatus
 from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.normalise import has_bracketed_thousands, normalise, squeeze
 from curiosft_cli.grading.parse import (
+    BRACKETED,
     TEXT,
+    are_indexed,
+    condition,
     exact_multiple,
     flat_text,
     has_digits_of,
+    in_order_of_names,
     listed_values,
     named_option,
+    named_values,
     number_list,
     numeral_with_base,
     option,
     plain_number,
+    split_name,
     top_level_values,
-    without_variables,
     words,
 )
 from curiosft_cli.grading.units import contradict, has_variables, strip_units
@@ -36,12 +43,12 @@ MAX_DEPTH = 50
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 _BRACKET = re.compile(r"[()\[\]{}]")
 _FORBIDDEN = re.compile(
-    r"\\(?:ne|not|notin|nequiv|input|include|write|openin|openout|read|immediate|catcode|def|special|usepackage"
-    r"|newcommand)(?![A-Za-z])|\\write18|!=(?=\s*\S)|--"
+    r"\\(?:not|notin|nequiv|input|include|write|openin|openout|read|immediate|catcode|def|special|usepackage"
+    r"|newcommand)(?![A-Za-z])|\\write18|--"
 )
 # An answer with one of these says more, or less, than a gold without it; Math-Verify reads only the last part.
 _NOT_ADDED = re.compile(
-    r"\\[lcv]?dots(?![A-Za-z])|\.\.\."
+    r"\\[lcv]?dots(?![A-Za-z])|\.\.\.|\\ne(?![A-Za-z])"
     r"|\\(?:to|(?:long)?(?:left)?(?:right)arrow|(?:Long)?(?:Left)?Rightarrow|implies|iff|mapsto|equiv|sim|cong|propto"
     r"|v?ee|wedge|lor|land|x?cancel|sout|phantom|stackrel|overset|underset)(?![A-Za-z])"
     r"|\b(?:not|or (?:more|less|fewer|greater|higher|lower|above|below|so)|at (?:least|most)"
@@ -59,7 +66,6 @@ _NUMERIC = re.compile(
     r"|arc(?:sin|cos|tan)|%|[,;: {}]))+"
 )
 _VALUE = re.compile(r"\d|\\pi")
-_ASSIGNED = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?\s*=([^=]+)")
 _COMPOUND = re.compile(r"[,;<>]|\\(?:text|mbox|le|ge|in|cup|cap)(?![A-Za-z])|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _IN_BRACKETS = re.compile(r"^\s*(?:\\left)?\(([\d.\s]+)(?:\\right)?\)\s*$")
 _ROUNDING = 10**6
@@ -111,12 +117,20 @@ def _match(answer: str, gold: str, timeout_s: float) -> Verdict:
         return False, "ok"
     if squeeze(answer) == squeeze(gold) != "":
         return True, "ok"
-    if "=" not in gold and (assigned := _ASSIGNED.fullmatch(answer)):
-        answer = assigned[1].strip()
-    for decide in (_match_words, _match_option, _refuse, _match_base):
+    for decide in (_match_words, _match_option, _refuse_commands):
         decided = decide(answer, gold)
         if decided is not None:
             return decided, "ok"
+    if condition(answer) or condition(gold):
+        return symbolic.same_condition(gold, answer, timeout_s)
+    for decide in (_refuse, _match_base):
+        decided = decide(answer, gold)
+        if decided is not None:
+            return decided, "ok"
+    named, gold_named = named_values(answer), named_values(gold)
+    if named or gold_named:
+        return _match_named(named, answer, gold_named, gold, timeout_s)
+    answer, gold = _without_names(answer, gold)
     gold_core, gold_units = strip_units(gold)
     core, units = strip_units(answer, single_letters=not has_variables(gold_core))
     if contradict(units, gold_units):
@@ -124,7 +138,7 @@ def _match(answer: str, gold: str, timeout_s: float) -> Verdict:
     if _differs_in_count(core, gold_core):
         return False, "ok"
     if "=" in core and "=" not in gold_core:
-        return _match_equation(without_variables(core), gold_core, timeout_s)
+        return _match_equation(core, gold_core, timeout_s)
     return _match_value(core, gold_core, timeout_s)
 
 
@@ -153,10 +167,13 @@ def _match_option(answer: str, gold: str) -> bool | None:
     return None if letter is None else named_option(answer) == letter
 
 
+def _refuse_commands(answer: str, gold: str) -> bool | None:
+    """Refuse what must not be parsed."""
+    return False if _FORBIDDEN.search(answer) else None
+
+
 def _refuse(answer: str, gold: str) -> bool | None:
-    """Refuse what must not be parsed, and what Math-Verify would read only in part."""
-    if _FORBIDDEN.search(answer):
-        return False
+    """Refuse what Math-Verify would read only in part."""
     if not set(_NOT_ADDED.findall(_INDEX.sub("", answer))) <= set(_NOT_ADDED.findall(gold)):
         return False
     if _INEQUALITY.match(answer) and not _INEQUALITY.match(gold):
@@ -176,6 +193,51 @@ def _match_base(answer: str, gold: str) -> bool | None:
     if base is not None and not has_digits_of(digits, base):
         return False
     return digits == gold_digits and (base is None or gold_base is None or base == gold_base)
+
+
+def _match_named(
+    named: list[dict[str, str]], answer: str, gold_named: list[dict[str, str]], gold: str, timeout_s: float
+) -> Verdict:
+    """Compare named values by name; with a bare list or tuple, in the order of the names."""
+    if named and gold_named:
+        left = list(named)
+        for wanted in gold_named:
+            same = (g for g in left if g.keys() == wanted.keys() and _match_each(g, wanted, wanted, timeout_s)[0])
+            if (met := next(same, None)) is None:
+                return False, "ok"
+            left.remove(met)
+        return not left, "ok"
+    groups, bare = named or gold_named, gold if named else answer
+    ordered = [in_order_of_names(group) for group in groups]
+    inner = BRACKETED.fullmatch(bare)
+    values = listed_values(inner[2] if inner else bare)
+    if len(groups) > 1 or (are_indexed(groups[0]) and not (inner and inner[1] == "(")):
+        listed = ",".join(f"({','.join(group)})" if len(groups) > 1 else ",".join(group) for group in ordered)
+        return _match(listed, gold, timeout_s) if named else _match(answer, listed, timeout_s)
+    if len(values) != len(ordered[0]):
+        return False, "ok"
+    ours, theirs = (ordered[0], values) if named else (values, ordered[0])
+    return _match_each(ours, theirs, range(len(values)), timeout_s)
+
+
+def _match_each(answers: Any, golds: Any, places: Iterable[Any], timeout_s: float) -> Verdict:
+    """Compare value by value, in a mapping or a list."""
+    for place in places:
+        verdict = _match(answers[place], golds[place], timeout_s)
+        if not verdict[0]:
+            return verdict
+    return True, "ok"
+
+
+def _without_names(answer: str, gold: str) -> tuple[str, str]:
+    """Drop the name of `x = 5` where the other side has the same name, or none."""
+    name, value = split_name(answer)
+    gold_name, gold_value = split_name(gold)
+    if name and (name == gold_name or "=" not in gold):
+        answer = value
+    if gold_name and (name == gold_name or "=" not in answer):
+        gold = gold_value
+    return answer, gold
 
 
 def _match_equation(answer: str, gold: str, timeout_s: float) -> Verdict:

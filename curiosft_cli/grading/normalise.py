@@ -29,6 +29,8 @@ _COMMA_RUN = re.compile(r"(?<![\d.])\d+(?:,\d+)+(?!\d)")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _E_NOTATION = re.compile(r"(?<![\w.\\^])([+-]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([+-]?\d{1,4})(?![\w.]*\w)")
 _REPEATING = re.compile(r"(?<!\d)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
+FONT = r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc)?|math(?:bf|it|rm|sf|tt|normal)|mbox|hbox|operatorname|boldsymbol)\*?"
+"""A command that changes only how its argument is printed."""
 _MIXED = re.compile(r"(?<![\w.})])(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d.]))")
 _SCALE_WORDS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALE = re.compile(
@@ -62,6 +64,7 @@ _SPELLINGS = [
     (re.compile(r"\\frac\s*(\{[^{}]*\}|\d)\s*(\{[^{}]*\}|\d)"), lambda m: rf"\frac{_braced(m[1])}{_braced(m[2])}"),
     (re.compile(r"(?<=\d)\s*\\(?:mathrm|text)\{\s*[eE]\s*\}\s*\{?([+-]?\d+)\}?"), r"e\1"),
     (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r" \1"),
+    (re.compile(rf"(^|[-+=(])\s*{FONT}\s*\{{\s*([A-Za-z])\s*\}}"), r"\1 \2"),
     (re.compile(r"\\sqrt\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile(r"\\?(?<![A-Za-z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![A-Za-z\\])(?:np|numpy|math)\.([a-z]+)"), r"\\\1 "),
@@ -69,7 +72,11 @@ _SPELLINGS = [
     (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
     (re.compile(r":=|\\coloneqq(?![A-Za-z])"), "="),
-    (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
+    (re.compile(r"\\neq(?![A-Za-z])|!="), r"\\ne "),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"<=|\\leqq(?![A-Za-z])"), r"\\le "),
+    (re.compile(r">=|\\geqq(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\geq?(?:slant)?(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\leq?(?:slant)?(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),

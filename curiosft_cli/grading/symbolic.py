@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from curiosft_cli.data.records import GradeStatus
 from curiosft_cli.grading import equivalence
+from curiosft_cli.grading.parse import MEMBER, condition
 from curiosft_cli.run.errors import CurioError
 
 T = TypeVar("T")
@@ -89,6 +90,19 @@ def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple
     if not same and status == "ok":
         same, late = _guarded(lambda: _agree(golds[0], answers[0]), timeout_s)
         status = "timeout" if late == "timeout" else "ok"
+    return bool(same), status
+
+
+def same_condition(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
+    """Compare two conditions, or a condition with an interval or a set, and say how the comparison went."""
+    read = []
+    for text in _distinct_symbols(gold, answer):
+        relations = [
+            [(_parse_gold(left, timeout_s)[0], sign, _parse_gold(right, timeout_s)[0]) for left, sign, right in together]
+            for together in condition(text)
+        ]
+        read.append(relations or _parse_gold(MEMBER.sub("", text, count=1), timeout_s)[0])
+    same, status = _guarded(lambda: equivalence.same_condition(*read), timeout_s)
     return bool(same), status
 
 
