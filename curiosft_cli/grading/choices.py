@@ -33,9 +33,7 @@ _FIRST = re.compile(
     rf"(?:[\s*_:(\[{{$]|\\[(\[]|option\b|choice\b|{_FONTS})*(?-i:([A-Z]))(?![A-Za-z0-9'’])", re.IGNORECASE
 )
 _NOT_ENGLISH = re.compile(r"\s*(?:$|[)\]}*_$.,:;\\—–-]|(?:because|since|as|due|for|with)\b)", re.MULTILINE)
-_OPEN = re.compile(
-    r"[\s)\]}*_$]*(?:(?:,|/|&|and\b|or\b)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])|(?:only\s+)?(?:if|unless)\b)"
-)
+_OPEN = re.compile(r"[\s)\]}*_$]*(?:(?:,|/|&|and\b|or\b)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])|(?:only\s+)?(?:if|unless)\b)")
 _JUDGED = re.compile(
     r"(?:\b(?:option|choice|answer)[\s*_]*\(?([A-Z])|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore),?\s)[\s*_]*\(?(?-i:([A-Z])))"
     r"(?![A-Za-z0-9'’])[\s)*_]*(?:,?\s*(?:therefore|thus|hence|clearly)\b,?)?\s*is\s+(?:the\s+)?(?:only\s+)?"
@@ -123,9 +121,7 @@ def _same_text(a: str, b: str) -> bool:
 def _label_of(text: str, choices: Sequence[str]) -> str | None:
     for spelling in (_squeezed, lambda t: _squeezed(t).casefold()):
         wanted = spelling(text)
-        same = [
-            letter for letter, choice in zip(LETTERS, choices, strict=False) if wanted == spelling(choice) != ""
-        ]
+        same = [letter for letter, choice in zip(LETTERS, choices, strict=False) if wanted == spelling(choice) != ""]
         if same:
             return same[0] if len(same) == 1 else None
     return None

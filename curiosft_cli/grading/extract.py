@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from curiosft_cli.data.response_format import BOXED, FBOX, is_blank, last_box, top_level_boxes
 
-_ADVERB = r"(?:therefore|thus|hence|then|so|clearly|simply|equal\s+to)\b"
+_ADVERB = r"(?:therefore|thus|hence|then|so|clearly|simply|for\s+sure|equal\s+to)\b"
 _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 _CONNECTED = re.compile(r"\s*(?:,|;|and\b|or\b|,\s*and\b)\s*[\d$\\(+-]")
 _SENTENCE_END = re.compile(

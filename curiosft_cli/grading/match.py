@@ -198,7 +198,7 @@ def _match_base(answer: str, gold: str) -> bool | None:
 def _match_named(
     named: list[dict[str, str]], answer: str, gold_named: list[dict[str, str]], gold: str, timeout_s: float
 ) -> Verdict:
-    """Compare named values by name; with a bare list or tuple, in the order of the names."""
+    """Compare named values by name; with a bare tuple in the order of the names; with a list also as written."""
     if named and gold_named:
         left = list(named)
         for wanted in gold_named:
@@ -216,8 +216,13 @@ def _match_named(
         return _match(listed, gold, timeout_s) if named else _match(answer, listed, timeout_s)
     if len(values) != len(ordered[0]):
         return False, "ok"
-    ours, theirs = (ordered[0], values) if named else (values, ordered[0])
-    return _match_each(ours, theirs, range(len(values)), timeout_s)
+    verdict = False, "ok"
+    for order in (ordered[0], *([] if inner else [list(groups[0].values())])):
+        ours, theirs = (order, values) if named else (values, order)
+        verdict = _match_each(ours, theirs, range(len(values)), timeout_s)
+        if verdict[0]:
+            break
+    return verdict
 
 
 def _match_each(answers: Any, golds: Any, places: Iterable[Any], timeout_s: float) -> Verdict:

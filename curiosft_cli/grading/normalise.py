@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 # NFKC would flatten many of these into the text (x² into x2, 3½ into 31/2), so they are spelled out before it.
 _PLAIN_SIGNS = {"−": "-", "–": "-", "—": "-", "﹣": "-", "÷": "/", "∶": ":", "、": ",", "。": ".", "′": "'", "’": "'"}
@@ -107,6 +108,7 @@ _WIDE_SPACE = re.compile(r"\\q?quad(?![A-Za-z])")
 _UNSEEN = re.compile(r"\\[,;: ]|\\(?:left|right)(?![A-Za-z])|\s+")
 
 
+@lru_cache(maxsize=8192)
 def normalise(text: str, *, thousands: bool = True) -> str:
     """Bring an answer or a gold into the one spelling that is compared.
 

@@ -50,6 +50,7 @@ MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![A-Za-z])")
 Relation = tuple[str, str, str]
 """(left side, one of < > \\le \\ge \\ne, right side)."""
 
+
 def words(text: str) -> str | None:
     """Return an answer in words (two letters or more) in lower case without font commands and article, or None."""
     plain = text

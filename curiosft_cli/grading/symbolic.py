@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from curiosft_cli.data.records import GradeStatus
-from curiosft_cli.grading import equivalence
 from curiosft_cli.grading.parse import MEMBER, condition
 from curiosft_cli.run.errors import CurioError
 
@@ -95,10 +94,15 @@ def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple
 
 def same_condition(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
     """Compare two conditions, or a condition with an interval or a set, and say how the comparison went."""
+    from curiosft_cli.grading import equivalence
+
     read = []
     for text in _distinct_symbols(gold, answer):
         relations = [
-            [(_parse_gold(left, timeout_s)[0], sign, _parse_gold(right, timeout_s)[0]) for left, sign, right in together]
+            [
+                (_parse_gold(left, timeout_s)[0], sign, _parse_gold(right, timeout_s)[0])
+                for left, sign, right in together
+            ]
             for together in condition(text)
         ]
         read.append(relations or _parse_gold(MEMBER.sub("", text, count=1), timeout_s)[0])
@@ -203,6 +207,8 @@ def _spelled_symbols(text: str) -> str:
 def _agree(gold: Any, answer: Any) -> bool:
     """Compare two readings in the ways that the library does not: a value to 30 digits, a function, an equation."""
     from sympy import Eq, Expr, Float, Rational
+
+    from curiosft_cli.grading import equivalence
 
     if isinstance(gold, Eq) and isinstance(answer, Eq):
         return equivalence.same_equation(gold, answer)
