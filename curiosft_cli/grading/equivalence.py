@@ -21,6 +21,35 @@ _LEAST_POINTS = 3
 _RANGES = ((0.1, 1.0), (1.0, 4.0), (5.0, 90.0), (-1.0, -0.1), (-4.0, -1.0), (-4.0, 4.0))
 
 
+def same_number(gold: Any, answer: Any, places: int = 6) -> bool | None:
+    """Compare to 30 digits; where one side has a decimal, to six places, and a tiny number also to three digits.
+
+    None when a side is no number, or when the digits do not decide.
+    """
+    if not all(isinstance(side, sp.Expr) and side.is_number for side in (gold, answer)):
+        return None
+    try:
+        values = [complex(number.evalf(DIGITS)) for number in (gold, answer)]
+        left = abs(complex((answer - gold).evalf(DIGITS, maxn=200)))
+    except (TypeError, OverflowError, ValueError):
+        return None
+    size, distance = abs(values[0]), abs(values[0] - values[1])
+    if gold.has(sp.Float) or answer.has(sp.Float):
+        rounded = [(round(value.real, places), round(value.imag, places)) for value in values]
+        return rounded[0] == rounded[1] and distance * 1000 <= size
+    if left < 10.0 ** (5 - DIGITS) * min(size or 1, 1):
+        return True
+    return False if distance * 1000 > size or size < 1 / 1000 else None
+
+
+def same_expression(gold: Any, answer: Any) -> bool:
+    """Compare two readings in the ways that Math-Verify does not."""
+    if isinstance(gold, sp.Eq) and isinstance(answer, sp.Eq):
+        return same_equation(gold, answer)
+    are_functions = isinstance(gold, sp.Expr) and isinstance(answer, sp.Expr) and not (gold - answer).is_number
+    return are_functions and same_function(gold, answer)
+
+
 def same_function(first: Any, second: Any) -> bool:
     """Compare two expressions at sample points, from small to large, of both signs, and at whole numbers."""
     first, second = _exact(first), _exact(second)

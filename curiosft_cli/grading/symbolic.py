@@ -7,12 +7,11 @@ ones, and they cancel an alarm that the caller has set. Ours count CPU seconds. 
 from __future__ import annotations
 
 import logging
-import math
 import re
 import signal
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from curiosft_cli.data.records import GradeStatus
@@ -37,8 +36,6 @@ _DERIVATIVE = re.compile(
 _SPARE_SYMBOLS = r"\xi \chi \upsilon \kappa \zeta \eta \iota \nu \psi \tau \rho \sigma \phi \omega \varphi \beta \alpha"
 _MISREAD = ("E", "I", "d", r"\gamma", r"\Gamma")
 _AGAIN_S = 0.5
-_LIFT_BELOW = 1e-3
-_LIFT_ZERO = 30
 
 
 @lru_cache(maxsize=1)
@@ -72,24 +69,18 @@ def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple
         answers, status = _parse(rf"\boxed{{{answer}}}", timeout_s)
     if status != "ok" or not golds or not answers:
         return False, status
-    power = _lifting_power(gold, timeout_s)
-    same, status = _guarded(
-        lambda: _library()[0].verify(
-            [_lifted(reading, power) for reading in golds],
-            [_lifted(reading, power) for reading in answers],
-            float_rounding=6,
-            numeric_precision=15,
-            strict=True,
-            allow_set_relation_comp=False,
-            timeout_seconds=None,
-            raise_on_error=True,
-        ),
-        timeout_s,
-    )
-    if not same and status == "ok":
-        same, late = _guarded(lambda: _agree(golds[0], answers[0]), timeout_s)
-        status = "timeout" if late == "timeout" else "ok"
+    same, status = _guarded(lambda: _agree(golds, answers), timeout_s)
     return bool(same), status
+
+
+def _agree(golds: tuple[Any, ...], answers: tuple[Any, ...]) -> bool:
+    from curiosft_cli.grading import equivalence
+
+    if (same := equivalence.same_number(golds[0], answers[0])) is not None:
+        return same
+    limits = {"float_rounding": 6, "numeric_precision": 15, "timeout_seconds": None}
+    verify = partial(_library()[0].verify, strict=True, allow_set_relation_comp=False, raise_on_error=True, **limits)
+    return verify(list(golds), list(answers)) or equivalence.same_expression(golds[0], answers[0])
 
 
 def same_condition(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
@@ -204,46 +195,6 @@ def _spelled_symbols(text: str) -> str:
     return _DERIVATIVE.sub(_derivative_symbol, text)
 
 
-def _agree(gold: Any, answer: Any) -> bool:
-    """Compare two readings in the ways that the library does not: a value to 30 digits, a function, an equation."""
-    from sympy import Eq, Expr, Float, Rational
-
-    from curiosft_cli.grading import equivalence
-
-    if isinstance(gold, Eq) and isinstance(answer, Eq):
-        return equivalence.same_equation(gold, answer)
-    if not isinstance(gold, Expr) or not isinstance(answer, Expr):
-        return False
-    if gold.free_symbols or answer.free_symbols:
-        return equivalence.same_function(gold, answer)
-    if not isinstance(gold, Rational) or isinstance(answer, Rational) or answer.has(Float):
-        return False
-    return abs(complex((answer - gold).evalf(equivalence.DIGITS, maxn=200))) < 10.0 ** (5 - equivalence.DIGITS)
-
-
 def _derivative_symbol(match: re.Match[str]) -> str:
     """Name d^2v/dt^2 by the numbers of its letters."""
     return "D_{" + "".join(str(ord(c)) for c in f"{match[1] or 1}{match[2]}/{match[3]}") + "}"
-
-
-@lru_cache(maxsize=4096)
-def _lifting_power(gold: str, timeout_s: float) -> int:
-    """Return the power of ten that lifts a tiny gold to about one, and what hides near a gold of zero into sight.
-
-    The library rounds to six places and chops what is below 1e-15, so 4.6e-24 would equal 9.9e-24.
-    """
-    from sympy import Expr
-
-    for reading in _parse_gold(gold, timeout_s)[0]:
-        if isinstance(reading, Expr) and reading.is_number:
-            size, _ = _guarded(lambda value=reading: abs(complex(value.evalf())), timeout_s)
-            if size == 0:
-                return _LIFT_ZERO
-            return -math.floor(math.log10(size)) if size and size < _LIFT_BELOW else 0
-    return 0
-
-
-def _lifted(reading: Any, power: int) -> Any:
-    from sympy import Expr, Integer
-
-    return reading * Integer(10) ** power if power and isinstance(reading, Expr) else reading
