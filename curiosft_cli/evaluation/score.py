@@ -15,7 +15,7 @@ from curiosft_cli.evaluation.results import GRADES, QUESTIONS
 from curiosft_cli.evaluation.samples import Generations, Sample
 from curiosft_cli.evaluation.summary import Outcome, Summary
 from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.pool import GraderPool, grade_in_order
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, compress_jsonl
 
@@ -97,7 +97,7 @@ def _graded(
             given = prefilled if sample.prefilled is None else sample.prefilled
             yield GradeItem(sample.text, problems[index], given, truncated, grader=grader)
 
-    for grade in grade_in_order(pool, items()):
+    for grade in pool.grade_in_order(items()):
         index, sample = waiting.popleft()
         given = prefilled if sample.prefilled is None else sample.prefilled
         yield index, Outcome(grade, sample.text, sample.tokens, sample.finish_reason, given)

@@ -6,6 +6,7 @@ So `\\sqrt{k/m}` is `\\sqrt k/\\sqrt m`, but `\\sqrt{x^2}` is not `x`. The calle
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,6 +18,7 @@ from sympy.core.function import AppliedUndef
 DIGITS = 30
 _RELATIONS = {"<": sp.Lt, ">": sp.Gt, r"\le": sp.Le, r"\ge": sp.Ge, r"\ne": sp.Ne}
 _TOLERANCE = 10.0**-20
+_TINY = 10.0 ** (5 - DIGITS)
 _LEAST_POINTS = 3
 _RANGES = ((0.1, 1.0), (1.0, 4.0), (5.0, 90.0), (-1.0, -0.1), (-4.0, -1.0), (-4.0, 4.0))
 
@@ -30,16 +32,16 @@ def same_number(gold: Any, answer: Any, places: int = 6) -> bool | None:
         return None
     try:
         values = [complex(number.evalf(DIGITS)) for number in (gold, answer)]
+        size, distance = abs(values[0]), abs(values[0] - values[1])
+        if gold.has(sp.Float) or answer.has(sp.Float):
+            rounded = [(round(value.real, places), round(value.imag, places)) for value in values]
+            return rounded[0] == rounded[1] and distance * 1000 <= size
+        if math.inf > distance > size / 1000 + _TINY:
+            return False
         left = abs(complex((answer - gold).evalf(DIGITS, maxn=200)))
     except (TypeError, OverflowError, ValueError):
         return None
-    size, distance = abs(values[0]), abs(values[0] - values[1])
-    if gold.has(sp.Float) or answer.has(sp.Float):
-        rounded = [(round(value.real, places), round(value.imag, places)) for value in values]
-        return rounded[0] == rounded[1] and distance * 1000 <= size
-    if left < 10.0 ** (5 - DIGITS) * min(size or 1, 1):
-        return True
-    return False if distance * 1000 > size or size < 1 / 1000 else None
+    return True if left < _TINY * min(size or 1, 1) else None if size > 1 / 1000 else False
 
 
 def same_expression(gold: Any, answer: Any) -> bool:

@@ -32,15 +32,9 @@ class GradeItem:
     grader: Grader = "curiosft"
 
     def unmatched(self, status: GradeStatus) -> Grade:
-        """Return the grade when the comparison did not finish."""
-        return grade_unmatched(
-            self.completion,
-            self.problem,
-            status,
-            prefilled=self.prefilled,
-            truncated=self.truncated,
-            end_tokens=self.end_tokens,
-        )
+        """Return the grade when the comparison did not finish: score 0, format and extraction as usual."""
+        text = cut_at_end_token(self.completion, self.end_tokens)
+        return _grade(_read(text, self.problem, self.prefilled), False, status, self.truncated)
 
 
 def grade(
@@ -68,7 +62,8 @@ def grade(
     text = cut_at_end_token(completion, end_tokens)
     reading = _read(text, problem, prefilled)
     if not is_gradable(problem, library_timeout_s):
-        return _ungradable(reading)
+        content, fallback = reading.extraction.content, reading.extraction.fallback
+        return Grade(None, None, content, reading.letter, "ok", "ungradable_gold", reading.format_error, fallback)
     if grader in OTHER_GRADERS:
         matched, status = OTHER_GRADERS[grader](text, problem.answer, library_timeout_s)
     elif problem.kind == "choice":
@@ -76,19 +71,6 @@ def grade(
     else:
         matched, status = _match_free_form(reading.extraction, problem.answer, library_timeout_s)
     return _grade(reading, matched, status, truncated)
-
-
-def grade_unmatched(
-    completion: str,
-    problem: Problem,
-    status: GradeStatus,
-    *,
-    prefilled: bool = True,
-    truncated: bool = False,
-    end_tokens: tuple[str, ...] = END_TOKENS,
-) -> Grade:
-    """Return the grade of a completion whose comparison did not finish: score 0, format and extraction as usual."""
-    return _grade(_read(cut_at_end_token(completion, end_tokens), problem, prefilled), False, status, truncated)
 
 
 def is_gradable(problem: Problem, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> bool:
@@ -123,18 +105,13 @@ def _read(text: str, problem: Problem, prefilled: bool) -> _Reading:
     extraction = extract_answer(region)
     letter = None
     if problem.kind == "choice":
-        letter = _letter(region, extraction, problem)
-        if not extraction.has_box and letter is not None:
+        n_choices = len(problem.choices) or len(LETTERS)
+        if extraction.has_box:
+            letter = named_letter(extraction.content or "", n_choices, problem.choices)
+        elif letter := stated_letter(region, n_choices, problem.choices):
             extraction = replace(extraction, content=letter, fallback=True)
     has_answer = extraction.content is not None if problem.kind == "math" else letter is not None
     return _Reading(extraction, letter, has_answer, format_error(f"{THINK_OPEN}\n{text}" if prefilled else text))
-
-
-def _letter(region: str, extraction: Extraction, problem: Problem) -> str | None:
-    n_choices = len(problem.choices) or len(LETTERS)
-    if extraction.has_box:
-        return named_letter(extraction.content, n_choices, problem.choices) if extraction.content else None
-    return stated_letter(region, n_choices, problem.choices)
 
 
 def _gold_letter(problem: Problem) -> str | None:
@@ -164,12 +141,6 @@ def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: boo
         format_error=reading.format_error,
         fallback=reading.extraction.fallback,
     )
-
-
-def _ungradable(reading: _Reading) -> Grade:
-    """No score, but format and extraction as they are: their shares count every sample."""
-    content, fallback = reading.extraction.content, reading.extraction.fallback
-    return Grade(None, None, content, reading.letter, "ok", "ungradable_gold", reading.format_error, fallback)
 
 
 def _reason(reading: _Reading, status: GradeStatus, truncated: bool) -> GradeReason:
