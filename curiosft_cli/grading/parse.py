@@ -36,15 +36,16 @@ _NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?
 _NAMED = re.compile(rf"(?:\s|\\[,; ])*({_NAME})\s*=\s*([^=<>]+)")
 _NAMED_TUPLE = re.compile(r"\s*\(([^()=]+)\)\s*=(.*)", re.DOTALL)
 _LABELLED = re.compile(r"([A-Za-z][A-Za-z ]*):(.+)", re.DOTALL)
-_COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z][A-Za-z ]+)")
+_COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
 _ROWS = re.compile(r"\\begin\{(?:cases|aligned)\}(.*)\\end\{(?:cases|aligned)\}", re.DOTALL)
 BRACKETED = re.compile(r"\s*(?:\\left\s*)?(\(|\\\{)(.*?)(?:\\right\s*)?(?:\)|\\\})\s*", re.DOTALL)
 _NATURAL = re.compile(r"\d+|\D+")
 
 _RELATION = re.compile(r"\\(?:ne|le|ge)(?![A-Za-z])|[<>]")
-_BUILDER = re.compile(r"\s*\\\{\s*\w\s*(?::|\\mid(?![A-Za-z])|\|)(.*)\\\}\s*", re.DOTALL)
-_OR = re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])")
-_AND = re.compile(r"\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\land(?![A-Za-z])|\\wedge(?![A-Za-z])")
+_REAL = r"\w\s*\\in\s*\\mathbb\s*\{R\}"
+_BUILDER = re.compile(rf"\s*\\\{{\s*(?:{_REAL}|\w)\s*(?::|\\mid(?![A-Za-z])|\|)(.*)\\\}}\s*", re.DOTALL)
+_OR = re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee|cup)(?![A-Za-z])")
+_AND = re.compile(r"\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
 MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![A-Za-z])")
 
 Relation = tuple[str, str, str]
@@ -168,7 +169,7 @@ def named_values(text: str) -> list[dict[str, str]]:
     """
     groups: list[dict[str, str]] = [{}]
     names: list[str] = []
-    plain = _ROWS.sub(lambda rows: re.sub(r"\\\\|&", ",", rows[1]), TEXT.sub(r" \1 ", text))
+    plain = _ROWS.sub(lambda rows: re.sub(r"\\\\|&", ",", rows[1]), TEXT.sub(r"  \1 ", text))
     for part in listed_values(plain):
         pairs = _pairs(part.strip(), names)
         if not pairs:
@@ -227,6 +228,8 @@ def condition(text: str) -> list[list[Relation]]:
 
     `-2 < x < 2` is [[(-2, <, x), (x, <, 2)]], and `x < 1 \\text{ or } x > 3` is [[(x, <, 1)], [(x, >, 3)]].
     """
+    if not _RELATION.search(text):
+        return []
     builder = _BUILDER.fullmatch(text)
     alternatives = []
     for alternative in _OR.split(builder[1] if builder else text):
@@ -235,8 +238,16 @@ def condition(text: str) -> list[list[Relation]]:
         relations: list[Relation] = []
         for chain in top_level_values(_AND.sub(",", body)):
             sides = [side.strip() for side in _RELATION.split(chain)]
-            if len(sides) < 2 or not all(sides) or "=" in chain:
+            if len(sides) == 1 and relations and relations[-1][1] == r"\ne":
+                relations.append((*relations[-1][:2], chain))  # `x \ne 1, 2`
+            elif len(sides) > 1 and all(sides) and "=" not in chain:
+                relations += zip(sides, _RELATION.findall(chain), sides[1:], strict=False)
+            elif not re.fullmatch(_REAL, chain.strip()):
                 return []
-            relations += zip(sides, _RELATION.findall(chain), sides[1:], strict=False)
-        alternatives.append(relations)
+        alternatives.append([one for relation in relations for one in _without_plus_minus(relation)])
     return alternatives
+
+
+def _without_plus_minus(relation: Relation) -> list[Relation]:
+    left, sign, right = relation
+    return [(left, sign, right.replace(r"\pm", one)) for one in "+-"] if r"\pm" in right else [relation]
