@@ -28,7 +28,9 @@ _SECOND = re.compile(
     r"(?:and\b|or\b|[&,/;+=|])|[(\[]?[A-Za-z][)\]]?[.:]?$|.*(?:^|[\s,;])(?:\([A-Z]\)|[A-Z]\))(?:\s|$)", re.DOTALL
 )
 _RIGHT = "(?:correct|right|best)"
-_STATED = statement_of(rf"(?:answer|(?:{_RIGHT}|final)\s+(?:option|choice|letter))")
+_STATED = statement_of(
+    rf"(?:answer|(?:{_RIGHT}|final)\s+(?:option|choice|letter))", r"(?:is|(?:must|should|would)\s+be)"
+)
 _FIRST = re.compile(
     rf"(?:[\s*_:(\[{{$]|\\[(\[]|option\b|choice\b|{_FONTS})*(?-i:([A-Z]))(?![A-Za-z0-9'’])", re.IGNORECASE
 )
@@ -63,7 +65,8 @@ def stated_letter(region: str, n_choices: int, choices: Sequence[str] = ()) -> s
     """
     statements = [match for pattern in (_STATED, _JUDGED) for match in pattern.finditer(region)]
     for match in sorted(statements, key=lambda match: match.end(), reverse=True):
-        if _DOUBTED.search(region[max(0, match.start() - 40) : match.start()]):
+        start = match.start(match.lastindex or 0)
+        if _DOUBTED.search(region[max(0, start - 40) : start]):
             continue
         if match.re is _JUDGED:
             return _within(match[1] or match[2], n_choices)
@@ -107,7 +110,7 @@ def _plain(content: str) -> str:
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
     text = _FONT.sub("", text).replace("\\(", "").replace("\\)", "")
     text = re.sub(r"(?<!\\)[{}$]|\*\*|\\\$", "", text)
-    return _SPACES.sub(" ", text).strip(" \\")
+    return _SPACES.sub(" ", text).strip(" \\\"'“”‘’")
 
 
 def _within(letter: str, n_choices: int) -> str | None:

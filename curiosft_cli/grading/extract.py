@@ -19,13 +19,13 @@ _SENTENCE_END = re.compile(
 _MARKUP = re.compile(r"\$|\\[()\[\]]|`")
 
 
-def statement_of(subject: str) -> re.Pattern[str]:
+def statement_of(subject: str, verb: str = "is") -> re.Pattern[str]:
     """Return a pattern for "SUBJECT is", "SUBJECT:" and the heading "Final SUBJECT"; its end is where the value starts.
 
-    `subject` is a regular expression.
+    `subject` and `verb` are regular expressions.
     """
     return re.compile(
-        rf"\b{subject}[\s*_]*(?:is\b|[:：])(?:[\s*_:：,]|{_ADVERB})*"
+        rf"\b{subject}[\s*_]*(?:{verb}\b|[:：])(?:[\s*_:：,]|{_ADVERB})*"
         rf"|^[ \t#*_]*(?:the\s+)?(?:(?:final|correct)\s+)?{subject}[ \t*_]*(?:\n[\s*_]*|(?=\$|\\[(\[]))",
         re.IGNORECASE | re.MULTILINE,
     )
