@@ -43,7 +43,7 @@ _JUDGED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _DOUBTED = re.compile(
-    r"(?:\b(?:incorrect|wrong|not|if|whether|suppose|assum\w+|nor|unless|doubt|why)(?:\s+\w+)?(?:\s+that)?"
+    r"(?:\b(?:incorrect|wrong|not|if|whether|suppose|assum\w+|nor|unless|doubt|why)(?:\s+\w+)?(?:\s+that)?(?:\s+(?:option|choice))?"
     r"|(?<![A-Za-z])(?-i:[A-Z])\W*(?:[,/&]|and|or))[\s(*_]*$",
     re.IGNORECASE,
 )

@@ -16,7 +16,7 @@ _CONNECTED = re.compile(r"\s*(?:,|;|and\b|or\b|,\s*and\b)\s*[\d$\\(+-]")
 _SENTENCE_END = re.compile(
     r"\.(?=\s)|,?\s(?:because|since|which|where|so|as|when|but|therefore|(?:and\s)?not)\s|[*_]{2}", re.IGNORECASE
 )
-_MARKUP = re.compile(r"\$|\\[()\[\]]|`")
+_MARKUP = re.compile(r"\\?\$|\\[()\[\]]|`")
 
 
 def statement_of(subject: str, verb: str = "is") -> re.Pattern[str]:
