@@ -59,7 +59,7 @@ def named_letter(content: str, n_choices: int, choices: Sequence[str] = ()) -> s
 
 
 def stated_letter(region: str, n_choices: int, choices: Sequence[str] = ()) -> str | None:
-    """Return the letter of a region without a box: the last statement's, or that of the region as a whole.
+    """Return the letter of a region without a box: the last statement's, or that of the region or its last line alone.
 
     A statement is "the answer is C", "option C is correct", or a heading "Answer" above the letter.
     """
@@ -75,8 +75,10 @@ def stated_letter(region: str, n_choices: int, choices: Sequence[str] = ()) -> s
             return letter
         if _FIRST.match(tail):
             return None
-    whole = region.strip()
-    return None if statements or "\n" in whole or "\\fbox" in whole else _exact_letter(whole, n_choices, choices)
+    earlier, _, last = region.strip().rpartition("\n")
+    if statements or "\\fbox" in last or (earlier and not _BARE.fullmatch(_plain(last))):
+        return None
+    return _exact_letter(last, n_choices, choices)
 
 
 def _letter_at_start(tail: str, n_choices: int, choices: Sequence[str]) -> str | None:
