@@ -37,13 +37,14 @@ _FIRST = re.compile(
 _NOT_ENGLISH = re.compile(r"\s*(?:$|[)\]}*_$.,:;\\—–-]|(?:because|since|as|due|for|with)\b)", re.MULTILINE)
 _OPEN = re.compile(r"[\s)\]}*_$]*(?:(?:,|/|&|and\b|or\b)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])|(?:only\s+)?(?:if|unless)\b)")
 _JUDGED = re.compile(
-    r"(?:\b(?:option|choice|answer)[\s*_]*\(?([A-Z])|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore),?\s)[\s*_]*\(?(?-i:([A-Z])))"
-    r"(?![A-Za-z0-9'’])[\s)*_]*(?:,?\s*(?:therefore|thus|hence|clearly)\b,?)?\s*is\s+(?:the\s+)?(?:only\s+)?"
-    rf"{_RIGHT}(?:\s+(?:one|answer|option|choice))?\s*(?:[*_.,;:!)]|$|because\b|since\b|as\b)",
+    r"(?:\b(?:option|choice|answer)[\s*_]{0,6}\(?([A-Z])|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore),?\s)[ *_]{0,4}\(?(?-i:([A-Z])))"
+    r"(?![A-Za-z0-9'’])[\s)*_]{0,6}(?:,?\s?(?:therefore|thus|hence|clearly)\b,?\s)?is\s(?:the\s)?(?:only\s)?"
+    rf"{_RIGHT}(?:\s(?:one|answer|option|choice))?\s?(?:[*_.,;:!)]|$|because\b|since\b|as\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 _DOUBTED = re.compile(
-    r"(?:\b(?:incorrect|wrong|not|if|whether|suppose|assum\w+|nor|unless|doubt|why)(?:\s+\w+)?(?:\s+that)?(?:\s+(?:option|choice))?"
+    r"(?:\b(?:incorrect|wrong|not|if|whether|suppose|assum\w+|nor|unless|doubt|why)(?:\s+\w+)?(?:\s+that)?"
+    r"(?:\s+(?:option|choice))?"
     r"|(?<![A-Za-z])(?-i:[A-Z])\W*(?:[,/&]|and|or))[\s(*_]*$",
     re.IGNORECASE,
 )
@@ -58,19 +59,22 @@ def named_letter(content: str, n_choices: int, choices: Sequence[str] = ()) -> s
     return letter
 
 
-def stated_letter(region: str, n_choices: int, choices: Sequence[str] = ()) -> str | None:
+def stated_letter(
+    region: str, n_choices: int, choices: Sequence[str] = (), *, most: int = 50, window: int = 2000
+) -> str | None:
     """Return the letter of a region without a box: the last statement's, or that of the region or its last line alone.
 
-    A statement is "the answer is C", "option C is correct", or a heading "Answer" above the letter.
+    A statement is "the answer is C", "option C is correct", or a heading "Answer" above the letter. The last `most` of
+    them count, with `window` characters each.
     """
     statements = [match for pattern in (_STATED, _JUDGED) for match in pattern.finditer(region)]
-    for match in sorted(statements, key=lambda match: match.end(), reverse=True):
+    for match in sorted(statements, key=lambda match: match.end(), reverse=True)[:most]:
         start = match.start(match.lastindex or 0)
         if _DOUBTED.search(region[max(0, start - 40) : start]):
             continue
         if match.re is _JUDGED:
             return _within(match[1] or match[2], n_choices)
-        tail = region[match.end() :]
+        tail = region[match.end() : match.end() + window]
         if letter := _letter_at_start(tail, n_choices, choices):
             return letter
         if _FIRST.match(tail):

@@ -200,7 +200,7 @@ def _match_named(
 ) -> Verdict:
     """Compare named values by name; with a bare tuple in the order of the names; with a list also as written."""
     if named and gold_named:
-        left = list(named)
+        left = list(named) if len(named) == len(gold_named) else []
         for wanted in gold_named:
             same = (g for g in left if g.keys() == wanted.keys() and _match_each(g, wanted, wanted, timeout_s)[0])
             if (met := next(same, None)) is None:
