@@ -18,7 +18,7 @@ from curiosft_cli.evaluation.samples import SAMPLES, Generations, Sample
 from curiosft_cli.evaluation.summary import PERCENT, Outcome, Summary
 from curiosft_cli.evaluation.tasks import BenchmarkTask, prefill
 from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.pool import GraderPool, grade_in_order
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, compress_jsonl, present, read_jsonl, write_json
 from curiosft_cli.run.log import Console, environment
@@ -205,7 +205,7 @@ def _graded(
             given = prefilled if sample.prefilled is None else sample.prefilled
             yield GradeItem(sample.text, problems[index], given, truncated, grader=grader)
 
-    for grade in grade_in_order(pool, items()):
+    for grade in pool.grade_in_order(items()):
         index, sample = waiting.popleft()
         given = prefilled if sample.prefilled is None else sample.prefilled
         yield index, Outcome(grade, sample.text, sample.tokens, sample.finish_reason, given)

@@ -26,7 +26,7 @@ from curiosft_cli.data.records import Grade, Grader
 from curiosft_cli.evaluation.fingerprint import grader_identity
 from curiosft_cli.evaluation.metrics import standard_error
 from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.pool import GraderPool, grade_in_order
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, drop_torn_line, json_line, read_jsonl
 from curiosft_cli.run.log import Console
@@ -226,7 +226,7 @@ def _graded(
                 for other in graders[1:]:
                     yield GradeItem(item.completion, item.problem, item.prefilled, item.truncated, grader=other)
 
-        grades = grade_in_order(pool, items())
+        grades = pool.grade_in_order(items())
         for done, grade in enumerate(grades, start=start + 1):
             row = graded_row(waiting.popleft(), grade)
             others: dict[str, Grade] = {name: next(grades) for name in graders[1:]}
