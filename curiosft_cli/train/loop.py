@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.objectives.reduction import Totals, term_weights
+from curiosft_cli.run.digests import STATE
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
-from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoint
+from curiosft_cli.train.checkpoint import METRICS, check_room, load_state, save_checkpoint
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
@@ -154,7 +155,7 @@ class Loop:
             ],
             micro_rows=micro_rows,
             max_length=max_length,
-            masks={name: self._everywhere(sum(int(extra[name].sum()) for extra in counted)) for name in masks},
+            masks={name: self.everywhere(sum(int(extra[name].sum()) for extra in counted)) for name in masks},
         )
 
     def weights_of(self, pack: Pack, divisor: str, totals: Totals) -> Tensor:
@@ -231,8 +232,20 @@ class Loop:
         """Whether an evaluation scored higher than every one before it."""
         return score is not None and (self.best is None or score > self.best)
 
-    def save(self, step: int, suppliers: Suppliers | None = None, score: float | None = None, **counters: Any) -> Path:
-        """Write the checkpoint after `step`, with the score of its evaluation if there was one; drop old ones."""
+    @property
+    def saved_metrics(self) -> Path | None:
+        """The metrics up to the step of the checkpoint that this run continues from."""
+        return self.source / STATE / METRICS if self.source else None
+
+    def save(
+        self,
+        step: int,
+        suppliers: Suppliers | None = None,
+        score: float | None = None,
+        metrics: Path | None = None,
+        **counters: Any,
+    ) -> Path:
+        """Write the checkpoint after `step`, with its metrics and the score of its evaluation if any; drop old ones."""
         target = self.stage.checkpoint(step)
         if self.is_best(score):
             self.best = score
@@ -246,6 +259,7 @@ class Loop:
             tensors=suppliers.state(step) if suppliers else {},
             counters={**own, **counters},
             score=score,
+            metrics=metrics,
         )
         if self.accelerator.is_main_process:
             self.stage.prune(self.settings.keep_last, self.settings.keep_every)
@@ -270,8 +284,8 @@ class Loop:
         """The student without accelerate's wrapper."""
         return self.accelerator.unwrap_model(self.student)
 
-    def _everywhere(self, count: int) -> int:
-        """The sum of a number over the ranks."""
+    def everywhere(self, count: int) -> int:
+        """The sum of a count over the ranks."""
         import torch
 
         if self.accelerator.num_processes == 1:
