@@ -10,6 +10,7 @@ from curiosft_cli.run.config import Resolved
 from curiosft_cli.run.launch import is_first, launch
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, opened
+from curiosft_cli.tools.model.check import require_sound_models
 
 STAGE_MODULES = {
     "rephrase": "curiosft_cli.stages.rephrase.run",
@@ -46,6 +47,8 @@ def run_stages(
                 continue
             run.keep_source(resolved.source)
             console.say(f"{name}: {stage.path}")
+            if first:
+                require_sound_models(name, stage, config)
             launch(STAGE_MODULES[name], stage, config, accelerate_arguments, accelerate=name in THROUGH_ACCELERATE)
             seconds[name] = time.monotonic() - started
     return seconds
@@ -60,4 +63,5 @@ def run_preflight(resolved: Resolved) -> None:
     config = resolved.config
     run = RunDir(Path(config.run.root) / config.run.name)
     with opened(run, "rl", config, fresh=True, folder="rl-preflight") as (stage, _):
+        require_sound_models("rl", stage, config)
         launch("curiosft_cli.stages.rl.preflight", stage, config, accelerate=False)

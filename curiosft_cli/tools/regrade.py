@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from curiosft_cli.evaluation.score import summarise_benchmark, write_run_summary
 from curiosft_cli.evaluation.tasks import BenchmarkTask, load_task, load_tasks
 from curiosft_cli.run.config import Resolved
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import present
+from curiosft_cli.run.files import present, read_json
 from curiosft_cli.run.lock import locked
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, StageDir, begin
@@ -76,7 +75,7 @@ def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
 def _model(origin: Path, reference: str) -> dict[str, Any]:
     """The model that drew the samples: model.json beside them, or the checkpoint's name where there is none."""
     file = origin / "model.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"path": reference}
+    return read_json(file) if file.exists() else {"path": reference}
 
 
 def _check_source(source: Path, checkpoints: Sequence[str], benchmarks: Sequence[str]) -> None:

@@ -37,6 +37,7 @@ MODEL_CARD = "README.md"
 OWN = "own."
 """Begins the names of tensors that differ between ranks even where these hold the same weights."""
 
+OTHER_VERSION = "Continue with the version that wrote it, or use --fresh to start this stage over."
 _OF_ONE_RANK = (OWN, "rng.")
 
 
@@ -110,19 +111,24 @@ def load_state(
     if not file.exists():
         raise CurioError(f"{folder} keeps no state to continue from", "Use --fresh to start this stage over.")
     counters = read_json(file)
+    if not {"step", "world_size", "sharded"} <= counters.keys():
+        raise CurioError(f"{file} is of another version of curiosft", OTHER_VERSION)
     if counters["world_size"] != accelerator.num_processes:
         raise CurioError(
             f"{folder} was written by {counters['world_size']} processes, now there are {accelerator.num_processes}",
             f"Continue with launch.processes={counters['world_size']}.",
         )
-    saved = load_file(folder / STATE / _rank_file(accelerator.process_index))
-    if accelerator.process_index and not counters["sharded"]:
-        first = load_file(folder / STATE / _rank_file(0))
-        saved |= {name: tensor for name, tensor in first.items() if not name.startswith(_OF_ONE_RANK)}
-    _load_optimizer(optimizer, saved)
-    torch.set_rng_state(saved["rng.cpu"])
-    if "rng.cuda" in saved:
-        torch.cuda.set_rng_state(saved["rng.cuda"])
+    try:
+        saved = load_file(folder / STATE / _rank_file(accelerator.process_index))
+        if accelerator.process_index and not counters["sharded"]:
+            first = load_file(folder / STATE / _rank_file(0))
+            saved |= {name: tensor for name, tensor in first.items() if not name.startswith(_OF_ONE_RANK)}
+        _load_optimizer(optimizer, saved)
+        torch.set_rng_state(saved["rng.cpu"])
+        if "rng.cuda" in saved:
+            torch.cuda.set_rng_state(saved["rng.cuda"])
+    except Exception as error:  # the file of an older version has no digest, and safetensors and torch raise many kinds
+        raise CurioError(f"{folder / STATE} cannot be continued from: {error}", OTHER_VERSION) from error
     return counters, {name: saved[name] for name in saved if not name.startswith(("optimizer.", "rng."))}
 
 
@@ -146,7 +152,7 @@ def _save_model(
     stops = list(with_known_stops(tokenizer, kept.get("eos_token_id")))
     write_json(folder / "generation_config.json", {**kept, "eos_token_id": stops})
     tokenizer.save_pretrained(folder)
-    if card := _model_card(model.name_or_path):
+    if card := _model_card(str(model.name_or_path)):
         shutil.copyfile(card, folder / MODEL_CARD)
 
 

@@ -14,7 +14,7 @@ from curiosft_cli.run.digests import STATE
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
-from curiosft_cli.train.checkpoint import METRICS, check_room, load_state, save_checkpoint
+from curiosft_cli.train.checkpoint import METRICS, OTHER_VERSION, check_room, load_state, save_checkpoint
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
@@ -118,8 +118,12 @@ class Loop:
             return 0
         self.counters, tensors = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
         if suppliers:
-            suppliers.load(tensors)
-        self.skipped, self.skipped_in_a_row = self.counters["skipped"], self.counters["skipped_in_a_row"]
+            try:
+                suppliers.load(tensors)
+            except (KeyError, RuntimeError) as error:
+                raise CurioError(f"{self.source} lacks a part of the state: {error}", OTHER_VERSION) from error
+        self.skipped = self.counters.get("skipped", 0)
+        self.skipped_in_a_row = self.counters.get("skipped_in_a_row", 0)
         self.best = self.counters.get("best")
         return self.counters["step"]
 
