@@ -55,7 +55,7 @@ def read_results(paths: Sequence[Path]) -> list[ModelResult]:
     """The models found in these folders. A folder is that of a benchmark, a checkpoint, an evaluation or a run.
 
     Raises:
-        CurioError: a folder does not exist, holds no finished benchmark or a part of one, or a score is not from 0 to 1.
+        CurioError: a folder does not exist, holds no finished benchmark or a part of one, or a score is not in [0, 1].
     """
     results = [result for path in paths for result in _read(path)]
     names = Counter(result.label for result in results)
