@@ -369,7 +369,7 @@ def main() -> None:
     except CurioError as error:
         print(f"curiosft: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         known = file_trouble(error)
         if known is None:
             raise

@@ -54,7 +54,7 @@ def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
     text, origin = _read(reference)
     try:
         given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CurioError(f"{origin} is not valid TOML: {error}", "Correct that line.") from None
     return resolve(given, parse_overrides(overrides), origin=origin, source=text)
 
@@ -157,7 +157,7 @@ def _read(reference: str) -> tuple[str, str]:
 def _value(raw: str) -> Any:
     try:
         return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return None if raw == "none" else raw
 
 
