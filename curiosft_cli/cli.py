@@ -5,10 +5,16 @@ This module imports typer and the standard library only, so that `--help` is fas
 
 from __future__ import annotations
 
-import signal
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` puts the current folder first: a file there must not run in place of a module.
+    del sys.path[0]
+
+import os
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -369,22 +375,39 @@ def main() -> None:
         cut = arguments.index("--")
         arguments, launch_arguments[:] = arguments[:cut], arguments[cut + 1 :]
     from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError, file_trouble
+    from curiosft_cli.run.processes import isolated
 
+    os.environ.update(isolated(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # typer answers KeyboardInterrupt with code 1
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))
     try:
         app(args=arguments, prog_name="curiosft")
     except CurioError as error:
         print(f"curiosft: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         known = file_trouble(error)
         if known is None:
             raise
         print(f"curiosft: {known}", file=sys.stderr)
         raise SystemExit(known.exit_code) from None
-    except KeyboardInterrupt:
-        print("curiosft: interrupted; the same command continues", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _interrupted(INTERRUPTED)
+        if stop.code == TERMINATED:
+            print("curiosft: stopped by SIGTERM; the same command continues", file=sys.stderr)
+        raise
+
+
+def _interrupted(code: int) -> NoReturn:
+    """End after Ctrl-C: by the signal itself where a shell may wait, because its loop goes on after an exit code."""
+    print("curiosft: interrupted; the same command continues", file=sys.stderr)
+    if os.getpgrp() != os.getpid() or sys.stderr.isatty():
+        sys.stderr.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

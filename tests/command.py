@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
 import signal
 import subprocess
@@ -28,8 +29,9 @@ def curiosft(
     command = ["curiosft", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
-    terminated = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with (
+        mock.patch.dict(os.environ),
         mock.patch.object(sys, "argv", command),
         redirect_stdout(out),
         redirect_stderr(err),
@@ -41,7 +43,8 @@ def curiosft(
         except SystemExit as stop:
             code = stop.code or 0
         finally:
-            signal.signal(signal.SIGTERM, terminated)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     assert isinstance(code, int), code
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 

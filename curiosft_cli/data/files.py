@@ -71,7 +71,7 @@ def _json(path: Path) -> Iterator[tuple[int, Any]]:
         rows = json.loads(path.read_bytes().removeprefix(UTF8_MARK).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise CurioError(f"{path} is not UTF-8 text (at byte {error.start})", "Convert the file to UTF-8.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CurioError(
             f"{path} is not JSON: {error}", "Correct the file. If it has one object per line, name it .jsonl."
         ) from None

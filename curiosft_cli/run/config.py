@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from curiosft_cli.run.differences import FIDELITY
 from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.files import read_json
 from curiosft_cli.run.sections import Config
+from curiosft_cli.run.sections.base import OTHER_FOLDERS
 
 Tree = dict[str, Any]
 
@@ -53,7 +54,7 @@ def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
     text, origin = _read(reference)
     try:
         given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CurioError(f"{origin} is not valid TOML: {error}", "Correct that line.") from None
     return resolve(given, parse_overrides(overrides), origin=origin, source=text)
 
@@ -112,8 +113,17 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def from_json(path: Path) -> Config:
-    """Read the complete config.json of a stage."""
-    return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    """Read the complete config.json of a stage.
+
+    Raises:
+        CurioError: it is damaged, or another version of curiosft wrote it.
+    """
+    fix = "Continue with that version of curiosft, or use --fresh to start this stage over."
+    tree = read_json(path, "Restore it, or use --fresh to start this stage over.")
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise CurioError(f"{path} is of another version: {_explain(error)[0]}", fix) from None
 
 
 def differing(old: Config, new: Config, keys: Iterable[str], ignored: Iterable[str] = ()) -> list[str]:
@@ -147,7 +157,7 @@ def _read(reference: str) -> tuple[str, str]:
 def _value(raw: str) -> Any:
     try:
         return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return None if raw == "none" else raw
 
 
@@ -230,6 +240,10 @@ def _fill_params(config: Config) -> Config:
 
 def _check_relations(config: Config) -> None:
     teacher, rl = config.sft.teacher, config.rl
+    if config.eval.name.lower() in OTHER_FOLDERS:
+        raise CurioError(
+            f"eval.name = '{config.eval.name}' is the folder of another stage", "Choose another name, e.g. eval-16."
+        )
     if teacher.tau_min > teacher.tau_max:
         raise CurioError(f"sft.teacher.tau_min = {teacher.tau_min} is above tau_max = {teacher.tau_max}", "Swap them.")
     if teacher.search_dtype == "logits" and teacher.search != "bisect":

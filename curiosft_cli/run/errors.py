@@ -43,12 +43,14 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR
 
 
 def file_trouble(error: BaseException, written: Path | None = None) -> CurioError | None:
-    """The line for a full disk (exit code 4) or a path that cannot be used (2); None for any other error.
+    """The line for a full disk (exit code 4), a path that cannot be used or deep nesting (2); None for other errors.
 
     Args:
         error: what was raised. Libraries in Rust and C++ report a full disk by its text alone.
         written: the file or folder that was being written, if known.
     """
+    if isinstance(error, RecursionError):
+        return CurioError("a file or a setting is nested too deeply", "Correct the one that was read last.")
     number = error.errno if isinstance(error, OSError) else None
     where = written or getattr(error, "filename", None) or "a file"
     for code in FULL:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from curiosft_cli.objectives.baselines import old_policy_steps, select_top
 from curiosft_cli.objectives.newer import cayley_floor
-from curiosft_cli.train.checkpoint import OWN
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.train.checkpoint import OTHER_VERSION, OWN
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.lora import Adapters
 from curiosft_cli.train.start import gather_rows
@@ -209,9 +210,16 @@ class Suppliers:
         return {name: tensor for supplier in self._suppliers for name, tensor in supplier.state(step).items()}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        for supplier in self._suppliers:
-            supplier.load(saved)
+        """Continue from what `state` gave.
+
+        Raises:
+            CurioError: a part is missing.
+        """
+        try:
+            for supplier in self._suppliers:
+                supplier.load(saved)
+        except (KeyError, RuntimeError) as error:
+            raise CurioError(f"the checkpoint lacks a part of the state: {error}", OTHER_VERSION) from error
 
 
 SUPPLIED = frozenset({"teacher_logp", "teacher_tau", "selected", "focus_floor", "old_logp", "ref_logp"}) | {

@@ -16,6 +16,8 @@ OneOrMore = BeforeValidator(lambda value: (value,) if isinstance(value, str) els
 Names = Annotated[tuple[str, ...], OneOrMore]
 
 Stage = Literal["rephrase", "sft", "rl", "eval"]
+OTHER_FOLDERS = ("rephrase", "sft", "rl", "rl-preflight")
+"""Folders of a run that no evaluation may have."""
 Precision = Literal["auto", "float32", "bfloat16"]
 
 PAPER_BENCHMARKS = (

@@ -11,7 +11,6 @@ unfinished samples. If more samples are wanted later, only the missing ones are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from curiosft_cli.evaluation.metrics import self_check
 from curiosft_cli.evaluation.score import claim_folder, is_summarised, summarise_benchmark, write_run_summary
 from curiosft_cli.evaluation.tasks import BenchmarkTask, load_tasks
 from curiosft_cli.run.device import hardware
-from curiosft_cli.run.files import write_json
+from curiosft_cli.run.files import read_json, write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
@@ -89,7 +88,7 @@ def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dic
     stamps = {job.task.name: _entropy_stamp(job, count) for job in jobs}
     for job in jobs:
         file = job.folder / "entropy.json"
-        saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        saved = read_json(file) if file.exists() else {}
         if saved.get("of") == stamps[job.task.name]:
             known[job.task.name] = saved["entropy"]
         else:

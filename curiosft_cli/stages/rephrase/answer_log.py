@@ -250,7 +250,7 @@ class RewriteLog:
         """Read what was saved; a line that is no saved answer is passed over, and its question asked again."""
         offset = 0
         for line in self._read or ():
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
                 self._note(offset, json.loads(line))
             offset += len(line)
 
