@@ -133,7 +133,7 @@ class Generations:
 def _row(line: bytes, path: Path, most: int) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CurioError(f"{path} holds a line that is not JSON: {error}", LAYOUT) from None
     number = row.get("sample", 0) if isinstance(row, dict) else None
     if not isinstance(row, dict) or "id" not in row or not isinstance(number, int) or not 0 <= number < most:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +13,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from curiosft_cli.run.address import UNSHOWN
 from curiosft_cli.run.differences import FIDELITY
 from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.files import check_regular
 from curiosft_cli.run.sections import Config
+from curiosft_cli.run.text import shortened
 
 Tree = dict[str, Any]
 
@@ -52,10 +57,36 @@ def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
     """
     text, origin = _read(reference)
     try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        given = _parsed(text, origin)
+    except ValueError as error:  # also an integer of more digits than Python reads
         raise CurioError(f"{origin} is not valid TOML: {error}", "Correct that line.") from None
     return resolve(given, parse_overrides(overrides), origin=origin, source=text)
+
+
+DEEPEST = 16
+"""Most levels of tables and lists in a configuration; no key has as many."""
+
+
+def _parsed(toml: str, what: str, most_dots: int = 1000) -> Tree:
+    """The values of a TOML text; ValueError if it is not TOML."""
+    try:
+        if max(line.count(".") for line in toml.split("\n")) > most_dots:
+            raise RecursionError  # tomllib takes minutes for a key of so many parts
+        tree = tomllib.loads(toml)
+        _check_depth(tree)
+    except RecursionError:
+        raise CurioError(
+            f"{shortened(what)} nests brackets or keys too deeply", f"Use at most {DEEPEST} levels."
+        ) from None
+    return tree
+
+
+def _check_depth(value: Any, left: int = DEEPEST) -> None:
+    if not left:
+        raise RecursionError
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_depth(part, left - 1)
 
 
 def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> Resolved:
@@ -63,16 +94,18 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> R
     given = _without_other_models_context(given, overrides)
     user = _merge(given, overrides)
     run = user.get("run", {})
-    fidelity = run.get("fidelity", "default") if isinstance(run, dict) else "default"
-    merged = _merge(_merge({}, FIDELITY.get(fidelity, {})), user)
+    chosen = run.get("fidelity") if isinstance(run, dict) else None
+    fidelity = FIDELITY.get(chosen, {}) if isinstance(chosen, str) else {}
+    merged = _merge(_merge({}, fidelity), user)
     config = _validate(merged)
+    _check_numbers(config)
+    _check_secrets(config)
     _check_objectives(config)
     _check_relations(config)
     _check_read(config, overrides)
     filled = _fill_params(config)
     origins = {
-        key: _origin(key, overrides, given, FIDELITY.get(fidelity, {}), origin)
-        for key, _ in flatten(filled.model_dump(mode="json"))
+        key: _origin(key, overrides, given, fidelity, origin) for key, _ in flatten(filled.model_dump(mode="json"))
     }
     return Resolved(filled, origins, source)
 
@@ -86,19 +119,25 @@ def _without_other_models_context(given: Tree, overrides: Tree) -> Tree:
 
 
 def parse_overrides(overrides: Iterable[str]) -> Tree:
-    """Turn `sft.learning_rate=2e-6` items into a tree. A value is TOML; a value that is not TOML is a string."""
+    """Turn `sft.learning_rate=2e-6` items into a tree. A value is TOML; a value that is not TOML is a string.
+
+    Raises:
+        CurioError: an item is not `section.key=value`, or a key is given twice.
+    """
     tree: Tree = {}
     for item in overrides:
         key, equals, raw = item.partition("=")
         parts = key.strip().split(".")
-        if not equals or len(parts) < 2 or not all(parts):
-            raise CurioError(f"'{item}' is not an override", "Write section.key=value, e.g. sft.learning_rate=2e-6.")
-        node = tree
+        if not equals or not 1 < len(parts) < DEEPEST or not all(parts):
+            raise CurioError(
+                f"{shortened(key)} is not an override", "Write section.key=value, e.g. sft.learning_rate=2e-6."
+            )
+        node: Any = tree
         for part in parts[:-1]:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise CurioError(f"'{item}' contradicts an earlier override", "Give each key once.")
-        node[parts[-1]] = _value(raw)
+            node = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or parts[-1] in node:
+            raise CurioError(f"{shortened(key)} is given twice", "Give each key once.")
+        node[parts[-1]] = _value(key, raw)
     return tree
 
 
@@ -134,20 +173,21 @@ def _read(reference: str) -> tuple[str, str]:
     if path.suffix != ".toml" and not path.exists():
         if reference not in names:
             raise CurioError(
-                f"'{reference}' is neither a TOML file nor a recipe ({nearest(reference, names)})",
+                f"{shortened(reference)} is neither a TOML file nor a recipe ({nearest(reference, names)})",
                 "Give the path of a file that ends in .toml, or a recipe's name.",
             )
         return (resources.files("curiosft_cli") / "recipes" / f"{reference}.toml").read_text("utf-8"), reference
+    check_regular(path)
     try:
         return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         raise CurioError(f"cannot read the configuration {path}: {error}", "Give a UTF-8 TOML file.") from None
 
 
-def _value(raw: str) -> Any:
+def _value(key: str, raw: str) -> Any:
     try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _parsed(f"value = {raw}", key)["value"]
+    except ValueError:
         return None if raw == "none" else raw
 
 
@@ -182,9 +222,33 @@ def _explain(error: ValidationError) -> tuple[str, str]:
         for part in path[:-1]:
             section = section.model_fields[part].annotation
         legal = section.model_fields if inspect.isclass(section) and issubclass(section, BaseModel) else {}
-        return f"unknown configuration key '{key}'", nearest(path[-1], legal)
+        return f"unknown configuration key {shortened(key)}", nearest(path[-1], legal)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{key} = {first['input']!r} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
+    if first["type"] == UNSHOWN:
+        return f"{key} {first['msg']}{more}", "Keys of endpoints belong into an environment variable."
+    return f"{key} = {shortened(first['input'])} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
+
+
+def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
+    """`(dotted key, value)`, with one for each entry of a list."""
+    for key, value in flatten(config.model_dump()):
+        yield from ((key, entry) for entry in (value if isinstance(value, list | tuple) else (value,)))
+
+
+def _check_numbers(config: Config, limit: int = 2**63) -> None:
+    for key, value in _leaves(config):
+        if isinstance(value, int | float) and not -limit <= value < limit:
+            raise CurioError(f"{key} = {shortened(value)} is not legal: numbers must be finite and below 2^63")
+
+
+def _check_secrets(config: Config, shortest: int = 8) -> None:
+    """Refuse a value that holds what the environment keeps secret: a configuration is saved and shown."""
+    named = (config.rephrase.api_key_env, config.eval.api_key_env)
+    secrets = [name for name in os.environ if name in named or re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name)]
+    for key, value in _leaves(config):
+        for name in secrets:
+            if len(secret := os.environ[name].strip()) >= shortest and secret in str(value):
+                raise CurioError(f"{key} holds the secret value of the environment variable {name}", "Leave it out.")
 
 
 def _check_objectives(config: Config) -> None:
@@ -195,7 +259,8 @@ def _check_objectives(config: Config) -> None:
         chosen = getattr(config, section)
         if chosen.objective not in table:
             raise CurioError(
-                f"{section}.objective = '{chosen.objective}' does not exist", nearest(chosen.objective, table)
+                f"{section}.objective = {shortened(chosen.objective)} does not exist",
+                nearest(chosen.objective, table),
             )
         legal = objective_parameters(table[chosen.objective])
         for name, value in chosen.params.items():
@@ -208,13 +273,11 @@ def _check_objectives(config: Config) -> None:
 
 
 def _check_type(key: str, value: Any, parameter: inspect.Parameter) -> None:
-    from pydantic import TypeAdapter
-
     try:
-        TypeAdapter(parameter.annotation).validate_python(value)
+        TypeAdapter(parameter.annotation, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
-        raise CurioError(f"{key} = {value!r} is not legal: {message[0].lower()}{message[1:]}") from None
+        raise CurioError(f"{key} = {shortened(value)} is not legal: {message[0].lower()}{message[1:]}") from None
 
 
 def _fill_params(config: Config) -> Config:
