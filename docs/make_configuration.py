@@ -17,10 +17,10 @@ these defaults; on the command line the same keys are written `section.key=value
 `curiosft config show CONFIG` prints every value of a configuration and where it comes from. A key with † may change
 when a stage continues; a stage with results refuses another value of any other key that it reads.
 
-Numbers are finite and below 2^63, a name is in a list once, and a key is on the command line once. The file is a regular
-file. An address is `http(s)://HOST[:PORT][/PATH]` and nothing else. Secrets are never values: no value may be a secret
-that the environment holds (variables that end in KEY, TOKEN, SECRET or PASSWORD). What is not legal is refused with one
-line and exit code 2, before anything is written.
+Numbers are finite and below 2^63, a name is in a list once, and a key is on the command line once. CONFIG is a regular
+file. An address is `http(s)://HOST[:PORT][/PATH]` and nothing else. No value may hold a secret of the environment (a
+variable that ends in KEY, TOKEN, SECRET or PASSWORD). Anything else is refused with one line and exit code 2, before
+anything is written.
 """
 
 

@@ -105,7 +105,12 @@ def test_a_nasty_file_is_one_short_line(text: str, tmp_path: Path) -> None:
 
 
 anything: Any = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([5000]).map(lambda digits: 10**digits),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([5000]).map(lambda digits: 10**digits),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
@@ -198,7 +203,7 @@ def test_only_a_file_is_read(odd_file: Path) -> None:
     assert graded.returncode == 2
     assert "expected a" in graded.stderr
     for read in (lambda: list(read_rows(odd_file)), lambda: open_lines(odd_file)):
-        with pytest.raises(CurioError, match="is a (folder|pipe)"):
+        with pytest.raises(CurioError, match=r"is a (folder|pipe)"):
             read()
 
 

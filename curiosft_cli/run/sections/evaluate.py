@@ -20,7 +20,6 @@ from curiosft_cli.run.sections.base import (
     SomeNames,
 )
 
-
 Count = Annotated[int, Field(ge=1)]
 
 
