@@ -19,6 +19,7 @@ from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERM
 from curiosft_cli.run.processes import die_with_parent, free_port
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
+from curiosft_cli.run.text import one_line, show
 
 # Silences remarks of libraries on their own set-up; the user's own settings win.
 QUIET_ENVIRONMENT = {"TORCH_CPP_LOG_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "VLLM_LOGGING_LEVEL": "ERROR"}
@@ -95,7 +96,7 @@ def _failed(stage: StageDir, error: CurioError) -> SystemExit:
     try:
         stage.set_status("failed", error=str(error), exit_code=error.exit_code)
     except OSError:
-        print(f"curiosft: {error}", file=sys.stderr)
+        show(f"curiosft: {one_line(str(error))}", sys.stderr)
     return SystemExit(error.exit_code)
 
 
