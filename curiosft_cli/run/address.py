@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-LEGAL = re.compile(r"https?://[A-Za-z0-9._~:/\[\]-]+")
+LEGAL = re.compile(r"https?://[a-z0-9._~:/\[\]-]+", re.IGNORECASE)
 UNSHOWN = "unshown"
 """Type of the errors whose message must not repeat the value."""
 

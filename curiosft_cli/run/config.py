@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,6 +18,7 @@ from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import check_regular
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.text import shortened
+from curiosft_cli.run.values import DEEPEST, check_numbers, check_secrets, flatten, toml_tree, toml_value
 
 Tree = dict[str, Any]
 
@@ -56,37 +54,7 @@ def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
         CurioError: the file does not exist or is not TOML; a key or value is not legal.
     """
     text, origin = _read(reference)
-    try:
-        given = _parsed(text, origin)
-    except ValueError as error:  # also an integer of more digits than Python reads
-        raise CurioError(f"{origin} is not valid TOML: {error}", "Correct that line.") from None
-    return resolve(given, parse_overrides(overrides), origin=origin, source=text)
-
-
-DEEPEST = 16
-"""Most levels of tables and lists in a configuration; no key has as many."""
-
-
-def _parsed(toml: str, what: str, most_dots: int = 1000) -> Tree:
-    """The values of a TOML text; ValueError if it is not TOML."""
-    try:
-        if max(line.count(".") for line in toml.split("\n")) > most_dots:
-            raise RecursionError  # tomllib takes minutes for a key of so many parts
-        tree = tomllib.loads(toml)
-        _check_depth(tree)
-    except RecursionError:
-        raise CurioError(
-            f"{shortened(what)} nests brackets or keys too deeply", f"Use at most {DEEPEST} levels."
-        ) from None
-    return tree
-
-
-def _check_depth(value: Any, left: int = DEEPEST) -> None:
-    if not left:
-        raise RecursionError
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            _check_depth(part, left - 1)
+    return resolve(toml_tree(text, origin), parse_overrides(overrides), origin=origin, source=text)
 
 
 def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> Resolved:
@@ -98,8 +66,8 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> R
     fidelity = FIDELITY.get(chosen, {}) if isinstance(chosen, str) else {}
     merged = _merge(_merge({}, fidelity), user)
     config = _validate(merged)
-    _check_numbers(config)
-    _check_secrets(config)
+    check_numbers(config.model_dump())
+    check_secrets(config.model_dump(), {config.rephrase.api_key_env, config.eval.api_key_env})
     _check_objectives(config)
     _check_relations(config)
     _check_read(config, overrides)
@@ -137,17 +105,8 @@ def parse_overrides(overrides: Iterable[str]) -> Tree:
             node = node.setdefault(part, {}) if isinstance(node, dict) else None
         if not isinstance(node, dict) or parts[-1] in node:
             raise CurioError(f"{shortened(key)} is given twice", "Give each key once.")
-        node[parts[-1]] = _value(key, raw)
+        node[parts[-1]] = toml_value(raw, key)
     return tree
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield `(dotted key, value)` for every leaf."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def from_json(path: Path) -> Config:
@@ -182,13 +141,6 @@ def _read(reference: str) -> tuple[str, str]:
         return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         raise CurioError(f"cannot read the configuration {path}: {error}", "Give a UTF-8 TOML file.") from None
-
-
-def _value(key: str, raw: str) -> Any:
-    try:
-        return _parsed(f"value = {raw}", key)["value"]
-    except ValueError:
-        return None if raw == "none" else raw
 
 
 def _merge(base: Tree, over: Mapping[str, Any]) -> Tree:
@@ -227,28 +179,6 @@ def _explain(error: ValidationError) -> tuple[str, str]:
     if first["type"] == UNSHOWN:
         return f"{key} {first['msg']}{more}", "Keys of endpoints belong into an environment variable."
     return f"{key} = {shortened(first['input'])} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
-
-
-def _leaves(config: Config) -> Iterator[tuple[str, Any]]:
-    """`(dotted key, value)`, with one for each entry of a list."""
-    for key, value in flatten(config.model_dump()):
-        yield from ((key, entry) for entry in (value if isinstance(value, list | tuple) else (value,)))
-
-
-def _check_numbers(config: Config, limit: int = 2**63) -> None:
-    for key, value in _leaves(config):
-        if isinstance(value, int | float) and not -limit <= value < limit:
-            raise CurioError(f"{key} = {shortened(value)} is not legal: numbers must be finite and below 2^63")
-
-
-def _check_secrets(config: Config, shortest: int = 8) -> None:
-    """Refuse a value that holds what the environment keeps secret: a configuration is saved and shown."""
-    named = (config.rephrase.api_key_env, config.eval.api_key_env)
-    secrets = [name for name in os.environ if name in named or re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name)]
-    for key, value in _leaves(config):
-        for name in secrets:
-            if len(secret := os.environ[name].strip()) >= shortest and secret in str(value):
-                raise CurioError(f"{key} holds the secret value of the environment variable {name}", "Leave it out.")
 
 
 def _check_objectives(config: Config) -> None:

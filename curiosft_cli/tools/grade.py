@@ -241,8 +241,8 @@ def _graded(
 
 
 def _check_target(out: Path) -> None:
-    if out.is_dir():
-        raise CurioError(f"--out {out} is a folder", "Name a file that ends in .jsonl.")
+    if out.exists() and not out.is_file():  # a device would be replaced
+        raise CurioError(f"--out {out} is a folder or a device", "Name a file that ends in .jsonl.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise CurioError(f"--out {out}: its folder does not exist or cannot be written", "Name another place.")
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import zstandard
 from command import curiosft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import Reply, ScriptedServer
+from test_chat import ask
 from test_evaluate_chat import RECIPE
 
 from curiosft_cli.engine.endpoint.masking import KeyMask
@@ -91,8 +93,6 @@ def test_no_file_and_no_line_of_an_evaluation_has_the_key(
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     samples = next(path for path in files if path.name.startswith("samples"))
     assert len(files) > 5
-    import zstandard
-
     contents = [
         zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True).read()
         if path.suffix == ".zst"
@@ -106,8 +106,6 @@ def test_no_file_and_no_line_of_an_evaluation_has_the_key(
 
 
 def test_brackets_without_end_are_no_answer() -> None:
-    from test_chat import ask
-
     with ScriptedServer(lambda *_: Reply(raw=("application/json", "[" * 100_000))) as server:
         (error,), client = ask(server.url, "Q", max_attempts=1)
     assert "not JSON" in str(error)

@@ -207,6 +207,15 @@ def test_only_a_file_is_read(odd_file: Path) -> None:
             read()
 
 
+def test_grades_replace_no_device(tmp_path: Path) -> None:
+    out, rows = tmp_path / "device", tmp_path / "rows.jsonl"
+    os.mkfifo(out)
+    rows.write_text('{"id": 1, "response": "2", "gold": "2"}\n')
+    done = curiosft("grade", rows, "--out", out)
+    assert done.returncode == 2
+    assert out.is_fifo()
+
+
 def test_deep_data_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "deep.json"
     file.write_text("[" * 100_000)
