@@ -1,6 +1,7 @@
 """The `curiosft` command: its options, help texts and exit codes.
 
-This module imports typer and the standard library only, so that `--help` is fast. Each command imports its own work.
+This module imports typer, the standard library and `show` only, so that `--help` is fast. Each command imports its own
+work.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from curiosft_cli.run.text import one_line, show
 
 if TYPE_CHECKING:
     from curiosft_cli.run.config import Resolved
@@ -73,17 +76,17 @@ def rephrase(
     if judge or out:
         from curiosft_cli.stages.rephrase.pairs import judge_pairs
 
-        print(judge_pairs(_resolve(config, overrides).config, judge, out))
+        show(judge_pairs(_resolve(config, overrides).config, judge, out))
         return
     if calibrate:
         from curiosft_cli.stages.rephrase.calibrate import calibrate as measure
 
-        print(measure(_resolve(config, overrides).config, calibrate))
+        show(measure(_resolve(config, overrides).config, calibrate))
         return
     if dry_run:
         from curiosft_cli.stages.rephrase.plan import plan_rephrase
 
-        print(plan_rephrase(_resolve(config, overrides).config, as_json=as_json))
+        show(plan_rephrase(_resolve(config, overrides).config, as_json=as_json))
         return
     _run_stages(_resolve(config, overrides), ("rephrase",), fresh)
 
@@ -102,7 +105,7 @@ def sft(
         from curiosft_cli.tools.prove_resume import prove_resume as prove
 
         proof = prove(config, overrides or [], launch_arguments)
-        print(f"uninterrupted  {proof.whole}\nkilled         {proof.halves}\nequal")
+        show(f"uninterrupted  {proof.whole}\nkilled         {proof.halves}\nequal")
         return
     _run_stages(_resolve(config, overrides), ("sft",), fresh)
 
@@ -194,7 +197,7 @@ def compare(
     """Say which evaluation is better, and whether there is evidence for it."""
     from curiosft_cli.tools.compare import compare as compared
 
-    print(compared(results, style=style, strict=strict))
+    show(compared(results, style=style, strict=strict))
 
 
 @app.command()
@@ -218,19 +221,19 @@ def config_show(config: ConfigArgument, overrides: Overrides = None, as_json: As
     resolved = _resolve(config, overrides)
     tree = resolved.config.model_dump(mode="json")
     if as_json:
-        print(json.dumps({"config": tree, "origins": dict(resolved.origins)}, ensure_ascii=False))
+        show(json.dumps({"config": tree, "origins": dict(resolved.origins)}, ensure_ascii=False))
         return
     rows = [(key, json.dumps(value, ensure_ascii=False), resolved.origins[key]) for key, value in flatten(tree)]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for key, value, origin in rows:
-        print(f"{key:{widths[0]}}  {value:{min(widths[1], 60)}}  {origin}")
+        show(one_line(f"{key:{widths[0]}}  {value:{min(widths[1], 60)}}  {origin}"))
 
 
 @config_app.command("check")
 def config_check(config: ConfigArgument, overrides: Overrides = None) -> None:
     """Validate a configuration. If it is not legal: one line and exit code 2."""
     _resolve(config, overrides)
-    print("ok")
+    show("ok")
 
 
 @config_app.command("schema")
@@ -240,7 +243,7 @@ def config_schema() -> None:
 
     from curiosft_cli.run.sections import Config
 
-    print(json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False))
+    show(json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False))
 
 
 @config_app.command("explain-differences")
@@ -252,9 +255,9 @@ def config_explain_differences(as_json: AsJson = False) -> None:
         import json
         from dataclasses import asdict
 
-        print(json.dumps([asdict(row) for row in DIFFERENCES], ensure_ascii=False))
+        show(json.dumps([asdict(row) for row in DIFFERENCES], ensure_ascii=False))
         return
-    print(as_table())
+    show(as_table())
 
 
 @config_app.command("recipes")
@@ -262,7 +265,7 @@ def config_recipes() -> None:
     """List the shipped recipes."""
     from curiosft_cli.run.config import recipe_names
 
-    print("\n".join(recipe_names()))
+    show("\n".join(recipe_names()))
 
 
 @data_app.callback()
@@ -301,8 +304,8 @@ def model_prepare(
 
     changes = prepare_model(model, out, _resolve_settings(settings), Console())
     for change in changes:
-        print(f"{change.what}: {change.before} -> {change.after}")
-    print(f"wrote {out}")
+        show(one_line(f"{change.what}: {change.before} -> {change.after}"))
+    show(f"wrote {out}")
 
 
 @model_app.command("check")
@@ -319,13 +322,13 @@ def model_check(
 
     remarks = check_model(model, _resolve_settings(settings))
     if as_json:
-        print(json.dumps({"model": model, "remarks": [dataclasses.asdict(remark) for remark in remarks]}))
+        show(json.dumps({"model": model, "remarks": [dataclasses.asdict(remark) for remark in remarks]}))
     else:
         for remark in remarks:
             level = "PROBLEM" if remark.level == "problem" else remark.level
-            print(f"{level:8} {remark.about}: {remark.says}")
+            show(one_line(f"{level:8} {remark.about}: {remark.says}"))
             if remark.fix:
-                print(f"         -> {remark.fix}")
+                show(one_line(f"         -> {remark.fix}"))
     raise typer.Exit(2 if any(remark.level == "problem" for remark in remarks) else 0)
 
 
@@ -355,7 +358,7 @@ def _show_version(value: bool) -> None:
     if value:
         from curiosft_cli import __version__
 
-        print(__version__)
+        show(__version__)
         raise typer.Exit
 
 
@@ -384,25 +387,25 @@ def main() -> None:
     try:
         app(args=arguments, prog_name="curiosft")
     except CurioError as error:
-        print(f"curiosft: {error}", file=sys.stderr)
+        show(f"curiosft: {one_line(str(error))}", sys.stderr)
         raise SystemExit(error.exit_code) from None
     except (OSError, RecursionError) as error:
         known = file_trouble(error)
         if known is None:
             raise
-        print(f"curiosft: {known}", file=sys.stderr)
+        show(f"curiosft: {one_line(str(known))}", sys.stderr)
         raise SystemExit(known.exit_code) from None
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             _interrupted(INTERRUPTED)
         if stop.code == TERMINATED:
-            print("curiosft: stopped by SIGTERM; the same command continues", file=sys.stderr)
+            show("curiosft: stopped by SIGTERM; the same command continues", sys.stderr)
         raise
 
 
 def _interrupted(code: int) -> NoReturn:
     """End after Ctrl-C: by the signal itself where a shell may wait, because its loop goes on after an exit code."""
-    print("curiosft: interrupted; the same command continues", file=sys.stderr)
+    show("curiosft: interrupted; the same command continues", sys.stderr)
     if os.getpgrp() != os.getpid() or sys.stderr.isatty():
         sys.stderr.flush()
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -16,6 +16,11 @@ Made from the code by `docs/make_configuration.py`; a test keeps it true. A TOML
 these defaults; on the command line the same keys are written `section.key=value`. `none` switches a value off.
 `curiosft config show CONFIG` prints every value of a configuration and where it comes from. A key with † may change
 when a stage continues; a stage with results refuses another value of any other key that it reads.
+
+Numbers are finite and below 2^63, a name is in a list once, and a key is on the command line once. CONFIG is a regular
+file. An address is `http(s)://HOST[:PORT][/PATH]` and nothing else. No value may hold a secret of the environment (a
+variable that ends in KEY, TOKEN, SECRET or PASSWORD). Anything else is refused with one line and exit code 2, before
+anything is written.
 """
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import check_regular
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 UTF8_MARK = b"\xef\xbb\xbf"
@@ -29,6 +30,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, FileRow | BadRow]]:
     if path.suffix not in READERS or path.is_dir():
         what = "a folder" if path.is_dir() else f"a '{path.suffix}' file"
         raise CurioError(f"{path} is {what}, expected a data file", f"Give a file that ends in {', '.join(READERS)}.")
+    check_regular(path)
     try:
         with path.open("rb") as file:
             head = file.read(2)

@@ -10,6 +10,7 @@ from pathlib import Path
 from curiosft_cli.data.benchmarks import BENCHMARKS, load_benchmark
 from curiosft_cli.data.records import Problem
 from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.files import check_regular
 from curiosft_cli.run.sections import Config
 
 
@@ -86,12 +87,13 @@ def contaminated_ids(report: Path, benchmark: str, known: Collection[str] | None
     Raises:
         CurioError: the report does not exist, or it did not compare the data with these questions.
     """
+    check_regular(report)
     try:
         found = json.loads(report.read_text(encoding="utf-8"))["contamination"]
         benchmarks, hits = found["benchmarks"], found["hits"]
     except OSError as error:
         raise CurioError(f"cannot read {report}: {error.strerror}", "Check eval.contamination.") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CurioError(
             f"{report} is not a report of `curiosft data check --json` ({error})", "Check eval.contamination."
         ) from None

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from curiosft_cli.run.address import UNSHOWN
 from curiosft_cli.run.differences import FIDELITY
 from curiosft_cli.run.errors import CurioError, nearest
-from curiosft_cli.run.files import read_json
+from curiosft_cli.run.files import check_regular, read_json
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.sections.base import OTHER_FOLDERS
+from curiosft_cli.run.text import shortened
+from curiosft_cli.run.values import DEEPEST, check_numbers, check_secrets, flatten, toml_tree, toml_value
 
 Tree = dict[str, Any]
 
@@ -52,11 +54,7 @@ def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
         CurioError: the file does not exist or is not TOML; a key or value is not legal.
     """
     text, origin = _read(reference)
-    try:
-        given = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise CurioError(f"{origin} is not valid TOML: {error}", "Correct that line.") from None
-    return resolve(given, parse_overrides(overrides), origin=origin, source=text)
+    return resolve(toml_tree(text, origin), parse_overrides(overrides), origin=origin, source=text)
 
 
 def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> Resolved:
@@ -64,16 +62,18 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> R
     given = _without_other_models_context(given, overrides)
     user = _merge(given, overrides)
     run = user.get("run", {})
-    fidelity = run.get("fidelity", "default") if isinstance(run, dict) else "default"
-    merged = _merge(_merge({}, FIDELITY.get(fidelity, {})), user)
+    chosen = run.get("fidelity") if isinstance(run, dict) else None
+    fidelity = FIDELITY.get(chosen, {}) if isinstance(chosen, str) else {}
+    merged = _merge(_merge({}, fidelity), user)
     config = _validate(merged)
+    check_numbers(config.model_dump())
+    check_secrets(config.model_dump(), {config.rephrase.api_key_env, config.eval.api_key_env})
     _check_objectives(config)
     _check_relations(config)
     _check_read(config, overrides)
     filled = _fill_params(config)
     origins = {
-        key: _origin(key, overrides, given, FIDELITY.get(fidelity, {}), origin)
-        for key, _ in flatten(filled.model_dump(mode="json"))
+        key: _origin(key, overrides, given, fidelity, origin) for key, _ in flatten(filled.model_dump(mode="json"))
     }
     return Resolved(filled, origins, source)
 
@@ -87,29 +87,26 @@ def _without_other_models_context(given: Tree, overrides: Tree) -> Tree:
 
 
 def parse_overrides(overrides: Iterable[str]) -> Tree:
-    """Turn `sft.learning_rate=2e-6` items into a tree. A value is TOML; a value that is not TOML is a string."""
+    """Turn `sft.learning_rate=2e-6` items into a tree. A value is TOML; a value that is not TOML is a string.
+
+    Raises:
+        CurioError: an item is not `section.key=value`, or a key is given twice.
+    """
     tree: Tree = {}
     for item in overrides:
         key, equals, raw = item.partition("=")
         parts = key.strip().split(".")
-        if not equals or len(parts) < 2 or not all(parts):
-            raise CurioError(f"'{item}' is not an override", "Write section.key=value, e.g. sft.learning_rate=2e-6.")
-        node = tree
+        if not equals or not 1 < len(parts) < DEEPEST or not all(parts):
+            raise CurioError(
+                f"{shortened(key)} is not an override", "Write section.key=value, e.g. sft.learning_rate=2e-6."
+            )
+        node: Any = tree
         for part in parts[:-1]:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise CurioError(f"'{item}' contradicts an earlier override", "Give each key once.")
-        node[parts[-1]] = _value(raw)
+            node = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or parts[-1] in node:
+            raise CurioError(f"{shortened(key)} is given twice", "Give each key once.")
+        node[parts[-1]] = toml_value(raw, key)
     return tree
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield `(dotted key, value)` for every leaf."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def from_json(path: Path) -> Config:
@@ -144,21 +141,15 @@ def _read(reference: str) -> tuple[str, str]:
     if path.suffix != ".toml" and not path.exists():
         if reference not in names:
             raise CurioError(
-                f"'{reference}' is neither a TOML file nor a recipe ({nearest(reference, names)})",
+                f"{shortened(reference)} is neither a TOML file nor a recipe ({nearest(reference, names)})",
                 "Give the path of a file that ends in .toml, or a recipe's name.",
             )
         return (resources.files("curiosft_cli") / "recipes" / f"{reference}.toml").read_text("utf-8"), reference
+    check_regular(path)
     try:
         return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         raise CurioError(f"cannot read the configuration {path}: {error}", "Give a UTF-8 TOML file.") from None
-
-
-def _value(raw: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return None if raw == "none" else raw
 
 
 def _merge(base: Tree, over: Mapping[str, Any]) -> Tree:
@@ -192,9 +183,11 @@ def _explain(error: ValidationError) -> tuple[str, str]:
         for part in path[:-1]:
             section = section.model_fields[part].annotation
         legal = section.model_fields if inspect.isclass(section) and issubclass(section, BaseModel) else {}
-        return f"unknown configuration key '{key}'", nearest(path[-1], legal)
+        return f"unknown configuration key {shortened(key)}", nearest(path[-1], legal)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{key} = {first['input']!r} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
+    if first["type"] == UNSHOWN:
+        return f"{key} {first['msg']}{more}", "Keys of endpoints belong into an environment variable."
+    return f"{key} = {shortened(first['input'])} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
 
 
 def _check_objectives(config: Config) -> None:
@@ -205,7 +198,8 @@ def _check_objectives(config: Config) -> None:
         chosen = getattr(config, section)
         if chosen.objective not in table:
             raise CurioError(
-                f"{section}.objective = '{chosen.objective}' does not exist", nearest(chosen.objective, table)
+                f"{section}.objective = {shortened(chosen.objective)} does not exist",
+                nearest(chosen.objective, table),
             )
         legal = objective_parameters(table[chosen.objective])
         for name, value in chosen.params.items():
@@ -218,13 +212,11 @@ def _check_objectives(config: Config) -> None:
 
 
 def _check_type(key: str, value: Any, parameter: inspect.Parameter) -> None:
-    from pydantic import TypeAdapter
-
     try:
-        TypeAdapter(parameter.annotation).validate_python(value)
+        TypeAdapter(parameter.annotation, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
-        raise CurioError(f"{key} = {value!r} is not legal: {message[0].lower()}{message[1:]}") from None
+        raise CurioError(f"{key} = {shortened(value)} is not legal: {message[0].lower()}{message[1:]}") from None
 
 
 def _fill_params(config: Config) -> Config:

@@ -214,11 +214,20 @@ def unpack_jsonl(path: Path) -> None:
         packed.unlink()
 
 
+def check_regular(path: Path) -> None:
+    """Raise a `CurioError` for a folder, a pipe or a device; reading one may never end."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+        raise CurioError(f"{path} is {what}, expected a file", "Save its content as a file, and name that one.")
+
+
 def open_lines(path: Path) -> IO[bytes]:
     """Open a JSONL or `.jsonl.zst` file for reading its lines once, in order.
 
-    Reading a damaged `.zst` file raises `CurioError`.
+    Raises:
+        CurioError: it is no regular file; reading a damaged `.zst` file raises it too.
     """
+    check_regular(path)
     if path.suffix != PACKED_SUFFIX:
         return path.open("rb")
     return io.BufferedReader(_Unpacked(path))

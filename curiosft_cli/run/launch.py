@@ -25,6 +25,7 @@ from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERM
 from curiosft_cli.run.processes import die_with_parent, free_port, isolated
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
+from curiosft_cli.run.text import one_line, show
 from curiosft_cli.run.workers import FOLDER, Workers, register
 
 # Silences remarks of libraries on their own set-up; the user's own settings win.
@@ -189,7 +190,7 @@ def _failed(stage: StageDir, error: CurioError) -> SystemExit:
     try:
         stage.set_status("failed", error=str(error), exit_code=error.exit_code)
     except OSError:
-        print(f"curiosft: {error}", file=sys.stderr)
+        show(f"curiosft: {one_line(str(error))}", sys.stderr)
     return SystemExit(error.exit_code)
 
 

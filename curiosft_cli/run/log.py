@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.run.files import JsonLines, json_line, read_jsonl, write_text
+from curiosft_cli.run.text import one_line, show
 
 
 class Metrics:
@@ -69,10 +70,11 @@ class Console:
         """Print one line."""
         if not self._enabled:
             return
+        message = one_line(message)
         if self._bar is not None:
-            self._bar.console.print(message, markup=False, highlight=False)
+            self._bar.console.print(message, markup=False, highlight=False, emoji=False)
         else:
-            print(message, file=sys.stderr, flush=True)
+            show(message, sys.stderr)
         if self._log_file is not None:
             self._log_file.parent.mkdir(parents=True, exist_ok=True)
             with self._log_file.open("a", encoding="utf-8") as file:
@@ -83,7 +85,7 @@ class Console:
         if not self._enabled:
             return
         if self._live:
-            self._draw(done, total, message)
+            self._draw(done, total, one_line(message))
         elif 0 < total <= done or time.monotonic() - self._last_line_s >= self._interval_s:
             self._last_line_s = time.monotonic()
             self.say(f"[{done}/{total or '?'}] {message}")

@@ -79,11 +79,11 @@ def compare(paths: Sequence[Path], *, style: str = "text", strict: bool = False,
     notes = remarks(results)
     if style == "json":
         return json.dumps({"score": score, "rows": [vars(row) for row in rows], "notes": notes}, ensure_ascii=False)
-    table = STYLES[style](_cells(rows, results[0].label), 2)
+    write = STYLES[style]
+    table = write.table(_cells(rows, results[0].label), 2)
     if style == "csv":
         return table
-    comment = "% " if style == "latex" else ""
-    return "\n".join([table, "", *(comment + line for line in explanation(rows, results[0].label, score) + notes)])
+    return "\n".join([table, "", *map(write.line, explanation(rows, results[0].label, score) + notes)])
 
 
 def comparison(results: Sequence[ModelResult], score: str, seed: int) -> list[Comparison]:

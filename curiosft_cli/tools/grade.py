@@ -30,6 +30,7 @@ from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, drop_torn_line, json_line, read_jsonl
 from curiosft_cli.run.log import Console
+from curiosft_cli.run.text import one_line, show
 from curiosft_cli.tools.saved_responses import graded_row, read_responses
 
 GRADERS: tuple[Grader, ...] = ("curiosft", "official")
@@ -169,7 +170,7 @@ def grade_file(
     console.close()
     summary = tally.summary(chosen, cross_check)
     text = json.dumps(summary, ensure_ascii=False) if as_json else as_text(summary)
-    print(text, file=sys.stdout if as_json or out is not None else sys.stderr)
+    show(text, file=sys.stdout if as_json or out is not None else sys.stderr)
 
 
 def as_text(summary: dict[str, Any]) -> str:
@@ -190,7 +191,7 @@ def as_text(summary: dict[str, Any]) -> str:
         lines.append(f"{summary['ungradable_rows']} rows have a gold that cannot be graded; they are in no score")
     if "cross_check" in summary:
         lines += _cross_check_text(summary["cross_check"])
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _cross_check_text(check: dict[str, Any]) -> list[str]:
@@ -240,8 +241,8 @@ def _graded(
 
 
 def _check_target(out: Path) -> None:
-    if out.is_dir():
-        raise CurioError(f"--out {out} is a folder", "Name a file that ends in .jsonl.")
+    if out.exists() and not out.is_file():  # a device would be replaced
+        raise CurioError(f"--out {out} is a folder or a device", "Name a file that ends in .jsonl.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise CurioError(f"--out {out}: its folder does not exist or cannot be written", "Name another place.")
 
@@ -251,7 +252,7 @@ def _print(rows: Iterator[FileRow], *, quiet: bool) -> None:
     try:
         for row in rows:
             if not quiet:
-                print(json_line(row))
+                show(json_line(row))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,7 @@ from pathlib import Path
 from curiosft_cli.run.config import Resolved, load, parse_overrides
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir
+from curiosft_cli.run.text import show
 from curiosft_cli.tools.pipeline import run_stages
 from curiosft_cli.tools.quickstart_model import quickstart_model
 
@@ -23,7 +24,7 @@ def quickstart(overrides: Sequence[str], *, fresh: bool = False) -> None:
         load(RECIPE, overrides)  # stops at a misspelt key before anything is downloaded
         resolved = load(RECIPE, [f"model.path={json.dumps(str(quickstart_model(Console())))}", *overrides])
     seconds = run_stages(resolved, resolved.config.run.stages, fresh=fresh)
-    print(report(resolved, seconds))
+    show(report(resolved, seconds))
 
 
 def report(resolved: Resolved, seconds: dict[str, float]) -> str:

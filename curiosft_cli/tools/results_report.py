@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from curiosft_cli.evaluation.results import SUMMARY, in_table_order
 from curiosft_cli.run.files import read_json
 from curiosft_cli.run.rundir import RunDir, StageDir
+from curiosft_cli.run.text import one_line, show
 from curiosft_cli.tools.tables import as_text
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def print_results(config: Config, *, as_json: bool) -> None:
     """Print the results of an evaluation: `results_report`, or summary.json on one line."""
     stage = RunDir(Path(config.run.root) / config.run.name).stage(config.eval.name)
     if as_json:
-        print(json.dumps(read_json(stage.path / SUMMARY), ensure_ascii=False))
+        show(json.dumps(read_json(stage.path / SUMMARY), ensure_ascii=False))
         return
-    print(results_report(stage))
+    show(results_report(stage))
 
 
 def results_report(stage: StageDir) -> str:
@@ -49,7 +50,7 @@ def results_report(stage: StageDir) -> str:
             notes.append(f"{where}: entropy is not measured for a model behind an endpoint.")
         if unfinished:
             notes.append(f"{where}: grading did not finish, scored 0: {_counts(unfinished)}.")
-    return "\n\n".join([paper_table(rows, summary["averages"]), detail_table(rows), "\n".join(notes)])
+    return "\n\n".join([paper_table(rows, summary["averages"]), detail_table(rows), "\n".join(map(one_line, notes))])
 
 
 def paper_table(rows: Sequence[SummaryRow], averages: Mapping[str, Mapping[str, SummaryRow]]) -> str:

@@ -1,56 +1,89 @@
-"""Format a table as plain text, Markdown, LaTeX (booktabs) or CSV."""
+"""Format a table as plain text, Markdown, LaTeX (booktabs) or CSV. What stands in a cell is text, whatever it holds."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from curiosft_cli.run.text import one_line
 
 Table = Sequence[Sequence[str]]
 
 _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "%_&#${}"}
     | {"±": r"$\pm$", "−": "$-$", "~": r"\~{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 )
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*|$~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_FORMULA = tuple("=+-@＝＋－＠")  # also the wide forms, which some spreadsheets read alike
 
 
 def as_text(rows: Table, left: int = 1) -> str:
     """Aligned columns: the first `left` to the left, the others to the right. Row 0 is the header."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in cells
     )
 
 
 def as_markdown(rows: Table, left: int = 1) -> str:
     """A pipe table."""
     rule = ["---" if column < left else "---:" for column in range(len(rows[0]))]
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    escaped = [[markdown(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [escaped[0], rule, *escaped[1:]])
 
 
 def as_latex(rows: Table, left: int = 1) -> str:
     """A tabular for the booktabs package."""
-    lines = [" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in rows]
+    lines = [" & ".join(one_line(cell).translate(_LATEX) for cell in row) + r" \\" for row in rows]
+    # A star or bracket behind the end of the last row would belong to it.
+    lines = [f"{{}}{line}" if line.startswith(("[", "*")) else line for line in lines]
     columns = "l" * left + "r" * (len(rows[0]) - left)
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
     return "\n".join([*body, r"\end{tabular}"])
 
 
 def as_csv(rows: Table, left: int = 1) -> str:
-    """Comma-separated values, quoted where needed."""
+    """Comma-separated values, quoted where needed. Text that a spreadsheet would calculate gets a `'` before it."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
+    csv.writer(out, lineterminator="\n").writerows([_csv(cell) for cell in row] for row in rows)
     return out.getvalue().rstrip("\n")
 
 
-STYLES: Mapping[str, Callable[[Table, int], str]] = {
-    "text": as_text,
-    "markdown": as_markdown,
-    "latex": as_latex,
-    "csv": as_csv,
+def markdown(text: str) -> str:
+    """Text for a line of Markdown: no mark-up, no link, no HTML."""
+    escaped = one_line(text).translate(_MARKDOWN).replace("](", r"]\(")
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", escaped)
+
+
+def _markdown_paragraph(text: str) -> str:
+    return re.sub(r"^(?=[#+=-])", r"\\", markdown(text))
+
+
+def _csv(cell: str) -> str:
+    text = one_line(cell)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+
+
+class Style(NamedTuple):
+    """How to write a table, and a line of text below it."""
+
+    table: Callable[[Table, int], str]
+    line: Callable[[str], str]
+
+
+STYLES: Mapping[str, Style] = {
+    "text": Style(as_text, one_line),
+    "markdown": Style(as_markdown, _markdown_paragraph),
+    "latex": Style(as_latex, lambda text: f"% {one_line(text)}"),
+    "csv": Style(as_csv, one_line),
 }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from curiosft_cli.run.errors import BAD_INPUT
+from curiosft_cli.run.text import one_line, show
 from curiosft_cli.run.workers import report_end
 
 
@@ -34,7 +35,7 @@ def main() -> None:
         _end(rank, failure.exitcode)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        print(f"curiosft: accelerate cannot start the processes: {reason}", file=sys.stderr)
+        show(f"curiosft: accelerate cannot start the processes: {one_line(reason)}", sys.stderr)
         raise SystemExit(BAD_INPUT) from None
 
 

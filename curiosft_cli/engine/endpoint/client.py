@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 from curiosft_cli.engine.endpoint.budget import Budget
 from curiosft_cli.engine.endpoint.concurrency import Gate
+from curiosft_cli.engine.endpoint.masking import KeyMask
 from curiosft_cli.engine.endpoint.outcomes import Fault, Reply, RequestFailed, Spent, spent_on
 from curiosft_cli.engine.endpoint.transport import Refused, Wire, read_key, retry_after_s
 from curiosft_cli.run.errors import MISSING, CurioError
@@ -87,6 +88,7 @@ class EndpointClient:
     ) -> None:
         self.endpoint, self._url = endpoint, endpoint.base_url.rstrip("/")
         self._secret = read_key(endpoint.base_url, endpoint.api_key_env, required=not endpoint.private)
+        self._mask = KeyMask(self._secret)
         self._gate = Gate(endpoint.concurrency)
         self._outage, self._given_up_in_row, self._reached = outage, 0, False
         check = f"Check the address, the model '{endpoint.model}' and {endpoint.api_key_env}"
@@ -193,15 +195,15 @@ class EndpointClient:
             raise self._meaning(error) from None
         self._reached = True
         try:
-            return json.loads(content) if content.strip() else None
-        except ValueError:
+            return self._mask.json(json.loads(content)) if content.strip() else None
+        except (ValueError, RecursionError):
             raise Fault("not JSON", "a response that is not JSON") from None
 
     def _meaning(self, refused: Refused) -> Exception:
         """What an error status means for this request and for the run."""
         try:
             content = json.loads(refused.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         error = content.get("error", content) if isinstance(content, Mapping) else content
         message, code = (error.get("message"), error.get("code")) if isinstance(error, Mapping) else (error, None)
@@ -228,5 +230,4 @@ class EndpointClient:
 
     def _redacted(self, text: str, longest: int = 300) -> str:
         """One line of an endpoint's message, without the key."""
-        line = " ".join(text.split())
-        return (line.replace(self._secret, "***") if self._secret else line)[:longest]
+        return self._mask.text(" ".join(text.split()))[:longest]

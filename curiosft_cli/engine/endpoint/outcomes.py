@@ -96,5 +96,5 @@ def first_choice(response: object) -> Mapping[str, Any]:
     return choices[0]
 
 
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def _count(value: Any, limit: int = 2**63) -> int:
+    return value if isinstance(value, int) and 0 < value < limit else 0

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from curiosft_cli.engine.endpoint.outcomes import Fault
+from curiosft_cli.run.address import address_fault
 from curiosft_cli.run.errors import MISSING, CurioError
 
 NO_KEY = "none"
@@ -100,16 +101,10 @@ def read_key(base_url: str, variable: str, *, required: bool = True) -> str:
     Raises:
         CurioError: the address is not one (exit code 2), or the key is missing or unusable (exit code 3).
     """
-    try:
-        address = urlsplit(base_url)
-    except ValueError:
-        address = urlsplit("")
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise CurioError(f"'{base_url}' is not an address", "Give an OpenAI-compatible endpoint, https://...")
-    if address.username or address.password:
-        raise CurioError("the endpoint's address holds a name or password", f"Put the key into {variable} instead.")
+    if fault := address_fault(base_url):
+        raise CurioError(f"the endpoint's address {fault}", f"A key belongs into the environment variable {variable}.")
     key = os.environ.get(variable, "").strip()
-    if required and not key and not is_loopback(address.hostname):
+    if required and not key and not is_loopback(urlsplit(base_url).hostname or ""):
         raise CurioError(f"the environment variable {variable} is not set", f"export {variable}=...", MISSING)
     if not (key.isascii() and key.isprintable()):
         raise CurioError(f"the key in {variable} is not plain text", "Set it again.", MISSING)

@@ -6,14 +6,30 @@ Defaults are the paper's (Tables 5 and 6, Section 5) unless the docstring says "
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from curiosft_cli.run.text import shortened
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{shortened(Counter(names).most_common(1)[0][0])} is in it twice")
+    return names
+
 
 # One name may be given without brackets: data.train=questions.jsonl.
-OneOrMore = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-Names = Annotated[tuple[str, ...], OneOrMore]
+OneOrMore = BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
+EachOnce = AfterValidator(_each_once)
+Some = Field(min_length=1)
+Name = Annotated[str, Some]
+Sources = Annotated[tuple[Name, ...], OneOrMore]
+Names = Annotated[tuple[Name, ...], OneOrMore, EachOnce]
+SomeNames = Annotated[tuple[Name, ...], Some, OneOrMore, EachOnce]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 Stage = Literal["rephrase", "sft", "rl", "eval"]
 OTHER_FOLDERS = ("rephrase", "sft", "rl", "rl-preflight")
@@ -27,9 +43,9 @@ PAPER_BENCHMARKS = (
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, and a key that does not exist is an error."""
+    """Base of all sections: immutable; a key that does not exist is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)

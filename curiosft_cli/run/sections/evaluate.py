@@ -6,24 +6,29 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from curiosft_cli.run.address import Address, VariableName
 from curiosft_cli.run.sections.base import (
     COMPARABLE,
     DECIDES_CURVE,
     PAPER_BENCHMARKS,
     REOPENS_EVALUATION,
     RESUME_FREE,
-    Names,
+    FolderName,
     Precision,
     Section,
+    Some,
+    SomeNames,
 )
+
+Count = Annotated[int, Field(ge=1)]
 
 
 class Eval(Section):
-    name: Annotated[str, COMPARABLE] = Field("eval", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[FolderName, COMPARABLE] = "eval"
     """Folder of the results inside the run; use another name for other sampling settings."""
-    checkpoints: Annotated[Names, REOPENS_EVALUATION, COMPARABLE] = ("sft",)
+    checkpoints: Annotated[SomeNames, REOPENS_EVALUATION, COMPARABLE] = ("sft",)
     """Checkpoints: `base`, `sft`, `sft@300`, `sft@best`, `rl`, `OTHER-RUN:sft`, a folder or a hub id."""
-    benchmarks: Annotated[Names, REOPENS_EVALUATION, COMPARABLE] = PAPER_BENCHMARKS
+    benchmarks: Annotated[SomeNames, REOPENS_EVALUATION, COMPARABLE] = PAPER_BENCHMARKS
     """Benchmarks by name (`arithmetic` is the test set of the built-in generator)."""
     data: Annotated[dict[str, str], DECIDES_CURVE, COMPARABLE] = Field(default_factory=dict)
     """A local file for a benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`."""
@@ -44,7 +49,9 @@ class Eval(Section):
     """Longest completion in tokens."""
     max_prompt_length: Annotated[int | None, DECIDES_CURVE] = Field(None, ge=1)
     """Longest prompt in tokens; a longer one is not sent, scores 0 and is counted. None: all must fit (our choice)."""
-    pass_k: Annotated[tuple[int, ...] | None, REOPENS_EVALUATION, COMPARABLE] = None
+    pass_k: Annotated[
+        Annotated[tuple[Annotated[int, Field(ge=1)], ...], Some] | None, REOPENS_EVALUATION, COMPARABLE
+    ] = None
     """Each k of the Pass@k columns, at most `samples`. None: the powers of two up to `samples`, and `samples`."""
     entropy_samples: Annotated[int, REOPENS_EVALUATION, DECIDES_CURVE, COMPARABLE] = Field(1, ge=0)
     """Completions per question for the teacher-forced entropy; 0: do not measure it (our choice)."""
@@ -56,11 +63,11 @@ class Eval(Section):
     endpoint: Literal["completions", "chat"] = "completions"
     """What the endpoint takes: `completions` sends prompts of token ids (vLLM's server), `chat` sends messages, as all
     providers take them. A chat has no prefill, and the checkpoint need not be on this machine (our choice)."""
-    base_url: Annotated[str | None, COMPARABLE] = None
+    base_url: Annotated[Address | None, COMPARABLE] = None
     """Address of an OpenAI-compatible endpoint that serves the model, e.g. http://127.0.0.1:8000/v1."""
     endpoint_model: Annotated[str | None, COMPARABLE] = None
     """Name of the model at the endpoint. None: the checkpoint's path."""
-    api_key_env: Annotated[str, RESUME_FREE] = "OPENAI_API_KEY"
+    api_key_env: Annotated[VariableName, RESUME_FREE] = "OPENAI_API_KEY"
     """Environment variable with the key of the endpoint (our choice)."""
     concurrency: Annotated[int, RESUME_FREE] = Field(64, ge=1)
     """Requests to the endpoint at the same time (our choice)."""

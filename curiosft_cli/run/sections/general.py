@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import RESUME_FREE, Names, OneOrMore, Section, Stage
+from curiosft_cli.run.sections.base import RESUME_FREE, EachOnce, FolderName, OneOrMore, Section, Some, Sources, Stage
 
 
 class Run(Section):
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: FolderName = "run"
     """Name of the run; its folder is `root/name`."""
     root: str = "runs"
     """Folder with all runs (our choice)."""
-    stages: tuple[Stage, ...] = ("sft", "rl", "eval")
+    stages: Annotated[tuple[Stage, ...], Some, EachOnce] = ("sft", "rl", "eval")
     """Stages of `curiosft run`, in this order."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of data order, sampling and initialisation (our choice)."""
@@ -44,10 +44,10 @@ class Model(Section):
 
 
 class Data(Section):
-    train: Names = ("Elliott/Openr1-Math-46k-8192",)
+    train: Annotated[Sources, Some] = ("Elliott/Openr1-Math-46k-8192",)
     """Training data: files (JSONL, JSON, parquet), hub ids, `rephrase` (this run's cleaned questions),
     or `arithmetic:SPLIT:ROWS[:SEED]` (the built-in generator). Several sources are joined in this order."""
-    validation: Annotated[Names, RESUME_FREE] = ()
+    validation: Annotated[Sources, RESUME_FREE] = ()
     """Held-out rows; sources as in `train`. sft evaluates them every `sft.eval_steps` steps (our choice)."""
     max_prompt_length: int = Field(1024, ge=1)
     """Longest prompt in tokens; rows with a longer one are counted, listed and left out."""

@@ -6,17 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import RESUME_FREE, Names, Section
+from curiosft_cli.run.address import AddressOrLocal, VariableName
+from curiosft_cli.run.sections.base import RESUME_FREE, Section, Sources
 
 
 class Rephrase(Section):
-    data: Names = ()
+    data: Sources = ()
     """Questions to clean; sources as in `data.train`. Empty: `data.train` itself."""
-    base_url: str = "https://api.deepseek.com"
+    base_url: AddressOrLocal = "https://api.deepseek.com"
     """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
     model: str = "deepseek-chat"
     """Model name at the endpoint (the paper uses DeepSeek-V3)."""
-    api_key_env: Annotated[str, RESUME_FREE] = Field("DEEPSEEK_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: Annotated[VariableName, RESUME_FREE] = "DEEPSEEK_API_KEY"
     """Environment variable with the key; the key itself is never stored or printed."""
     temperature: float = Field(0.0, ge=0, le=2)
     """Sampling temperature (our choice: the cleaned question should not vary)."""

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from curiosft_cli.run.sections.base import RESUME_FREE, Names
+from curiosft_cli.run.address import Address
+from curiosft_cli.run.sections.base import RESUME_FREE, EachOnce, OneOrMore
 from curiosft_cli.run.sections.training import GuardSettings, Training
 
 
@@ -63,7 +64,7 @@ class Rl(Training):
     """Largest correction factor (our choice)."""
     share_prompts: bool = True
     """Run the prompt of a group once for all its responses, if the attention can; results are the same (our choice)."""
-    servers: Annotated[Names, RESUME_FREE] = ()
+    servers: Annotated[tuple[Address, ...], OneOrMore, EachOnce, RESUME_FREE] = ()
     """Base URLs of vLLM servers that sample (docs/rl.md says how to start them). Empty: an engine in every training
     process samples."""
     server_sync: Annotated[Literal["folder", "nccl"], RESUME_FREE] = "folder"

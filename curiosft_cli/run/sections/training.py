@@ -8,6 +8,8 @@ from pydantic import Field
 
 from curiosft_cli.run.sections.base import RESUME_FREE, Names, Precision, Section
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class GuardSettings(Section):
     action: Literal["off", "warn", "stop"] = "warn"
@@ -34,8 +36,8 @@ class Training(Section):
     """Parameters of the objective, e.g. `alpha` of curio: the keyword arguments of its function."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW weight decay (the authors' configuration)."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW betas."""
+    adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW betas, each at least 0 and below 1."""
     adam_epsilon: float = Field(1e-8, gt=0)
     """AdamW epsilon."""
     max_grad_norm: float = Field(1.0, gt=0)

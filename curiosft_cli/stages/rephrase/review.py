@@ -16,6 +16,7 @@ from typing import Any
 from curiosft_cli.data.sources import read_source
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import PARTIAL_SUFFIX, read_jsonl
+from curiosft_cli.run.text import one_line, plain, show
 from curiosft_cli.stages.rephrase.judge.diff import edits
 from curiosft_cli.stages.rephrase.judge.rules import LONGEST
 
@@ -34,9 +35,9 @@ def review(run: str, *, samples: int = 10, seed: int = 0) -> None:
     folder = stage_folder(run)
     chosen, total, verdicts = write_page(folder, folder / "review.html", samples, random.Random(seed))
     for row in chosen:
-        print(as_lines(row, colour=sys.stdout.isatty()), end="\n\n")
+        sys.stdout.write(as_lines(row, colour=sys.stdout.isatty()) + "\n\n")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    print(f"{total} questions: {counts}\n{folder / 'review.html'}")
+    show(f"{total} questions: {counts}\n{folder / 'review.html'}")
 
 
 def stage_folder(run: str) -> Path:
@@ -112,15 +113,15 @@ def embedded(value: object) -> str:
 def as_lines(row: dict[str, Any], *, colour: bool) -> str:
     """One row for the terminal: its verdict, then what went and what came."""
     flags = f" [{', '.join(row['flags'])}]" if row["flags"] else ""
-    head = f"{row['id']}: {row['verdict']} ({row['reason']}; {row['decided_by']}){flags}"
-    notes = [f"  {_visible(note)}" for note in (*row["differences"], *row["changed"])]
+    head = one_line(f"{row['id']}: {row['verdict']} ({row['reason']}; {row['decided_by']}){flags}")
+    notes = [f"  {one_line(note)}" for note in (*row["differences"], *row["changed"])]
     return "\n".join([head, word_diff(row["original"], row["after"], colour), *dict.fromkeys(notes)])
 
 
 def word_diff(before: str, after: str, colour: bool) -> str:
     """Both texts in one: `[-gone-]` and `{+new+}`, or red and green; control characters are shown, not obeyed."""
     gone, new = ("\x1b[31m{}\x1b[0m", "\x1b[32m{}\x1b[0m") if colour else ("[-{}-]", "{{+{}+}}")
-    a, b = WORD.findall(_visible(before)), WORD.findall(_visible(after))
+    a, b = WORD.findall(plain(before)), WORD.findall(plain(after))
     parts = []
     for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         if kind == "equal":
@@ -129,7 +130,3 @@ def word_diff(before: str, after: str, colour: bool) -> str:
         parts += [gone.format("".join(a[a0:a1]))] if a1 > a0 else []
         parts += [new.format("".join(b[b0:b1]))] if b1 > b0 else []
     return "".join(parts)
-
-
-def _visible(text: str) -> str:
-    return "".join(sign if sign in "\n\t" or sign.isprintable() else repr(sign)[1:-1] for sign in text)

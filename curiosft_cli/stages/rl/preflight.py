@@ -19,6 +19,7 @@ from curiosft_cli.run.files import write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
+from curiosft_cli.run.text import one_line, show
 from curiosft_cli.train.encode import decode_completion, end_token_id
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def run(config: Config, stage: StageDir) -> None:
         checks = preflight(config, tokenizer, prompts, engine, sampling)
     finally:
         engine.close()
-    print(as_table(checks))
+    show(as_table(checks))
     write_json(stage.path / "preflight.json", [check.__dict__ for check in checks])
     if failed := [check for check in checks if not check.go]:
         raise CurioError(f"no go: {failed[0].name}: {failed[0].seen}", failed[0].fix, GUARD)
@@ -118,8 +119,8 @@ def as_table(checks: Sequence[PreflightCheck]) -> str:
     """Go or no go, what was seen, and the fix of each failure."""
     width = max(len(check.name) for check in checks)
     lines = [
-        f"{'go   ' if check.go else 'NO GO'}  {check.name:<{width}}  {check.seen}"
-        + ("" if check.go else f"\n{'':{width + 9}}{check.fix}")
+        one_line(f"{'go   ' if check.go else 'NO GO'}  {check.name:<{width}}  {check.seen}")
+        + ("" if check.go else f"\n{'':{width + 9}}{one_line(check.fix)}")
         for check in checks
     ]
     return "\n".join(lines)

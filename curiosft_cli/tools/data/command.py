@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.log import Console
+from curiosft_cli.run.text import show
 from curiosft_cli.tools.data.check import check_data
 from curiosft_cli.tools.data.repair import repaired_path, write_repaired
 from curiosft_cli.tools.data.report import DataReport, as_text
@@ -38,11 +39,11 @@ def run(
         write_repaired(source, target, drop=drop, clean=clean - drop)
     written = {"path": str(target), "dropped": len(drop), "cleaned": len(clean - drop)} if drop or clean else None
     if as_json:
-        print(json.dumps({**json_of(report), "copy": written}, ensure_ascii=False))
+        show(json.dumps({**json_of(report), "copy": written}, ensure_ascii=False))
     else:
-        print(as_text(report, config.check.show))
+        show(as_text(report, config.check.show))
         if fix or drop_contaminated:
-            print(_copy_line(report, target, len(drop), len(clean - drop)))
+            show(_copy_line(report, target, len(drop), len(clean - drop)))
     solved = drop | clean | (set(report.findings.rows.get("repeated", ())) if fix else set())
     return report.exit_code(frozenset(solved))
 

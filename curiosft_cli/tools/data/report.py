@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.run.errors import BAD_INPUT, MISSING
+from curiosft_cli.run.text import one_line
 from curiosft_cli.tools.data.contamination import Hit
 from curiosft_cli.tools.data.row_checks import CHECKS, Findings, layout
 
@@ -146,7 +147,7 @@ def as_text(report: DataReport, show: int) -> str:
         f"{report.seconds:.0f} s, peak memory {report.peak_mib[0]:,.0f} MiB "
         f"and {report.peak_mib[1]:,.0f} MiB in the largest grader process"
     )
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def quantiles(values: array[int]) -> dict[str, int]:

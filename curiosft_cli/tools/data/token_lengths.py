@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.records import Problem
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.text import show
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,17 +106,17 @@ def main() -> None:
     try:
         tokenizer = load_tokenizer(settings.path, settings)
     except CurioError as error:
-        print(json.dumps({"what": error.what, "fix": error.fix, "exit_code": error.exit_code}), file=out, flush=True)
+        show(json.dumps({"what": error.what, "fix": error.fix, "exit_code": error.exit_code}), file=out)
         return
     tokenizer.model_max_length = int(1e30)  # no warning about long texts
     style = PromptFormat.from_config(settings)
-    print("[]", file=out, flush=True)
+    show("[]", file=out)
     for line in sys.stdin:
         rows: list[dict[str, Any]] = json.loads(line)
         for row in rows:
             row["choices"] = tuple(row["choices"])
         problems = [Problem(**row) for row in rows]
-        print(json.dumps(count(tokenizer, problems, style)), file=out, flush=True)
+        show(json.dumps(count(tokenizer, problems, style)), file=out)
 
 
 if __name__ == "__main__":
