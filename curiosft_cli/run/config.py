@@ -258,8 +258,8 @@ def _check_relations(config: Config) -> None:
 
 
 def _check_read(config: Config, overrides: Tree) -> None:
-    """Refuse a teacher setting from the command line that has no effect; a recipe may keep one."""
-    from curiosft_cli.objectives import SFT_OBJECTIVES
+    """Refuse a setting from the command line that its objective does not read; a recipe may keep one."""
+    from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES
 
     by_hand = overrides.get("sft", {}).get("teacher", {})
     chosen = SFT_OBJECTIVES[config.sft.objective].bind(**config.sft.params)
@@ -267,6 +267,12 @@ def _check_read(config: Config, overrides: Tree) -> None:
         raise CurioError(
             f"sft.teacher.{next(iter(by_hand))} is not read by sft.objective = '{config.sft.objective}'",
             "Leave it out, or choose sft.objective=curio.",
+        )
+    terms = RL_OBJECTIVES[config.rl.objective].bind(**config.rl.params).terms
+    if "reduction" in overrides.get("rl", {}) and "reduction" not in terms:
+        raise CurioError(
+            f"rl.reduction is not read by rl.objective = '{config.rl.objective}', which weighs as its published script",
+            "Leave it out, or set rl.params.script_gpus=none.",
         )
 
 

@@ -88,6 +88,13 @@ def test_a_teacher_set_by_hand_needs_an_objective_that_asks_it() -> None:
     assert load("curio-self", ["sft.objective=gem"]).config.sft.teacher.kind == "self"
 
 
+def test_a_reduction_that_the_method_does_not_read_is_refused() -> None:
+    with pytest.raises(CurioError, match="script_gpus=none"):
+        load("luffy", ["rl.reduction=token_mean"])
+    textbook = load("luffy", ["rl.reduction=token_mean", "rl.params.script_gpus=none"]).config.rl
+    assert (textbook.reduction, textbook.params["script_gpus"]) == ("token_mean", None)
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(CurioError, match="did you mean 'curio'"):
         load("curoi")
