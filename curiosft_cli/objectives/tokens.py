@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Divisor = str | Callable[["Totals"], float]
 """How a term of the loss becomes one number. "reduction": the configured reduction. "tokens": a mean over all counted
-tokens. Another name: a mean over the tokens whose `extra[name]` is true. A function: the weight of a token, from totals.
+tokens. Another name: a mean over the tokens whose `extra[name]` is true. A function of the totals: a token's weight.
 """
 
 LOGIT_FLOOR = -1e5
