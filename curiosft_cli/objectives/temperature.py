@@ -50,7 +50,8 @@ class TemperatureSettings(BaseModel):
     """A target entropy out of reach: `end` takes the end of the temperature range; `target` moves the target to the
     entropy at that end and searches for it, which stops half an interval before the end (D3)."""
     search_dtype: Literal["float32", "logits"] = "float32"
-    """Precision of the bisection: float32, or that of the logits (D8)."""
+    """Precision of z / tau and of the temperatures in the bisection: float32, or that of the logits, as under the
+    authors' autocast (D8). Log-softmax and entropies are float32 in both."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def solve(
         full_entropy: full-vocabulary entropies of the given row indices [M] -> [M]. It is asked only where
             bounds leave the guard open: dropping the least likely outcomes never raises entropy, so a token
             whose top-k entropy is above the guard is not guarded, and `entropy_at_most` settles most others.
-        logits_dtype: what the logits were before they were upcast, for `search_dtype` "logits".
+        logits_dtype: what the logits were before they were upcast, for `search_dtype` "logits", whose status is that of
+            the float32 search.
     """
     x = top - top.amax(-1, keepdim=True)
     x = x.clamp_(min=LOGIT_FLOOR)
@@ -125,11 +127,15 @@ def solve(
             sure[unsure] = full_entropy(unsure) <= settings.low_entropy_guard
         tau[sure], status[sure] = settings.tau_min, GUARDED
 
+    if settings.search_dtype == "logits" and logits_dtype is not None:
+        rounded = _bisect_under_autocast(top, settings, logits_dtype)
+        tau = tau.to(logits_dtype).to(tau.dtype).where(status == GUARDED, rounded)
+        return Solution(tau, start, target, status)
+
     free = (status == FREE).nonzero().squeeze(-1)
     if len(free):
         if settings.search == "bisect":
-            grid = x.dtype if settings.search_dtype == "float32" else logits_dtype
-            tau[free] = _bisect(x[free].to(grid), target[free].to(grid), settings).to(tau.dtype)
+            tau[free] = _bisect(x[free], target[free], settings)
         else:
             hot_end, cold_end = (warmest[0][free], warmest[1][free]), (coldest[0][free], coldest[1][free])
             tau[free] = 1.0 / _newton(x[free], target[free], beta_low, beta_high, hot_end, cold_end)
@@ -187,6 +193,28 @@ def _bisect(x: Tensor, target: Tensor, settings: TemperatureSettings) -> Tensor:
         too_cold = _entropy_and_slope(x, 1.0 / middle)[0] < target
         low, high = middle.where(too_cold, low), high.where(too_cold, middle)
     return (low + high) / 2
+
+
+def _bisect_under_autocast(top: Tensor, settings: TemperatureSettings, logits_dtype: dtype) -> Tensor:
+    """The bisection as the authors' code runs it under autocast [N], float32: only z / tau and tau are rounded (D8)."""
+
+    def rounded(value: Tensor) -> Tensor:
+        return value.to(logits_dtype).float()
+
+    def entropy_at(tau: Tensor) -> Tensor:
+        return entropy(rounded(top / tau.unsqueeze(-1)))
+
+    ones = top.new_ones(top.shape[:1])
+    start = entropy_at(ones)
+    target = start + increment(start, h_pivot=settings.h_pivot, gamma=settings.gamma, delta_max=settings.delta_max)
+    low, high = rounded(ones * settings.tau_min), rounded(ones * settings.tau_max)
+    high = low.where(target <= entropy_at(low), high)
+    low = high.where(target >= entropy_at(high), low)
+    for _ in range(settings.iters):
+        middle = rounded((low + high) / 2)
+        too_cold = entropy_at(middle) < target
+        low, high = middle.where(too_cold, low), high.where(too_cold, middle)
+    return rounded((low + high) / 2)
 
 
 def _newton(
