@@ -17,8 +17,9 @@ these defaults; on the command line the same keys are written `section.key=value
 `curiosft config show CONFIG` prints every value of a configuration and where it comes from. A key with † may change
 when a stage continues; a stage with results refuses another value of any other key that it reads.
 
-`extends = "curio"` at the top of a file takes over a recipe, `extends = "lab.toml"` another file beside it; the file then
-holds what differs. The order is: default, `run.fidelity`, what is extended, the file, the command line; later ones win.
+`extends = "curio"` at the top of a file takes over a recipe, `extends = "lab.toml"` another file beside it; the file
+then holds what differs. The order is: default, `run.fidelity`, what is extended, the file, the command line; later ones
+win.
 A file that names another `model.path` does not take over the context settings of the former model.
 """
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.errors import CurioError, hub_refusal
 from curiosft_cli.train.attention import PACKED_SDPA, can_pack, register_packed_attention
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, **_source(settings))
     except (OSError, ValueError) as error:
-        raise CurioError(
+        raise hub_refusal(error, path) or CurioError(
             f"cannot open a tokenizer at {path}: {_first_line(error)}", "Name a folder or hub id that has one."
         ) from None
     if not tokenizer.chat_template:
@@ -75,7 +75,7 @@ def load_model(
             **_source(settings),
         )
     except (OSError, ValueError) as error:
-        raise CurioError(
+        raise hub_refusal(error, path) or CurioError(
             f"cannot open a model at {path}: {_first_line(error)}",
             "Name a folder or hub id of a causal language model.",
         ) from None
@@ -117,7 +117,7 @@ def check_context(path: str, settings: Model, needed: int) -> int:
     try:
         limit = getattr(load_config(path, settings), "max_position_embeddings", None)
     except (OSError, ValueError) as error:
-        raise CurioError(
+        raise hub_refusal(error, path) or CurioError(
             f"cannot read the configuration of {path}: {_first_line(error)}",
             "Name a folder or hub id of a causal language model.",
         ) from None

@@ -37,7 +37,7 @@ DEFAULT: dict[str, Any] = {
     "sft.adam_betas": [0.9, 0.999],
     "sft.batch_size": 256,
     "data.drop_last": False,
-    "data.train": ["Elliott/Openr1-Math-46k-8192"],
+    "data.train": ["authors"],
     "model.end_token": "turn",
     "rl.objective": "grpo",
     "rl.mini_batch_prompts": 64,

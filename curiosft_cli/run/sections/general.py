@@ -47,9 +47,11 @@ class Model(Section):
 
 
 class Data(Section):
-    train: Names = ("Elliott/Openr1-Math-46k-8192",)
-    """Training data: files (JSONL, JSON, parquet), hub ids, `rephrase` (this run's cleaned questions),
-    or `arithmetic:SPLIT:ROWS[:SEED]` (the built-in generator). Several sources are joined in this order."""
+    train: Names = ("authors",)
+    """Training data: `authors` (the paper's questions as its authors cleaned them), `rephrase` (this run's cleaned
+    questions), `raw` (the 46k questions before cleaning), files (JSONL, JSON, parquet), hub ids `OWNER/NAME` or
+    `OWNER/NAME:FILE`, or `arithmetic:SPLIT:ROWS[:SEED]` (the built-in generator). Several sources are joined in this
+    order. The default is what the paper trains on (Section 5)."""
     validation: Annotated[Names, RESUME_FREE] = ()
     """Held-out rows; sources as in `train`. sft evaluates them every `sft.eval_steps` steps (our choice)."""
     max_prompt_length: int = Field(1024, ge=1)

@@ -11,7 +11,8 @@ from curiosft_cli.run.sections.base import RESUME_FREE, Names, Section
 
 class Rephrase(Section):
     data: Names = ()
-    """Questions to clean; sources as in `data.train`. Empty: `data.train` itself."""
+    """Questions to clean; sources as in `data.train`. Empty: `data.train`, or `raw` where that names cleaned
+    questions (`authors`, `rephrase`)."""
     base_url: str = "https://api.deepseek.com"
     """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
     model: str = "deepseek-chat"
