@@ -181,7 +181,7 @@ class ChatClient:
                 raise QuestionFailed("the endpoint's content filter", spent=spent)
             if not self._whole:
                 raise Fault("empty", "an empty answer", alive=True, spent=spent)
-        return Answer(text, reason == "length", *spent, 1, seconds)
+        return Answer(text, reason == "length", *spent, 1, seconds, str(response.get("model") or ""))
 
     async def _send(self, request: Mapping[str, Any]) -> object:
         """One request's JSON."""

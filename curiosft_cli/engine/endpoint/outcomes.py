@@ -32,6 +32,8 @@ class Answer:
         completion_tokens: of all its tries, as the endpoint counts.
         tries: requests that it took.
         seconds: duration of the request that succeeded, in seconds.
+        served_by: what the endpoint says that the model is, "" where it does not say; the requested name may be a
+            moving one.
     """
 
     text: str
@@ -40,6 +42,7 @@ class Answer:
     completion_tokens: int
     tries: int
     seconds: float
+    served_by: str = ""
 
 
 class QuestionFailed(Exception):
