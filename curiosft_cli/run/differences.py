@@ -225,7 +225,7 @@ DIFFERENCES = (
         "rewritten questions",
         "DeepSeek-V3, no check",
         "-",
-        "checked, and refused where a check fails; deepseek-chat, a moving name (rephrase.model); what answers is recorded",
+        "checked, and refused where a check fails; deepseek-chat, a moving name (rephrase.model), recorded",
         "-",
         stage="rephrase",
     ),
