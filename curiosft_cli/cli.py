@@ -247,17 +247,25 @@ def config_schema() -> None:
 
 
 @config_app.command("explain-differences")
-def config_explain_differences(as_json: AsJson = False) -> None:
-    """Print where the paper, the authors' code and our defaults differ, and which keys select each."""
+def config_explain_differences(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="TOML file or recipe.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print where the paper, the authors' code and our defaults differ; with CONFIG, where CONFIG departs from both."""
+    import json
+    from dataclasses import asdict
+
     from curiosft_cli.run.differences import DIFFERENCES, as_table
 
-    if as_json:
-        import json
-        from dataclasses import asdict
-
-        show(json.dumps([asdict(row) for row in DIFFERENCES], ensure_ascii=False))
+    if config is None:
+        show(json.dumps([asdict(row) for row in DIFFERENCES], ensure_ascii=False) if as_json else as_table())
         return
-    show(as_table())
+    from curiosft_cli.run.departures import TITLES, departures, explained
+
+    resolved = _resolve(config, overrides).config
+    found = {column: [asdict(row) for row in departures(resolved, column)] for column in TITLES} if as_json else None
+    show(json.dumps(found, ensure_ascii=False) if as_json else explained(resolved))
 
 
 @config_app.command("recipes")

@@ -16,7 +16,7 @@ from curiosft_cli.grading.choices import LETTERS, named_letter, stated_letter
 from curiosft_cli.grading.extract import Extraction, extract_answer
 from curiosft_cli.grading.match import is_within_limits, match_math
 from curiosft_cli.grading.normalise import normalise, squeeze
-from curiosft_cli.grading.other_graders import OTHER_GRADERS
+from curiosft_cli.grading.other_graders import OTHER_GRADERS, REWARDS
 from curiosft_cli.grading.parse import exact_multiple, number_list, option, plain_number, top_level_values, words
 
 
@@ -56,7 +56,7 @@ def grade(
         truncated: generation stopped at its length limit (names the reason of a broken format, changes no score).
         end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
         grader: one of `other_graders.OTHER_GRADERS` scores `answer` in its own way and ignores the format;
-            `strict` needs both.
+            `strict` needs both. One of `other_graders.REWARDS` gives both scores.
         library_timeout_s: CPU seconds that Math-Verify gets for each parse and each comparison.
     """
     text = cut_at_end_token(completion, end_tokens)
@@ -64,6 +64,9 @@ def grade(
     if not is_gradable(problem, library_timeout_s):
         content, fallback = reading.extraction.content, reading.extraction.fallback
         return Grade(None, None, content, reading.letter, "ok", "ungradable_gold", reading.format_error, fallback)
+    if grader in REWARDS:
+        matched, status = REWARDS[grader](text, problem.answer, library_timeout_s)
+        return _grade(reading, matched, status, truncated, rewarded=matched)
     if grader in OTHER_GRADERS:
         matched, status = OTHER_GRADERS[grader](text, problem.answer, library_timeout_s)
     elif problem.kind == "choice":
@@ -129,8 +132,10 @@ def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tup
     return matched, status
 
 
-def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: bool) -> Grade:
-    strict = matched and reading.format_error is None
+def _grade(
+    reading: _Reading, matched: bool, status: GradeStatus, truncated: bool, rewarded: bool | None = None
+) -> Grade:
+    strict = matched and reading.format_error is None if rewarded is None else rewarded
     return Grade(
         strict=float(strict),
         answer=float(matched),

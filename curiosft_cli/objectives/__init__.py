@@ -33,7 +33,9 @@ SFT_OBJECTIVES: dict[str, Objective] = {
     "deft": Objective(newer.deft, newer.deft_needs, beside=(newer.cayley_floor,)),
 }
 
-_HYBRID = (hybrid.hybrid_needs, hybrid.hybrid_terms)
+_HYBRID = (hybrid.hybrid_needs, hybrid.hybrid_terms, (hybrid.script_split,))
+_PREFIX = (hybrid.hybrid_needs, hybrid.prefix_terms, (hybrid.script_split,))
+_HPT = (hybrid.hybrid_needs, hybrid.hpt_terms, (hybrid.script_split,))
 
 RL_METHODS: dict[str, RlMethod] = {
     "grpo": RlMethod(Objective(grpo, frozenset({"old_logp", "advantage"})), use_std=True),
@@ -41,9 +43,9 @@ RL_METHODS: dict[str, RlMethod] = {
     "luffy": RlMethod(Objective(hybrid.luffy, *_HYBRID), groups.expert_last),
     "rl_plus": RlMethod(Objective(hybrid.rl_plus, *_HYBRID), groups.expert_last),
     "prefix_rft": RlMethod(
-        Objective(hybrid.prefix_rft, *_HYBRID), groups.prefix_last, groups.prefix_apart, keep=groups.keep_prefix
+        Objective(hybrid.prefix_rft, *_PREFIX), groups.prefix_last, groups.prefix_apart, keep=groups.keep_prefix
     ),
-    "hpt": RlMethod(Objective(hybrid.hpt, hybrid.hybrid_needs, hybrid.hpt_terms), groups.expert_beside, groups.gated),
+    "hpt": RlMethod(Objective(hybrid.hpt, *_HPT), groups.expert_beside, groups.gated),
 }
 
 RL_OBJECTIVES: dict[str, Objective] = {name: method.objective for name, method in RL_METHODS.items()}

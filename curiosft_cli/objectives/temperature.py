@@ -48,7 +48,8 @@ class TemperatureSettings(BaseModel):
     """A target entropy out of reach: `end` takes the end of the temperature range; `target` moves the target to the
     entropy at that end and searches for it, which stops half an interval before the end (D3)."""
     search_dtype: Literal["float32", "logits"] = "float32"
-    """Precision of the bisection: float32, or that of the logits (D8)."""
+    """Precision of z / tau and of the temperatures in the bisection: float32, or that of the logits, as under the
+    authors' autocast (D8). Log-softmax and entropies are float32 in both."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def solve(
         settings: see `TemperatureSettings`; `tau_mode` "fixed" skips search and guard.
         full_entropy: [N] nats, over the full vocabulary at temperature 1, for `low_entropy_guard`. Where it is above
             the guard, any number above the guard will do.
-        logits_dtype: what the logits were before they were upcast, for `search_dtype` "logits".
+        logits_dtype: what the logits were before they were upcast, for `search_dtype` "logits", whose status is that
+            of the float32 search.
     """
     start = top_k_entropy(top, settings.topk)
     target = start + increment(start, h_pivot=settings.h_pivot, gamma=settings.gamma, delta_max=settings.delta_max)
@@ -104,8 +106,7 @@ def solve(
     hot, free = (target > coldest) & (target >= warmest), (target > coldest) & (target < warmest)
     x = (top - top.amax(-1, keepdim=True)).clamp(min=LOGIT_FLOOR)
     if settings.search == "bisect":
-        grid = x.dtype if settings.search_dtype == "float32" else logits_dtype
-        found = _bisect(x.to(grid), target.to(grid), settings).to(start.dtype)
+        found = _bisect(x, target, settings)
     else:
         found = _newton(x, target, coldest, warmest, settings)
 
@@ -117,6 +118,10 @@ def solve(
         assert full_entropy is not None
         guarded = full_entropy <= settings.low_entropy_guard
         tau, status = tau.masked_fill(guarded, settings.tau_min), status.masked_fill(guarded, GUARDED)
+
+    if settings.search_dtype == "logits" and logits_dtype is not None:
+        rounded = _bisect_under_autocast(top, settings, logits_dtype)
+        tau = tau.to(logits_dtype).to(tau.dtype).where(status == GUARDED, rounded)
     return Solution(tau, start, target, status)
 
 
@@ -152,6 +157,28 @@ def _bisect(x: Tensor, target: Tensor, settings: TemperatureSettings) -> Tensor:
         too_cold = _entropy_and_slope(x, 1.0 / middle)[0] < target
         low, high = middle.where(too_cold, low), high.where(too_cold, middle)
     return (low + high) / 2
+
+
+def _bisect_under_autocast(top: Tensor, settings: TemperatureSettings, logits_dtype: dtype) -> Tensor:
+    """The bisection as the authors' code runs it under autocast [N], float32: only z / tau and tau are rounded (D8)."""
+
+    def rounded(value: Tensor) -> Tensor:
+        return value.to(logits_dtype).float()
+
+    def entropy_at(tau: Tensor) -> Tensor:
+        return entropy(rounded(top / tau.unsqueeze(-1)))
+
+    ones = top.new_ones(top.shape[:1])
+    start = entropy_at(ones)
+    target = start + increment(start, h_pivot=settings.h_pivot, gamma=settings.gamma, delta_max=settings.delta_max)
+    low, high = rounded(ones * settings.tau_min), rounded(ones * settings.tau_max)
+    high = low.where(target <= entropy_at(low), high)
+    low = high.where(target >= entropy_at(high), low)
+    for _ in range(settings.iters):
+        middle = rounded((low + high) / 2)
+        too_cold = entropy_at(middle) < target
+        low, high = middle.where(too_cold, low), high.where(too_cold, middle)
+    return rounded((low + high) / 2)
 
 
 def _newton(

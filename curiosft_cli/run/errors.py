@@ -64,3 +64,28 @@ def file_trouble(error: BaseException, written: Path | None = None) -> CurioErro
         verb = "write" if written else "use"
         return CurioError(f"cannot {verb} {where}: {os.strerror(number)}", "Check the path and its permissions.")
     return None
+
+
+REFUSALS = {
+    "GatedRepoError": "is gated",
+    "RepositoryNotFoundError": "is private or does not exist",
+    "DatasetNotFoundError": "is gated, is private or does not exist",
+}
+"""What the hub's errors say, by the name of the class: the hub's libraries are not loaded for it."""
+
+
+def hub_refusal(error: BaseException | None, name: str) -> CurioError | None:
+    """The line for a repository that this account may not read; None for any other error."""
+    while error is not None:
+        if (said := REFUSALS.get(type(error).__name__)) is not None:
+            from huggingface_hub import get_token
+
+            token = "the account of HF_TOKEN may not read it" if get_token() else "HF_TOKEN is not set"
+            return CurioError(
+                f"{name} {said} on the hub, and {token}",
+                f"Check the name; accept its conditions at https://huggingface.co/{name} where it has some; then set "
+                "HF_TOKEN to a token of that account.",
+                MISSING,
+            )
+        error = error.__cause__ or error.__context__
+    return None

@@ -158,7 +158,7 @@ class Bookkeeping:
         breaches = self._guards.check(step, values)
         for breach in breaches:
             self.say(f"warning: {breach}")
-        terminated = self.loop.everywhere(self._stop.is_set()) > 0
+        terminated = self.loop.everywhere([int(self._stop.is_set())]) != [0]
         stopping = terminated or (bool(breaches) and self.settings.guards.action == "stop")
         self._save(step, scores.get("eval/avg"), stopping=stopping)
         self._guards.stop(breaches)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.run.device import Dtype, resolve_dtype
-from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.errors import CurioError, hub_refusal
 from curiosft_cli.train.attention import PACKED_SDPA, can_pack, is_packed, register_packed_attention
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, **_source(settings))
     except Exception as error:  # transformers and tokenizers raise many kinds on damaged files
-        raise CurioError(
+        raise hub_refusal(error, path) or CurioError(
             f"cannot open a tokenizer at {path}: {_first_line(error)}", "Name a folder or hub id that has one."
         ) from None
     if not tokenizer.chat_template:
@@ -106,7 +106,7 @@ def load_model(
     except CurioError:
         raise
     except Exception as error:  # transformers and safetensors raise many kinds on damaged files
-        raise CurioError(
+        raise hub_refusal(error, path) or CurioError(
             f"cannot open a model at {path}: {_first_line(error)}",
             "Name a folder or hub id of a causal language model.",
         ) from None

@@ -22,6 +22,7 @@ from curiosft_cli.train.optim import clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
 from curiosft_cli.train.stats import StepStats, peak_memory_gib
 from curiosft_cli.train.student import BESIDE_FORWARD, Student
+from curiosft_cli.train.totals import count_totals
 from curiosft_cli.train.weight_copy import without_dropout
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.objectives.tokens import Divisor
     from curiosft_cli.run.sections import Config, Lora, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head.fused import HeadRows
@@ -145,21 +147,9 @@ class Loop:
         micro_rows: int = 1,
     ) -> Totals:
         """The divisors of one update, known before its first backward pass."""
-        masks = sorted(set(objective.terms) - {"reduction", "tokens"})
-        counted = [extra for pack, extra in zip(packs, extras, strict=True) if pack.counted]
-        return Totals(
-            tokens=sum(len(row.response_ids) for row in rows),
-            sequences=sum(bool(row.response_ids) for row in rows),
-            micro_batches=[
-                sum(len(row.response_ids) for row in rows[start : start + micro_rows])
-                for start in range(0, len(rows), micro_rows)
-            ],
-            micro_rows=micro_rows,
-            max_length=max_length,
-            masks={name: self.everywhere(sum(int(extra[name].sum()) for extra in counted)) for name in masks},
-        )
+        return count_totals(rows, packs, max_length, objective, extras, micro_rows, self.everywhere)
 
-    def weights_of(self, pack: Pack, divisor: str, totals: Totals) -> Tensor:
+    def weights_of(self, pack: Pack, divisor: Divisor, totals: Totals) -> Tensor:
         """One term's reduction as weights [N]: summed over tokens, packs and ranks they give the step's loss."""
         rows = pack.sequence.new_tensor(pack.members)[pack.sequence]
         weights = term_weights(divisor, self.settings.reduction, rows, totals)
@@ -289,10 +279,10 @@ class Loop:
         """The student without accelerate's wrapper."""
         return self.accelerator.unwrap_model(self.student)
 
-    def everywhere(self, count: int) -> int:
-        """The sum of a count over the ranks."""
+    def everywhere(self, counts: list[int]) -> list[int]:
+        """The sums of some counts over the ranks."""
         import torch
 
-        if self.accelerator.num_processes == 1:
-            return count
-        return int(self.accelerator.reduce(torch.tensor([count], device=self.accelerator.device), "sum").item())
+        if self.accelerator.num_processes == 1 or not counts:
+            return counts
+        return self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), "sum").tolist()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from curiosft_cli.objectives import (
 )
 from curiosft_cli.objectives.curio import mix, sync_due, token_weight
 from curiosft_cli.objectives.grpo import group_advantage
-from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
+from curiosft_cli.objectives.reduction import Totals
+from curiosft_cli.objectives.reduction import term_weights as weigh
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
-from curiosft_cli.objectives.tokens import entropy, label_logp, tempered_logp, top_k_entropy
+from curiosft_cli.objectives.tokens import Divisor, entropy, label_logp, tempered_logp, top_k_entropy
 from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.head.scores import head_logp, teacher_logp
@@ -76,8 +78,8 @@ WORDINGS = {
     "micro_token_mean": "micro_token_mean",
     "seq_mean_token_mean": "seq_mean_token_mean",
     "constant: sum over tokens / (rows with at least one token * L)": "constant",
-    "sum over tokens / L (no division by rows)": "constant times rows",
-    "sum over on-policy tokens / L": "constant times rows",
+    "sum over tokens / L (no division by rows)": "constant of each row",
+    "sum over on-policy tokens / L": "constant of each row",
     "token_mean over expert rows": "expert",
     "mean 0, std 1": "upstream",
     "separate": "ema",
@@ -195,28 +197,38 @@ def objective_of(case: Case) -> BoundObjective:
             assert key in NOT_PARAMETERS, f"{key} is neither a parameter nor known to be something else"
     if "entropy_coef" in legal and name in RL_OBJECTIVES:
         params["entropy_coef"] = 0.0  # the cases hold the policy loss alone
+    if "script_gpus" in legal:
+        worded = WORDINGS[case["hyper"].get("reduction") or case["hyper"]["rl_reduction"]] or ""
+        params["script_gpus"] = 1 if worded.endswith("of each row") else None  # one micro-batch of one GPU
     return objective.bind(**params)
 
 
-def term_weights(case: Case, mask: Tensor, extra: Got, terms: tuple[str, ...]) -> list[Tensor]:
-    """One [N] weight per term, its reduction divided, for the counted tokens of `mask` [B, T]."""
+def term_weights(case: Case, mask: Tensor, extra: Got, terms: tuple[Divisor, ...]) -> list[Tensor]:
+    """One [N] weight per term, its reduction divided, for the counted tokens of `mask` [B, T].
+
+    "of each row": sums over one-row micro-batches, so each row is an update of its own for the configured reduction.
+    """
     hyper = case["hyper"]
     worded = WORDINGS[hyper.get("reduction") or hyper.get("rl_reduction") or "token_mean"]
     assert worded is not None
+    name = worded.removesuffix(" of each row")
     sequence = torch.arange(len(mask))[:, None].expand(mask.shape)[mask]
-    counted_rows = int(mask.any(1).sum())
     size = hyper.get("micro_batch_size", len(mask))
+    masks = {name: extra[name].bool() for name in ("selected", "expert") if name in extra}
     totals = Totals(
         tokens=int(mask.sum()),
-        sequences=counted_rows,
+        sequences=int(mask.any(1).sum()),
         micro_batches=[int(part.sum()) for part in mask.split(size)],
         micro_rows=size,
         max_length=hyper.get("L", 1),
+        masks={name: int(marked.sum()) for name, marked in masks.items()},
+        mask_sequences={name: len(sequence[marked].unique()) for name, marked in masks.items()},
+        all_tokens=int(mask.sum()),
     )
-    weight = REDUCTIONS[worded.removesuffix(" times rows")](sequence, totals)
-    weight *= counted_rows if worded.endswith("times rows") else 1
-    own = {name: weight.new_full(weight.shape, 1.0 / max(int(extra[name].sum()), 1)) for name in terms if name in extra}
-    return [own.get(name, weight) for name in terms]
+    if name != worded and terms == ("reduction",):
+        rows = [replace(totals, tokens=int(row.sum()), sequences=1) for row in mask]
+        return [torch.cat([weigh("reduction", name, sequence[sequence == at], row) for at, row in enumerate(rows)])]
+    return [weigh(term, name, sequence, totals) for term in terms]
 
 
 def settings_of(case: Case, **change: Any) -> TemperatureSettings:

@@ -25,6 +25,7 @@ from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.student import Student
 from curiosft_cli.train.suppliers import FrozenBase, OldPolicy, StepWide, Suppliers
 from curiosft_cli.train.teacher import Teacher
+from curiosft_cli.train.totals import count_totals
 
 ROWS = [
     Row((5, 6, 7), (8, 9)),
@@ -60,8 +61,7 @@ def gradients(student: Student, split: Sequence[Sequence[int]], name: str, input
     objective = SFT_OBJECTIVES[name].bind(**params)
     packs = packs_of(split)
     extras = inputs.supply(0, packs)
-    masks = {term: sum(int(extra[term].sum()) for extra in extras) for term in objective.terms if term in extras[0]}
-    totals = Totals(TOKENS, len(ROWS), max_length=5, masks=masks)
+    totals = count_totals(ROWS, packs, 5, objective, extras)
     student.zero_grad()
     for pack, extra in zip(packs, extras, strict=True):
         weights = [term_weights(term, "token_mean", pack.sequence, totals) for term in objective.terms]

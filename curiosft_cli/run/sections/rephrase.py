@@ -12,7 +12,8 @@ from curiosft_cli.run.sections.base import RESUME_FREE, Section, Sources
 
 class Rephrase(Section):
     data: Sources = ()
-    """Questions to clean; sources as in `data.train`. Empty: `data.train` itself."""
+    """Questions to clean; sources as in `data.train`. Empty: `data.train`, or `raw` where that names cleaned
+    questions (`authors`, `rephrase`)."""
     base_url: AddressOrLocal = "https://api.deepseek.com"
     """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
     model: str = "deepseek-chat"

@@ -115,13 +115,19 @@ def open_log(config: Config, stage: StageDir, *, read_only: bool = False) -> Rew
     )
 
 
+def questions_to_clean(config: Config) -> tuple[str, ...]:
+    """`rephrase.data`; without it `data.train`, or the raw questions where that names cleaned ones only."""
+    trained = config.data.train
+    return config.rephrase.data or (("raw",) if set(trained) <= {"authors", "rephrase"} else trained)
+
+
 def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Iterator[tuple[int, int, FileRow, Problem]]:
     """Which source, row number, row and problem of everything to clean.
 
     Raises:
         CurioError: a row cannot be read, or the source is this stage's own result or was cleaned before.
     """
-    sources = config.rephrase.data or config.data.train
+    sources = questions_to_clean(config)
     if "rephrase" in sources:
         raise CurioError(
             "the questions to clean are this run's cleaned questions", "Set rephrase.data to where they come from."
@@ -191,7 +197,7 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
                 yield Cleaned(source, number, problem.id, row, decision.question, problem.question, record)
 
     with in_one_step(stage.path / "rejected.jsonl") as rejected:
-        write_cleaned(stage.path, config.rephrase.data or config.data.train, cleaned(rejected))
+        write_cleaned(stage.path, questions_to_clean(config), cleaned(rejected))
     return {name: dict(counted) for name, counted in counts.items()}
 
 

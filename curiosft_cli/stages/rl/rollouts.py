@@ -170,11 +170,13 @@ class RolloutSampler:
         The policy has taken `step` steps: rollouts on disk that other weights made are not used.
         """
         rl, seed = self.config.rl, self.config.run.seed
-        chosen = step_rows(len(self.prompts), rl.prompts_per_step, seed, step)
+        drop_last = self.config.data.drop_last
+        chosen = step_rows(len(self.prompts), rl.prompts_per_step, seed, step, drop_last)
         rollouts = self._round(step, {group: self.prompts[index] for group, index in enumerate(chosen)})
         for number in range(rl.refill_rounds if rl.zero_variance == "refill" else 0):
             lacking = rl.prompts_per_step - len(self.informative(rollouts))
-            more = step_rows(len(self.prompts), rl.prompts_per_step, seed + 1, step * rl.refill_rounds + number)
+            turn = step * rl.refill_rounds + number
+            more = step_rows(len(self.prompts), rl.prompts_per_step, seed + 1, turn, drop_last)
             new = [index for index in more if index not in chosen][: max(0, lacking)]
             if not new:
                 break
@@ -221,10 +223,8 @@ class RolloutSampler:
     def _draw(self, step: int, groups: Mapping[int, Prompt], missing: Mapping[Key, int]) -> Iterator[Rollout]:
         """Yield graded rollouts in the order in which they are done."""
         requests = [self._request(step, key, groups[key[0]], given) for key, given in missing.items()]
-        prefilled = bool(self.config.model.prefill)
-        for done in graded_stream(
-            self.engine, self.pool, self.loop.tokenizer, requests, self.sampling, prefilled=prefilled
-        ):
+        grading: dict[str, Any] = {"prefilled": bool(self.config.model.prefill), "grader": self.config.rl.reward_grader}
+        for done in graded_stream(self.engine, self.pool, self.loop.tokenizer, requests, self.sampling, **grading):
             key = done.request.key
             yield Rollout(*key, groups[key[0]], done.completion, done.grade, missing[key])
 

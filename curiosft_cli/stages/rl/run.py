@@ -57,7 +57,7 @@ def run(config: Config, stage: StageDir) -> None:
         loop, objective = book.loop, book.objective
         first = loop.accelerator.is_main_process
         prompts = read_prompts(config, stage, loop.tokenizer, book.console, expert=method.needs_expert, write=first)
-        book.begin(rl.steps, f"{len(prompts)} prompts", open_guards(config), PROGRESS)
+        book.begin(total_steps(config, len(prompts)), f"{len(prompts)} prompts", open_guards(config), PROGRESS)
 
         def advantages(rollouts: Sequence[Rollout]) -> list[TrainingSample]:
             return with_advantages(rollouts, method, objective, rl)
@@ -89,6 +89,15 @@ def run(config: Config, stage: StageDir) -> None:
                         loop.update(updates.learning_rate(step, number), rl.skip_grad_norm)
                 used = {"completions/groups_used": len({sample.group for sample in samples})}
                 book.after(step + 1, describe(rollouts) | used, engine)
+
+
+def total_steps(config: Config, prompts: int) -> int:
+    """Steps of the training: `rl.epochs` passes over the prompts, or `rl.steps`."""
+    from curiosft_cli.train.batches import steps_per_epoch
+
+    rl = config.rl
+    per_epoch = steps_per_epoch(prompts, rl.prompts_per_step, config.data.drop_last)
+    return rl.steps if rl.epochs is None else rl.epochs * per_epoch
 
 
 def open_rollout_engine(book: Bookkeeping, prompts: Sequence[Prompt]) -> tuple[RolloutEngine, Sampling]:

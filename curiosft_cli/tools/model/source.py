@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.errors import MISSING, CurioError, hub_refusal
 from curiosft_cli.run.files import read_json
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ def _download(name: str, settings: Model, patterns: tuple[str, ...]) -> Path:
     try:
         folder = snapshot_download(name, revision=settings.revision, allow_patterns=list(patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        if (refusal := hub_refusal(error, name)) is not None:
+            raise refusal from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CurioError(
             f"cannot get {name} from the hub: {reason}", "Check the name and the network, or give a folder.", MISSING
