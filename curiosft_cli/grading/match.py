@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 from curiosft_cli.data.records import GradeStatus
 from curiosft_cli.grading import symbolic
@@ -15,17 +13,18 @@ from curiosft_cli.grading.parse import (
     BRACKETED,
     TEXT,
     are_indexed,
+    as_list,
     condition,
     exact_multiple,
     flat_text,
     has_digits_of,
-    in_order_of_names,
     listed_values,
     named_option,
     named_values,
     number_list,
     numeral_with_base,
     option,
+    order_of_name,
     plain_number,
     split_name,
     top_level_values,
@@ -127,9 +126,8 @@ def _match(answer: str, gold: str, timeout_s: float) -> Verdict:
         decided = decide(answer, gold)
         if decided is not None:
             return decided, "ok"
-    named, gold_named = named_values(answer), named_values(gold)
-    if named or gold_named:
-        return _match_named(named, answer, gold_named, gold, timeout_s)
+    if (verdict := _match_named(answer, gold, timeout_s)) is not None:
+        return verdict
     answer, gold = _without_names(answer, gold)
     gold_core, gold_units = strip_units(gold)
     core, units = strip_units(answer, single_letters=not has_variables(gold_core))
@@ -195,43 +193,30 @@ def _match_base(answer: str, gold: str) -> bool | None:
     return digits == gold_digits and (base is None or gold_base is None or base == gold_base)
 
 
-def _match_named(
-    named: list[dict[str, str]], answer: str, gold_named: list[dict[str, str]], gold: str, timeout_s: float
-) -> Verdict:
-    """Compare named values by name; with a bare tuple in the order of the names; with a list also as written."""
-    if named and gold_named:
-        left = list(named) if len(named) == len(gold_named) else []
-        for wanted in gold_named:
-            same = (g for g in left if g.keys() == wanted.keys() and _match_each(g, wanted, wanted, timeout_s)[0])
-            if (met := next(same, None)) is None:
-                return False, "ok"
-            left.remove(met)
-        return not left, "ok"
-    groups, bare = named or gold_named, gold if named else answer
-    ordered = [in_order_of_names(group) for group in groups]
-    inner = BRACKETED.fullmatch(bare)
-    values = listed_values(inner[2] if inner else bare)
-    if len(groups) > 1 or (are_indexed(groups[0]) and not (inner and inner[1] == "(")):
-        listed = ",".join(f"({','.join(group)})" if len(groups) > 1 else ",".join(group) for group in ordered)
-        return _match(listed, gold, timeout_s) if named else _match(answer, listed, timeout_s)
-    if len(values) != len(ordered[0]):
+def _match_named(answer: str, gold: str, timeout_s: float) -> Verdict | None:
+    """Compare named values by name; with a bare tuple in the order of the names, with a list also as written."""
+    groups, gold_groups = named_values(answer), named_values(gold)
+    some = groups or gold_groups
+    if not some:
+        return None
+    if groups and gold_groups and groups[0].keys() != gold_groups[0].keys():
         return False, "ok"
-    verdict = False, "ok"
-    for order in (ordered[0], *([] if inner else [list(groups[0].values())])):
-        ours, theirs = (order, values) if named else (values, order)
-        verdict = _match_each(ours, theirs, range(len(values)), timeout_s)
-        if verdict[0]:
-            break
-    return verdict
-
-
-def _match_each(answers: Any, golds: Any, places: Iterable[Any], timeout_s: float) -> Verdict:
-    """Compare value by value, in a mapping or a list."""
-    for place in places:
-        verdict = _match(answers[place], golds[place], timeout_s)
-        if not verdict[0]:
-            return verdict
-    return True, "ok"
+    bare = BRACKETED.fullmatch(gold if groups else answer)
+    without_order = not (groups and gold_groups) and are_indexed(some[0]) and not (bare and bare[1] == "(")
+    if len(some) > 1 or without_order:
+        texts = [as_list(one) if one else text for one, text in ((groups, answer), (gold_groups, gold))]
+        return _match(texts[0], texts[1], timeout_s)
+    names = list(some[0]) if groups and gold_groups else sorted(some[0], key=order_of_name)
+    orders = [names] if bare or (groups and gold_groups) else [names, list(some[0])]
+    for order in orders:
+        ours, theirs = (
+            [one[0][name] for name in order] if one else listed_values(bare[2] if bare else text)
+            for one, text in ((groups, answer), (gold_groups, gold))
+        )
+        pairs = zip(ours, theirs, strict=False)
+        if len(ours) == len(theirs) and all(_match(one, other, timeout_s)[0] for one, other in pairs):
+            return True, "ok"
+    return False, "ok"
 
 
 def _without_names(answer: str, gold: str) -> tuple[str, str]:

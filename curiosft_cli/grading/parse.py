@@ -199,12 +199,17 @@ def _pairs(part: str, names: list[str]) -> list[tuple[str, str]]:
     return [(counted[2].lower().rstrip("s"), counted[1].strip())] if counted else []
 
 
-def in_order_of_names(group: dict[str, str]) -> list[str]:
-    """Return the values of variables in the order of their names (x before y); of nouns as they were written."""
-    if not all(re.fullmatch(_SIMPLE_NAME, name) for name in group):
-        return list(group.values())
-    natural = {name: [part.zfill(9) for part in _NATURAL.findall(re.sub(r"[{}\\_]", "", name))] for name in group}
-    return [group[name] for name in sorted(group, key=natural.__getitem__)]
+def order_of_name(name: str) -> list[str]:
+    """Return a key that puts x before y, and `x_2` before `x_{10}`; words keep the order in which they are written."""
+    if not re.fullmatch(_SIMPLE_NAME, name):
+        return []
+    return [part.zfill(9) for part in _NATURAL.findall(re.sub(r"[{}\\_]", "", name))]
+
+
+def as_list(groups: list[dict[str, str]]) -> str:
+    """Write the values of one group as a list, of several as a list of tuples, in the order of the names."""
+    texts = [",".join(group[name] for name in sorted(group, key=order_of_name)) for group in groups]
+    return texts[0] if len(texts) == 1 else ",".join(f"({text})" for text in texts)
 
 
 def are_indexed(group: dict[str, str]) -> bool:

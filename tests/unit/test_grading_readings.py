@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from curiosft_cli.grading.normalise import normalise
 from curiosft_cli.grading.parse import (
+    as_list,
     condition,
     exact_multiple,
-    in_order_of_names,
     named_values,
     number_list,
     numeral_with_base,
@@ -166,7 +166,8 @@ def test_values_are_read_by_name() -> None:
     assert named_values(r"3 \text{ apples}, 4 \text{ pears}") == [{"apple": "3", "pear": "4"}]
     assert named_values("p=5,q=2;p=7,q=2") == [{"p": "5", "q": "2"}, {"p": "7", "q": "2"}]
     assert named_values(r"x=1 \text{ or } x=2") == named_values("x=1, 2") == named_values("x=1") == []
-    assert in_order_of_names({"x_{10}": "1", "x_2": "2"}) == ["2", "1"]
+    assert as_list([{"x_{10}": "1", "x_2": "2"}]) == "2,1"
+    assert as_list([{"q": "1", "p": "2"}, {"q": "3", "p": "4"}]) == "(2,1),(4,3)"
 
 
 def test_one_name_is_split_from_its_values() -> None:
