@@ -37,7 +37,8 @@ _FIRST = re.compile(
 _NOT_ENGLISH = re.compile(r"\s*(?:$|[)\]}*_$.,:;\\—–-]|(?:because|since|as|due|for|with)\b)", re.MULTILINE)
 _OPEN = re.compile(r"[\s)\]}*_$]*(?:(?:,|/|&|and\b|or\b)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])|(?:only\s+)?(?:if|unless)\b)")
 _JUDGED = re.compile(
-    r"(?:\b(?:option|choice|answer)[\s*_]{0,6}\(?([A-Z])|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore),?\s)[ *_]{0,4}\(?(?-i:([A-Z])))"
+    r"(?:\b(?:option|choice|answer)[\s*_]{0,6}\(?([A-Z])"
+    r"|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore),?\s)[ *_]{0,4}\(?(?-i:([A-Z])))"
     r"(?![A-Za-z0-9'’])[\s)*_]{0,6}(?:,?\s?(?:therefore|thus|hence|clearly)\b,?\s)?is\s(?:the\s)?(?:only\s)?"
     rf"{_RIGHT}(?:\s(?:one|answer|option|choice))?\s?(?:[*_.,;:!)]|$|because\b|since\b|as\b)",
     re.IGNORECASE | re.MULTILINE,

@@ -55,7 +55,7 @@ def grade(
         prefilled: the prompt ended with the opening think tag, so the completion lacks it.
         truncated: generation stopped at its length limit (names the reason of a broken format, changes no score).
         end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
-        grader: one of `official.OTHER_GRADERS` scores `answer` in its own way, without a look at the format;
+        grader: one of `other_graders.OTHER_GRADERS` scores `answer` in its own way and ignores the format;
             `strict` needs both.
         library_timeout_s: CPU seconds that Math-Verify gets for each parse and each comparison.
     """

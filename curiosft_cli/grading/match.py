@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from curiosft_cli.data.records import GradeStatus
 from curiosft_cli.grading import symbolic
+from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import has_bracketed_thousands, normalise, squeeze
 from curiosft_cli.grading.parse import (
     BRACKETED,
@@ -19,7 +20,6 @@ from curiosft_cli.grading.parse import (
     flat_text,
     has_digits_of,
     listed_values,
-    named_option,
     named_values,
     number_list,
     numeral_with_base,
@@ -32,7 +32,7 @@ from curiosft_cli.grading.parse import (
 )
 from curiosft_cli.grading.units import contradict, has_variables, strip_units
 
-Verdict = tuple[bool, GradeStatus]
+Comparison = tuple[bool, GradeStatus]
 Number = tuple[Fraction, bool]
 
 MAX_CHARACTERS = 4000
@@ -71,7 +71,7 @@ _ROUNDING = 10**6
 _RELATIVE = 1000
 
 
-def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Verdict:
+def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Comparison:
     """Return whether a free-form answer (the inside of a box) equals the gold, and how the comparison went.
 
     Never raises on any text; must run in the main thread.
@@ -111,12 +111,14 @@ def is_within_limits(text: str) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def _match(answer: str, gold: str, timeout_s: float) -> Verdict:
+def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
     if not is_within_limits(answer):
         return False, "ok"
     if squeeze(answer) == squeeze(gold) != "":
         return True, "ok"
-    for decide in (_match_words, _match_option, _refuse_commands):
+    if _FORBIDDEN.search(answer):
+        return False, "ok"
+    for decide in (_match_words, _match_option):
         decided = decide(answer, gold)
         if decided is not None:
             return decided, "ok"
@@ -161,13 +163,9 @@ def _match_words(answer: str, gold: str) -> bool | None:
 
 
 def _match_option(answer: str, gold: str) -> bool | None:
+    """Compare letters where the gold is an option such as `\\text{(C)}`."""
     letter = option(gold)
-    return None if letter is None else named_option(answer) == letter
-
-
-def _refuse_commands(answer: str, gold: str) -> bool | None:
-    """Refuse what must not be parsed."""
-    return False if _FORBIDDEN.search(answer) else None
+    return None if letter is None else named_letter(answer, len(LETTERS)) == letter
 
 
 def _refuse(answer: str, gold: str) -> bool | None:
@@ -193,7 +191,7 @@ def _match_base(answer: str, gold: str) -> bool | None:
     return digits == gold_digits and (base is None or gold_base is None or base == gold_base)
 
 
-def _match_named(answer: str, gold: str, timeout_s: float) -> Verdict | None:
+def _match_named(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare named values by name; with a bare tuple in the order of the names, with a list also as written."""
     groups, gold_groups = named_values(answer), named_values(gold)
     some = groups or gold_groups
@@ -213,10 +211,10 @@ def _match_named(answer: str, gold: str, timeout_s: float) -> Verdict | None:
             [one[0][name] for name in order] if one else listed_values(bare[2] if bare else text)
             for one, text in ((groups, answer), (gold_groups, gold))
         )
-        pairs = zip(ours, theirs, strict=False)
-        if len(ours) == len(theirs) and all(_match(one, other, timeout_s)[0] for one, other in pairs):
+        verdicts = [_match(*pair, timeout_s) for pair in zip(ours, theirs, strict=False)]
+        if len(ours) == len(theirs) and all(same for same, _ in verdicts):
             return True, "ok"
-    return False, "ok"
+    return False, next((status for _, status in verdicts if status != "ok"), "ok")
 
 
 def _without_names(answer: str, gold: str) -> tuple[str, str]:
@@ -230,10 +228,10 @@ def _without_names(answer: str, gold: str) -> tuple[str, str]:
     return answer, gold
 
 
-def _match_equation(answer: str, gold: str, timeout_s: float) -> Verdict:
+def _match_equation(answer: str, gold: str, timeout_s: float) -> Comparison:
     """Every purely numeric side must equal the gold: `37=38` is not 38."""
-    sides = [side.strip() for side in _SIDES.split(_INDEX.sub("", answer))]
-    numeric = [strip_units(side)[0] for side in sides if _is_numeric(strip_units(side)[0])]
+    sides = [strip_units(side.strip())[0] for side in _SIDES.split(_INDEX.sub("", answer))]
+    numeric = [side for side in sides if _NUMERIC.fullmatch(side) and _VALUE.search(side)]
     for side in numeric:
         verdict = _match(side, gold, timeout_s)
         if not verdict[0]:
@@ -243,29 +241,22 @@ def _match_equation(answer: str, gold: str, timeout_s: float) -> Verdict:
     return symbolic.equal(gold, answer, timeout_s)
 
 
-def _is_numeric(side: str) -> bool:
-    return _NUMERIC.fullmatch(side) is not None and _VALUE.search(side) is not None
-
-
-def _match_value(answer: str, gold: str, timeout_s: float) -> Verdict:
+def _match_value(answer: str, gold: str, timeout_s: float) -> Comparison:
     """Decide plain numbers, lists of them, and multiples of a root or of pi exactly; leave the rest to Math-Verify."""
     number, gold_number = plain_number(_IN_BRACKETS.sub(r"\1", answer)), plain_number(_IN_BRACKETS.sub(r"\1", gold))
     if number and gold_number:
-        return _match_numbers(number, gold_number, _is_percent(answer), _is_percent(gold)), "ok"
+        percent, gold_percent = (text.rstrip().endswith("%") for text in (answer, gold))
+        return _match_numbers(number, gold_number, percent, gold_percent), "ok"
     listed, gold_listed = number_list(answer), number_list(gold)
     if listed and gold_listed and listed[0] == gold_listed[0]:
         (is_tuple, values), gold_values = listed, gold_listed[1]
         return (values == gold_values if is_tuple else sorted(values) == sorted(gold_values)), "ok"
-    if (listed and gold_number and _are_distinct(listed)) or (gold_listed and number):
+    if (listed and gold_number and len(set(listed[1])) > 1) or (gold_listed and number):
         return False, "ok"
     multiple, gold_multiple = exact_multiple(answer), exact_multiple(gold)
     if multiple and gold_multiple:
         return multiple == gold_multiple, "ok"
     return symbolic.equal(gold, answer, timeout_s)
-
-
-def _are_distinct(listed: tuple[bool, list[Fraction]]) -> bool:
-    return len(set(listed[1])) > 1
 
 
 def _match_numbers(number: Number, gold_number: Number, percent: bool, gold_percent: bool) -> bool:
@@ -275,10 +266,6 @@ def _match_numbers(number: Number, gold_number: Number, percent: bool, gold_perc
     value, exact = number if percent else gold_number
     other = gold_number if percent else number
     return any(_same_number((meant, exact), other) for meant in (value, value / 100))
-
-
-def _is_percent(text: str) -> bool:
-    return text.rstrip().endswith("%")
 
 
 def _same_number(number: Number, gold_number: Number) -> bool:

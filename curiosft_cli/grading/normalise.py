@@ -130,8 +130,8 @@ def normalise(text: str, *, thousands: bool = True) -> str:
         text = pattern.sub(spelling, text)
     text = _GROUPED.sub("", text)
     if thousands:
-        text = _COMMA_RUN.sub(_join_thousands, text)
-    text = _SCALE.sub(_scaled, _E_NOTATION.sub(_times_ten_to, text))
+        text = _COMMA_RUN.sub(lambda m: m[0].replace(",", "") if _THOUSANDS.fullmatch(m[0]) else m[0], text)
+    text = _SCALE.sub(_scaled, _E_NOTATION.sub(lambda m: rf"{m[1]} \times 10^{{{int(m[2])}}}", text))
     text = _MIXED.sub(_improper, _REPEATING.sub(_fraction, text))
     text = _SPLIT_DIGITS.sub("", text)
     text = _FULL_STOP.sub("", _TRAILING.sub("", _LEADING.sub("", text)))
@@ -166,14 +166,6 @@ def _latex_signs(text: str) -> str:
 
 def _braced(argument: str) -> str:
     return argument if argument.startswith("{") else f"{{{argument}}}"
-
-
-def _join_thousands(run: re.Match[str]) -> str:
-    return run[0].replace(",", "") if _THOUSANDS.fullmatch(run[0]) else run[0]
-
-
-def _times_ten_to(number: re.Match[str]) -> str:
-    return rf"{number[1]} \times 10^{{{int(number[2])}}}"
 
 
 def _scaled(word: re.Match[str]) -> str:

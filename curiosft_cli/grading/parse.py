@@ -11,7 +11,6 @@ TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _WORDS = re.compile(r"[a-z][a-z'-]*(?:[\s,]+[a-z][a-z'-]*)*")
 _OPTION = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
-_NAMED_OPTION = re.compile(r"\(([A-Z])\)(?:\s.*)?|([A-Z])")
 _BASED = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)", re.IGNORECASE
 )
@@ -23,11 +22,7 @@ _PLAIN = re.compile(
     rf"|(?:(?P<a>\d+(?:\.\d*)?|\.\d+)(?:/(?P<b>\d+))?)(?:\\times10\^(?:\{{(?P<power>[+-]?\d{{1,4}})\}}|(?P<digit>\d)))?"
     r"|10\^(?:\{(?P<alone>[+-]?\d{1,4})\}|(?P<one>\d)))(?:\\%)?"
 )
-_IRRATIONAL = r"\\pi|\\sqrt\{\d+\}"
-_MULTIPLE = re.compile(
-    rf"(?P<sign>-?)(?:(?P<whole>\d*)|\\frac\{{(?P<top>\d*)(?P<inner>{_IRRATIONAL})?\}}\{{(?P<low>\d+)\}})"
-    rf"(?P<outer>{_IRRATIONAL})?"
-)
+_MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
 _TUPLE = re.compile(r"\((.*)\)")
 _MARK = re.compile(r"\\.|[()\[\]{},]", re.DOTALL)
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
@@ -66,12 +61,6 @@ def option(gold: str) -> str | None:
     """Return C for a gold that is the option `\\text{(C)}`, or None."""
     match = _OPTION.fullmatch(gold)
     return match[1] if match else None
-
-
-def named_option(answer: str) -> str | None:
-    """Return C for `C`, `(C)`, `\\textbf{(C)} 12`, or None."""
-    match = _NAMED_OPTION.fullmatch(TEXT.sub(r"\1 ", answer).replace("\\ ", " ").strip(" ."))
-    return (match[1] or match[2]) if match else None
 
 
 def top_level_values(text: str) -> list[str]:
@@ -140,16 +129,16 @@ def exact_multiple(text: str) -> tuple[str, Fraction] | None:
     `3\\sqrt{2}` is ("root", 18), `-\\frac{\\sqrt{2}}{2}` is ("root", -1/2), and `2` is ("root", 4).
     """
     match = _MULTIPLE.fullmatch(squeeze(text))
-    if not match or (match["inner"] and match["outer"]) or not (match["whole"] or match["outer"] or match["low"]):
+    factor = text
+    if match:
+        one = "1" if match[1] in ("", "-", r"\frac{", r"-\frac{") else ""
+        factor = f"{match[1]}{one}{match[4] or ''}"
+    number = plain_number(factor)
+    if number is None or not number[1] or "%" in text:
         return None
-    irrational = match["inner"] or match["outer"] or ""
-    if not (match["whole"] or match["top"] or irrational) or (match["low"] and not int(match["low"])):
-        return None
-    factor = Fraction(int(match["whole"] or match["top"] or 1), int(match["low"] or 1))
-    sign = -1 if match["sign"] else 1
-    if irrational == r"\pi":
-        return "pi", sign * factor
-    return "root", sign * factor**2 * int(irrational[6:-1] or 1)
+    if match and match[2] == r"\pi":
+        return "pi", number[0]
+    return "root", number[0] * abs(number[0]) * int(match[3] if match else 1)
 
 
 def number_list(text: str) -> tuple[bool, list[Fraction]] | None:

@@ -130,17 +130,13 @@ def _parse_gold(gold: str, timeout_s: float) -> tuple[tuple[Any, ...], GradeStat
 
 
 def _parse(text: str, timeout_s: float) -> tuple[tuple[Any, ...], GradeStatus]:
+    from sympy import Basic, nan, zoo
+
     library, targets = _library()
     readings, status = _guarded(
         lambda: library.parse(text, targets, parsing_timeout=None, raise_on_error=True), timeout_s
     )
-    return tuple(reading for reading in readings or () if not _is_undefined(reading)), status
-
-
-def _is_undefined(reading: Any) -> bool:
-    from sympy import Basic, nan, zoo
-
-    return isinstance(reading, Basic) and reading.has(nan, zoo)
+    return tuple(r for r in readings or () if not (isinstance(r, Basic) and r.has(nan, zoo))), status
 
 
 def _guarded(call: Callable[[], T], timeout_s: float) -> tuple[T | None, GradeStatus]:
