@@ -114,6 +114,7 @@ def is_within_limits(text: str) -> bool:
 def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
     if not is_within_limits(answer):
         return False, "ok"
+    answer, gold = _without_names(answer, gold)
     if squeeze(answer) == squeeze(gold) != "":
         return True, "ok"
     if _FORBIDDEN.search(answer):
@@ -130,7 +131,6 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
             return decided, "ok"
     if (verdict := _match_named(answer, gold, timeout_s)) is not None:
         return verdict
-    answer, gold = _without_names(answer, gold)
     gold_core, gold_units = strip_units(gold)
     core, units = strip_units(answer, single_letters=not has_variables(gold_core))
     if contradict(units, gold_units):
