@@ -214,19 +214,9 @@ def review(
 @config_app.command("show")
 def config_show(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print every value and where it comes from."""
-    import json
+    from curiosft_cli.tools.show_config import values_and_origins
 
-    from curiosft_cli.run.config import flatten
-
-    resolved = _resolve(config, overrides)
-    tree = resolved.config.model_dump(mode="json")
-    if as_json:
-        show(json.dumps({"config": tree, "origins": dict(resolved.origins)}, ensure_ascii=False))
-        return
-    rows = [(key, json.dumps(value, ensure_ascii=False), resolved.origins[key]) for key, value in flatten(tree)]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for key, value, origin in rows:
-        show(one_line(f"{key:{widths[0]}}  {value:{min(widths[1], 60)}}  {origin}"))
+    show(values_and_origins(_resolve(config, overrides), as_json=as_json))
 
 
 @config_app.command("check")
@@ -253,19 +243,9 @@ def config_explain_differences(
     as_json: AsJson = False,
 ) -> None:
     """Print where the paper, the authors' code and our defaults differ; with CONFIG, where CONFIG departs from both."""
-    import json
-    from dataclasses import asdict
+    from curiosft_cli.tools.show_config import differences
 
-    from curiosft_cli.run.differences import DIFFERENCES, as_table
-
-    if config is None:
-        show(json.dumps([asdict(row) for row in DIFFERENCES], ensure_ascii=False) if as_json else as_table())
-        return
-    from curiosft_cli.run.departures import TITLES, departures, explained
-
-    resolved = _resolve(config, overrides).config
-    found = {column: [asdict(row) for row in departures(resolved, column)] for column in TITLES} if as_json else None
-    show(json.dumps(found, ensure_ascii=False) if as_json else explained(resolved))
+    show(differences(_resolve(config, overrides).config if config else None, as_json=as_json))
 
 
 @config_app.command("recipes")
@@ -326,17 +306,11 @@ def model_check(
     import dataclasses
     import json
 
-    from curiosft_cli.tools.model.check import check_model
+    from curiosft_cli.tools.model.check import as_text, check_model
 
     remarks = check_model(model, _resolve_settings(settings))
-    if as_json:
-        show(json.dumps({"model": model, "remarks": [dataclasses.asdict(remark) for remark in remarks]}))
-    else:
-        for remark in remarks:
-            level = "PROBLEM" if remark.level == "problem" else remark.level
-            show(one_line(f"{level:8} {remark.about}: {remark.says}"))
-            if remark.fix:
-                show(one_line(f"         -> {remark.fix}"))
+    found = {"model": model, "remarks": [dataclasses.asdict(remark) for remark in remarks]}
+    show(json.dumps(found) if as_json else as_text(remarks))
     raise typer.Exit(2 if any(remark.level == "problem" for remark in remarks) else 0)
 
 

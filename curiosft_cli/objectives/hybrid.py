@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from curiosft_cli.objectives.grpo import clip_stats, clipped_surrogate, ratio_of
-from curiosft_cli.objectives.tokens import Divisor, TokenLoss, TokenRows
+from curiosft_cli.objectives.reduction import Divisor
+from curiosft_cli.objectives.tokens import TokenLoss, TokenRows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from curiosft_cli.objectives.tokens import Divisor
-
 
 @dataclass(frozen=True)
 class Totals:
@@ -39,6 +37,12 @@ class Totals:
     masks: Mapping[str, int] = field(default_factory=dict)
     mask_sequences: Mapping[str, int] = field(default_factory=dict)
     all_tokens: int = 0
+
+
+Divisor = str | Callable[[Totals], float]
+"""How a term of the loss becomes one number. "reduction": the configured reduction. "tokens": a mean over all counted
+tokens. Another name: a mean over the tokens whose `extra[name]` is true. A function of the totals: a token's weight.
+"""
 
 
 def token_mean(sequence: Tensor, totals: Totals) -> Tensor:

@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from curiosft_cli.objectives.reduction import Totals
-
-Divisor = str | Callable[["Totals"], float]
-"""How a term of the loss becomes one number. "reduction": the configured reduction. "tokens": a mean over all counted
-tokens. Another name: a mean over the tokens whose `extra[name]` is true. A function of the totals: a token's weight.
-"""
+    from curiosft_cli.objectives.reduction import Divisor
 
 LOGIT_FLOOR = -1e5
 """Logits this far below the largest have probability 0 in float32; flooring keeps 0 * log 0 at 0."""

@@ -130,7 +130,7 @@ def load_config(path: str, settings: Model) -> Any:
     try:
         return AutoConfig.from_pretrained(path, **_source(settings), **context_overrides(path, settings))
     except Exception as error:  # transformers raises many kinds on a damaged file
-        raise CurioError(
+        raise hub_refusal(error, path) or CurioError(
             f"cannot read the configuration of {path}: {_first_line(error)}",
             "Name a folder or hub id of a causal language model.",
         ) from None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from curiosft_cli.objectives import BoundObjective
-    from curiosft_cli.objectives.tokens import Divisor
+    from curiosft_cli.objectives.reduction import Divisor
     from curiosft_cli.run.sections import Config, Lora, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head.fused import HeadRows

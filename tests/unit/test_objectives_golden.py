@@ -31,10 +31,10 @@ from curiosft_cli.objectives import (
 )
 from curiosft_cli.objectives.curio import mix, sync_due, token_weight
 from curiosft_cli.objectives.grpo import group_advantage
-from curiosft_cli.objectives.reduction import Totals
+from curiosft_cli.objectives.reduction import Divisor, Totals
 from curiosft_cli.objectives.reduction import term_weights as weigh
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
-from curiosft_cli.objectives.tokens import Divisor, entropy, label_logp, tempered_logp, top_k_entropy
+from curiosft_cli.objectives.tokens import entropy, label_logp, tempered_logp, top_k_entropy
 from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.head.scores import head_logp, teacher_logp

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ from curiosft_cli.data.prompts import SYSTEM_PROMPT
 from curiosft_cli.run.digests import check_digests
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
+from curiosft_cli.run.text import one_line
 from curiosft_cli.tools.model.prepare import THINK_TAGS, needed_context
 from curiosft_cli.tools.model.source import (
     ModelSource,
@@ -68,6 +69,16 @@ def check_model(name: str, config: Config) -> list[Remark]:
         return [*remarks, Remark("tokenizer", "problem", error.what, error.fix)]
     remarks += [*_template(tokenizer, config), *_ends(tokenizer, source), *_padding(tokenizer)]
     return [*remarks, *_think_tags(tokenizer), *_vocabulary(tokenizer, model)]
+
+
+def as_text(remarks: Sequence[Remark]) -> str:
+    """A line for each remark, and one for its fix."""
+    lines: list[str] = []
+    for remark in remarks:
+        level = "PROBLEM" if remark.level == "problem" else remark.level
+        lines.append(one_line(f"{level:8} {remark.about}: {remark.says}"))
+        lines += [one_line(f"         -> {remark.fix}")] if remark.fix else []
+    return "\n".join(lines)
 
 
 def require_sound_models(stage: str, directory: StageDir, config: Config) -> None:
