@@ -87,7 +87,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     else:
         command = [sys.executable, __file__, *common, f"--chunk={options.chunk}", f"--pack={options.pack}"]
         command.append(f"--worker={name}")
-    from curiosft_cli.run.processes import memory_environment
+    from curiosft_cli.run.cpu_memory import memory_environment
 
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if name in VARIANTS:  # as `curiosft sft` starts its processes

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from curiosft_cli.run.config import from_json
+from curiosft_cli.run.cpu_memory import memory_environment
 from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
-from curiosft_cli.run.processes import die_with_parent, free_port, memory_environment
+from curiosft_cli.run.processes import die_with_parent, free_port
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 

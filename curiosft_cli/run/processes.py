@@ -35,15 +35,6 @@ def free_port(host: str = "127.0.0.1") -> int:
         return probe.getsockname()[1]
 
 
-def memory_environment(kept_bytes: int = 8 * 2**30) -> dict[str, str]:
-    """Variables for a child that trains on a CPU: glibc keeps freed memory, up to `kept_bytes`, and uses it again.
-
-    Otherwise every large temporary is fresh memory, whose pages cost more than the pass over them: with a vocabulary of
-    152k a quarter of the step. Other C libraries pass over these variables.
-    """
-    return {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(kept_bytes)}
-
-
 def supervise(parent: int, stop_limit_s: float, command: Sequence[str], poll_s: float = 0.2) -> None:
     """Wait until the command ends, the parent is gone, or SIGTERM comes; then end the group, this process included.
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from curiosft_cli.run.processes import memory_environment
+from curiosft_cli.run.cpu_memory import memory_environment
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are glibc's")

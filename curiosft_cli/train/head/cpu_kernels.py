@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curiosft_cli.objectives.tokens import entropy, top_k_entropy
-from curiosft_cli.train.head.kernels import Kernels
+from curiosft_cli.objectives.tokens import top_k_entropy
+from curiosft_cli.train.head.kernels import Kernels, softmax_of
 
 
 def kernels_for(device: torch.device | str) -> Kernels:
@@ -29,7 +29,7 @@ class CpuKernels(Kernels):
         tile_logits: few enough for the next pass over a tile to find it in the cache.
     """
 
-    tile_logits: int = 2**20
+    tile_logits: int = 2**19
 
     def largest(self, logits: Tensor, topk: int) -> Tensor:
         if topk >= logits.shape[1]:
@@ -43,7 +43,8 @@ class CpuKernels(Kernels):
         values = top_k_entropy(top, top.shape[1])
         low = (values <= guard).nonzero().squeeze(-1)
         for rows in low.split(max(1, self.tile_logits // logits.shape[1])):
-            values[rows] = entropy(logits[rows], temperature)
+            z, probabilities, log_total = softmax_of(logits[rows], temperature)
+            values[rows] = log_total - z.mul_(probabilities).sum(-1)
         return values
 
     def nucleus_mass(self, probabilities: Tensor, top_p: float, enough: int = 512, factor: int = 8) -> Tensor:

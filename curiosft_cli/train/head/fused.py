@@ -19,12 +19,11 @@ from torch import Tensor
 from curiosft_cli.objectives import BoundObjective, TokenRows
 from curiosft_cli.objectives.tokens import entropy, label_logp
 from curiosft_cli.train.head.head_pass import HeadPass
-from curiosft_cli.train.head.kernels import Kernels
+from curiosft_cli.train.head.kernels import Kernels, at_temperature
 from curiosft_cli.train.head.product import Attached, HeadProduct, WeightGradient, detached
 from curiosft_cli.train.head.scores import (
     ScoredRows,
     TeacherRows,
-    at_temperature,
     joined,
     scored_tile,
     tempered_rows,

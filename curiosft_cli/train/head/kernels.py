@@ -53,3 +53,22 @@ class Kernels:
         """Probability [r] of the smallest set of most likely tokens that reaches `top_p`, of [r, V]."""
         ordered = probabilities.sort(-1, descending=True).values
         return (ordered * (ordered.cumsum(-1) - ordered < top_p)).sum(-1)
+
+
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """A float32 copy of the logits, divided by the temperature."""
+    upcast = logits.to(torch.float32, copy=True)
+    return upcast if temperature == 1.0 else upcast.div_(temperature)
+
+
+def softmax_of(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax of a tile [r, V], in float32.
+
+    Returns:
+        z [r, V], the logits at the temperature less the largest of their row; softmax(z) [r, V]; ln sum exp(z) [r].
+    """
+    z = at_temperature(logits, temperature)
+    z -= z.amax(-1, keepdim=True)
+    probabilities = z.softmax(-1)
+    # From the probability of the largest, whose z is 0: a logsumexp would be one more pass.
+    return z, probabilities, -probabilities.amax(-1).log()

@@ -54,14 +54,16 @@ class WeightGradient:
     def __init__(self) -> None:
         self.total: Tensor | None = None
 
-    def add(self, by_logits: Tensor, states: Tensor) -> None:
-        """Add the share of one chunk, from `by_logits` [c, V] and `states` [c, H]."""
+    def add(self, by_logits: Tensor, states: Tensor, block: int = 4096) -> None:
+        """Add the share of one chunk, from `by_logits` [c, V] and `states` [c, H]; `block` rows of V at a time."""
         if self.total is None:
             self.total = (by_logits.t() @ states).float()
         elif by_logits.dtype == torch.float32:
             self.total.addmm_(by_logits.t(), states)
         else:
-            self.total += by_logits.t() @ states
+            # In blocks: to add bfloat16 to float32 a CPU makes a float32 copy, here of one block.
+            for rows, more in zip(self.total.split(block), (by_logits.t() @ states).split(block), strict=True):
+                rows += more
 
 
 class Attached(torch.autograd.Function):
