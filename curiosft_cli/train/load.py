@@ -54,7 +54,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Open a causal language model on `device` with weights in `dtype`, context and RoPE base as configured.
 
-    `products` (none is `dtype`) and `compiled` decide with the device which attention `auto` is.
+    `products` (None is `dtype`), `compiled` and the device decide which attention `auto` is.
 
     Raises:
         CurioError: there is no model that transformers can open.
@@ -103,7 +103,7 @@ def context_overrides(path: str, settings: Model) -> dict[str, Any]:
 
 
 def engine_source(path: str, settings: Model) -> dict[str, Any]:
-    """What `open_engine` is told of a checkpoint, so that it opens the model that `load_model` does."""
+    """Arguments of `open_engine` for a checkpoint, so that it opens the same model as `load_model`."""
     return {**_source(settings), "hf_overrides": context_overrides(path, settings)}
 
 

@@ -67,7 +67,7 @@ class WeightGradient:
 
 
 class Attached(torch.autograd.Function):
-    """Hands gradients that exist already to autograd, multiplied by what comes from above; once."""
+    """Gives autograd the gradients that exist already, multiplied by the gradient of the loss; only once."""
 
     @staticmethod
     def forward(
@@ -93,7 +93,7 @@ class Attached(torch.autograd.Function):
 
 @contextmanager
 def detached(device: torch.device) -> Generator[None]:
-    """No gradient and no autocast; and outside inference mode, whose tensors a later autograd graph may not save."""
+    """No gradient and no autocast. Not in inference mode either: autograd cannot save tensors made there."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
