@@ -82,7 +82,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Open a causal language model on `device` with weights in `dtype`, context and RoPE base as configured.
 
-    `products` (none is `dtype`) and `compiled` decide with the device which attention `auto` is.
+    `products` (None is `dtype`), `compiled` and the device decide which attention `auto` is.
 
     Raises:
         CurioError: there is no model that transformers can open.

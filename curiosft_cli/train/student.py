@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 BESIDE_FORWARD = ("scored", "tempered", "states")
-"""Methods of `Student` that need its weights whole, as `forward` does: sharding must be told of them."""
+"""Methods of `Student` that need its weights whole, as `forward` does; they are registered with sharding."""
 
 
 class Student(nn.Module):
@@ -55,7 +55,7 @@ class Student(nn.Module):
         self.chunk = chunk
         self.compute_dtype = compute_dtype
         self.kernels = kernels or kernels_for(model.device)
-        # accelerate's FSDP2 asks the outermost module which layers to shard one by one.
+        # accelerate's FSDP2 reads on the outermost module which layers to shard one by one.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
         if compiled:
             model.get_decoder().compile(dynamic=True)
@@ -85,7 +85,7 @@ class Student(nn.Module):
 
     @torch.no_grad()
     def tempered(self, pack: Pack, settings: TemperatureSettings) -> TeacherRows:
-        """What a teacher with the weights that are here now says about the pack's supervised tokens (Eq. 4, 7, 8)."""
+        """The pack's supervised tokens by a teacher with the weights that the module has now (Eq. 4, 7, 8)."""
         hidden, head_weight = self._hidden(pack)
         return teacher_logp(
             hidden,
@@ -116,7 +116,7 @@ class Student(nn.Module):
         """Hidden states [N, H] that predict the supervised tokens, and the head weight [V, H] that goes with them."""
         hidden, head_weight = self._hidden(pack)
         weight = head_weight.detach()
-        # What sharding gathered is freed with this call.
+        # Sharding frees the gathered weight after this call.
         return hidden, weight.clone() if isinstance(self, FSDPModule) else weight
 
     def _hidden(self, pack: Pack) -> tuple[Tensor, nn.Parameter]:
@@ -127,7 +127,7 @@ class Student(nn.Module):
 
     def _autocast(self, device_type: str) -> AbstractContextManager[object]:
         parameter = next(self.model.parameters())
-        # A copy lent in lower precision than the products multiplies in its own.
+        # A copy in lower precision than the products multiplies in its own.
         if self.compute_dtype in (parameter.dtype, torch.float32):
             return nullcontext()
         return torch.autocast(device_type, self.compute_dtype)

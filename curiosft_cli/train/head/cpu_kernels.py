@@ -1,7 +1,6 @@
-"""The passes over the vocabulary as a CPU computes them faster; the same numbers as `kernels.py`.
+"""Faster passes over the vocabulary for a CPU, with the results of `kernels.py`; `kernels_for` chooses.
 
-Each of them is worth more than a tenth of a training step with a vocabulary of 152k. `kernels_for` is the one place
-that chooses them.
+Each saves more than a tenth of a training step with a large vocabulary. What saves less does not belong here.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curiosft_cli.objectives.tokens import entropy, top_k_entropy
-from curiosft_cli.train.head.kernels import Kernels
+from curiosft_cli.objectives.tokens import top_k_entropy
+from curiosft_cli.train.head.kernels import Kernels, softmax_of
 
 
 def kernels_for(device: torch.device | str) -> Kernels:
-    """What computes the head's passes on `device`."""
+    """The passes that suit `device`."""
     return CpuKernels() if torch.device(device).type == "cpu" else Kernels()
 
 
@@ -26,10 +25,10 @@ class CpuKernels(Kernels):
     """For a CPU.
 
     Attributes:
-        tile_logits: few enough for the next pass over a tile to find it in the cache.
+        tile_logits: small enough for a tile to stay in the processor's cache from one pass to the next.
     """
 
-    tile_logits: int = 2**20
+    tile_logits: int = 2**19
 
     def largest(self, logits: Tensor, topk: int) -> Tensor:
         if topk >= logits.shape[1]:
@@ -38,16 +37,16 @@ class CpuKernels(Kernels):
         return torch.cat(found).float()
 
     def guard_entropy(self, logits: Tensor, top: Tensor, guard: float, temperature: float) -> Tensor:
-        # Without its least likely tokens a distribution has no more entropy: a token whose top-k entropy is above the
-        # guard needs no pass over the vocabulary.
+        # The top-k entropy is never above the full one. Where it is above the guard already, it will do.
         values = top_k_entropy(top, top.shape[1])
         low = (values <= guard).nonzero().squeeze(-1)
         for rows in low.split(max(1, self.tile_logits // logits.shape[1])):
-            values[rows] = entropy(logits[rows], temperature)
+            z, probabilities, log_total = softmax_of(logits[rows], temperature)
+            values[rows] = log_total - z.mul_(probabilities).sum(-1)
         return values
 
     def nucleus_mass(self, probabilities: Tensor, top_p: float, enough: int = 512, factor: int = 8) -> Tensor:
-        """Sorts the `enough` likeliest tokens; `factor` times as many where these do not reach `top_p`."""
+        """Sort only the `enough` likeliest tokens, and `factor` times as many where these do not reach `top_p`."""
         top = self.largest(probabilities, enough)
         mass = super().nucleus_mass(top, top_p)
         if enough < probabilities.shape[1]:
@@ -58,7 +57,7 @@ class CpuKernels(Kernels):
 
 
 def _largest_bits(logits: Tensor, topk: int) -> Tensor:
-    """The `topk` largest of each row [r, V], by numpy's selection among integers: it knows no bfloat16."""
+    """The `topk` largest of each row [r, V], by numpy's partition; of integers, because numpy has no bfloat16."""
     bits = logits.view({2: torch.int16, 4: torch.int32}[logits.element_size()]).numpy()
     ordered = _ordered(bits)
     ordered.partition(ordered.shape[1] - topk, axis=-1)
@@ -66,6 +65,6 @@ def _largest_bits(logits: Tensor, topk: int) -> Tensor:
 
 
 def _ordered(bits: Any) -> Any:
-    """Integers in the order of the floating-point numbers whose bits are given; of those integers, the bits again."""
+    """Integers with the order of the floating-point numbers that have these bits; applied twice, the bits again."""
     sign = 8 * bits.itemsize - 1
     return bits ^ (bits >> sign & (1 << sign) - 1)

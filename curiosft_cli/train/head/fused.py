@@ -19,12 +19,11 @@ from torch import Tensor
 from curiosft_cli.objectives import BoundObjective, TokenRows
 from curiosft_cli.objectives.tokens import entropy, label_logp
 from curiosft_cli.train.head.head_pass import HeadPass
-from curiosft_cli.train.head.kernels import Kernels
+from curiosft_cli.train.head.kernels import Kernels, at_temperature
 from curiosft_cli.train.head.product import Attached, HeadProduct, WeightGradient, detached
 from curiosft_cli.train.head.scores import (
     ScoredRows,
     TeacherRows,
-    at_temperature,
     joined,
     scored_tile,
     tempered_rows,
@@ -99,7 +98,7 @@ def fused_head(
 
 @dataclass
 class _Walk:
-    """One walk over the chunks: what it computes with, the gradients it adds to, and the values it collects."""
+    """One walk over the chunks: its settings, the gradients that it adds to, and the values that it collects."""
 
     head: HeadProduct
     reference: HeadProduct | None
@@ -111,7 +110,7 @@ class _Walk:
     grad_weight: WeightGradient | None
     losses: list[Tensor] = field(default_factory=list)
     scores: list[ScoredRows] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
+    token_losses: list[Tensor] = field(default_factory=list)
     stats: list[Mapping[str, Tensor]] = field(default_factory=list)
     teachers: list[TeacherRows] = field(default_factory=list)
 
@@ -129,7 +128,7 @@ class _Walk:
         self._fold(logits, factor / self.head_pass.temperature, rows)
 
     def _objective_of_logp(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> Tensor:
-        """Replace the logits by p - onehot(y); times the factor [c] that is returned, it is the gradient."""
+        """Replace the logits by p - onehot(y) and return a factor [c]; their product is the gradient."""
         parts = []
         for tile in self.kernels.tiles(logits):
             part, probabilities = scored_tile(logits[tile], labels[tile], self.head_pass, self.kernels)
@@ -142,23 +141,23 @@ class _Walk:
         return -by_logp
 
     def _objective_of_logits(self, logits: Tensor, rows: slice, labels: Tensor, extra: dict[str, Tensor]) -> Tensor:
-        """Replace the logits by the gradient with respect to them at the temperature; returns the factor 1 [c]."""
+        """Replace the logits by the gradient, with respect to the logits at the temperature; the factor [c] is 1."""
         reference = self.reference.logits(rows) if self.reference else None
         for tile in self.kernels.tiles(logits):
             scores, _ = scored_tile(logits[tile], labels[tile], self.head_pass, self.kernels)
             own = {name: values[tile] for name, values in extra.items()}
             base = None if reference is None else reference[tile].float()
-
-            def token_rows(z: Tensor, y: Tensor, own: dict[str, Tensor], base: Tensor | None) -> TokenRows:
-                spread = entropy(z) if "entropy" in self.objective.needs else None
-                return TokenRows(label_logp(z, y), y, own, spread, z, base)
-
-            make = partial(token_rows, y=labels[tile], own=own, base=base)
+            token_rows = partial(self._rows_of_logits, labels=labels[tile], extra=own, base=base)
             here = slice(rows.start + tile.start, rows.start + tile.stop)
             z = at_temperature(logits[tile], self.head_pass.temperature)
             z -= z.amax(-1, keepdim=True)  # the difference of two large logits would be rounded
-            logits[tile] = self._differentiate(here, scores, own, z, make)
+            logits[tile] = self._differentiate(here, scores, own, z, token_rows)
         return torch.ones(len(logits), device=logits.device)
+
+    def _rows_of_logits(self, z: Tensor, labels: Tensor, extra: dict[str, Tensor], base: Tensor | None) -> TokenRows:
+        """What the objective reads, as functions of the logits z [r, V]."""
+        spread = entropy(z) if "entropy" in self.objective.needs else None
+        return TokenRows(label_logp(z, labels), labels, extra, spread, z, base)
 
     def _differentiate(
         self,
@@ -168,7 +167,7 @@ class _Walk:
         values: Tensor,
         token_rows: Callable[[Tensor], TokenRows],
     ) -> Tensor:
-        """The gradient of the objective's weighted sum over `rows` with respect to `values`, of which rows are made."""
+        """The gradient of the objective's weighted sum on `token_rows(values)` with respect to `values`."""
         if scores.kept_mass is not None:
             extra["kept_mass"] = scores.kept_mass
         with torch.enable_grad():
@@ -179,12 +178,12 @@ class _Walk:
             (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True, materialize_grads=True)
         self.losses.append(loss.detach())
         self.scores.append(scores)
-        self.values.append(torch.stack([term.detach() for term in out.terms]).sum(0))
+        self.token_losses.append(torch.stack([term.detach() for term in out.terms]).sum(0))
         self.stats.append({name: stat.detach() for name, stat in out.stats.items()})
         return gradient
 
     def _fold(self, by_logits: Tensor, factor: Tensor, rows: slice) -> None:
-        """Add the chunk to both gradients: that of the logits is `factor` [c] times `by_logits` [c, V]."""
+        """Add the chunk to both gradients; the gradient of its logits is `factor` [c] times `by_logits` [c, V]."""
         states = self.head.hidden[rows]
         if self.grad_weight is not None:
             self.grad_weight.add(by_logits, (states * factor[:, None]).to(states.dtype))
@@ -195,7 +194,7 @@ class _Walk:
         """The values of all chunks."""
         return HeadRows(
             **vars(joined(self.scores)),
-            loss=torch.cat(self.values),
+            loss=torch.cat(self.token_losses),
             stats={name: torch.cat([stats[name] for stats in self.stats]) for name in self.stats[0]},
             teacher=joined(self.teachers) if self.teachers else None,
         )

@@ -54,18 +54,20 @@ class WeightGradient:
     def __init__(self) -> None:
         self.total: Tensor | None = None
 
-    def add(self, by_logits: Tensor, states: Tensor) -> None:
-        """Add the share of one chunk, from `by_logits` [c, V] and `states` [c, H]."""
+    def add(self, by_logits: Tensor, states: Tensor, block: int = 4096) -> None:
+        """Add the share of one chunk, from `by_logits` [c, V] and `states` [c, H]; `block` rows of V at a time."""
         if self.total is None:
             self.total = (by_logits.t() @ states).float()
         elif by_logits.dtype == torch.float32:
             self.total.addmm_(by_logits.t(), states)
         else:
-            self.total += by_logits.t() @ states
+            # In blocks: to add bfloat16 to float32 a CPU makes a float32 copy, here of one block.
+            for rows, more in zip(self.total.split(block), (by_logits.t() @ states).split(block), strict=True):
+                rows += more
 
 
 class Attached(torch.autograd.Function):
-    """Hands gradients that exist already to autograd, multiplied by what comes from above; once."""
+    """Gives autograd the gradients that exist already, multiplied by the gradient of the loss; only once."""
 
     @staticmethod
     def forward(
@@ -91,7 +93,7 @@ class Attached(torch.autograd.Function):
 
 @contextmanager
 def detached(device: torch.device) -> Generator[None]:
-    """No gradient and no autocast; and outside inference mode, whose tensors a later autograd graph may not save."""
+    """No gradient and no autocast. Not in inference mode either: autograd cannot save tensors made there."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())

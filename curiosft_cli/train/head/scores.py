@@ -13,7 +13,7 @@ from torch import Tensor
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve
 from curiosft_cli.objectives.tokens import of_labels, tempered_logp
 from curiosft_cli.train.head.head_pass import HeadPass
-from curiosft_cli.train.head.kernels import Kernels
+from curiosft_cli.train.head.kernels import Kernels, softmax_of
 from curiosft_cli.train.head.product import HeadProduct, detached
 
 
@@ -80,21 +80,11 @@ def head_logp(
 
 def scored_tile(logits: Tensor, labels: Tensor, head_pass: HeadPass, kernels: Kernels) -> tuple[ScoredRows, Tensor]:
     """Values of the labels [r] of a tile of logits [r, V], and the probabilities [r, V], all in float32."""
-    z = at_temperature(logits, head_pass.temperature)
-    z -= z.amax(-1, keepdim=True)
-    probabilities = z.softmax(-1)
-    # ln sum exp(z) from the probability of the largest, whose z is 0: a logsumexp would be one more pass.
-    log_total = -probabilities.amax(-1).log()
+    z, probabilities, log_total = softmax_of(logits, head_pass.temperature)
     chosen = of_labels(z, labels)
     entropy = log_total - z.mul_(probabilities).sum(-1) if head_pass.entropy else None
     mass = kernels.nucleus_mass(probabilities, head_pass.top_p) if head_pass.top_p is not None else None
     return ScoredRows(chosen - log_total, chosen >= 0.0, entropy, mass), probabilities
-
-
-def at_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """A float32 copy of the logits, divided by the temperature."""
-    upcast = logits.to(torch.float32, copy=True)
-    return upcast if temperature == 1.0 else upcast.div_(temperature)
 
 
 def teacher_logp(
