@@ -79,7 +79,9 @@ def _confine(memory_gib: float, parent_pid: int, parent_is_main_thread: bool) ->
     limit = int(memory_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A batch system may send SIGTERM to every process, and a step that is still finished needs its grades.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # The signal comes when the *thread* that started us ends, so it is asked for only if that is the main thread.
     if parent_is_main_thread and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

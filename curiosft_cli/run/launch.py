@@ -92,7 +92,11 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
         error = CurioError(ended.says, ended.fix, 1)
         stage.set_status("failed", error=str(error), exit_code=1)
         raise error
-    raise SystemExit(ended.code if ended.code in (BAD_INPUT, MISSING, GUARD, TERMINATED, INTERRUPTED) else 1)
+    if ended.code in (BAD_INPUT, MISSING, GUARD, TERMINATED, INTERRUPTED):
+        raise SystemExit(ended.code)
+    error = CurioError("a process of the stage failed", f"The reason is above, and in {stage.log_file}.", 1)
+    stage.set_status("failed", error=str(error), exit_code=1)
+    raise error
 
 
 def is_first(extra: Sequence[str]) -> bool:
@@ -181,7 +185,12 @@ def stop_request(at_once_after_s: float = 1.0) -> Generator[threading.Event]:
 def _lost_the_others(error: Exception) -> bool:
     """Whether the ranks' connection broke: another rank ended first, and its reason is the one to print."""
     said = str(error).lower()
-    broken = ("connection closed by peer", "connection reset by peer", "broken pipe", "nccl", "remote process exited")
+    broken = (
+        "connection closed by peer",
+        "connection reset by peer",
+        "communicator was aborted",
+        "remote process exited",
+    )
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(text in said for text in broken)
 
 

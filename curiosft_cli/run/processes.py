@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import curiosft_cli
@@ -34,13 +35,18 @@ def die_with_parent(expected_parent: int | None = None) -> None:
 def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child that looks for modules nowhere but where they are installed, and so do its children.
 
-    Otherwise a `secrets.py` in the current folder would run in place of Python's own. This package is importable there
-    too if it is not installed but lies in a folder.
+    Otherwise a `secrets.py` in the current folder would run in place of Python's own. The child imports this very
+    package, also if it is not installed but lies in a folder, or if another copy is installed.
     """
     child = {**environment, "PYTHONSAFEPATH": "1"}
-    here = Path(curiosft_cli.__file__).parents[1]
-    if not any(finder.find_spec("curiosft_cli", None) for finder in sys.meta_path if hasattr(finder, "find_spec")):
-        child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(here), environment.get("PYTHONPATH")]))
+    here = Path(curiosft_cli.__file__).resolve()
+    unsafe = not sys.flags.safe_path and Path(sys.path[0]).resolve() == Path.cwd()
+    searched = sys.path[1:] if unsafe else sys.path
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    specs = (finder.find_spec("curiosft_cli", searched if finder is PathFinder else None) for finder in finders)
+    found = next(filter(None, specs), None)
+    if found is None or found.origin is None or Path(found.origin).resolve() != here:
+        child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(here.parents[1]), environment.get("PYTHONPATH")]))
     return child
 
 

@@ -110,7 +110,7 @@ class StageDir:
         if changed := [name for name in recorded | found if recorded.get(name) != found.get(name)]:
             raise CurioError(
                 f"{self.path} was complete, and {changed[0]} was changed or deleted since then",
-                "Restore it, or use --fresh to start this stage over.",
+                "Restore it; or delete status.json there, and the same command makes what is missing.",
             )
         return True
 

@@ -48,7 +48,7 @@ def run_stages(
             run.keep_source(resolved.source)
             console.say(f"{name}: {stage.path}")
             if first:
-                require_sound_models(name, stage, config)
+                require_sound_models(name, stage, config, console)
             launch(STAGE_MODULES[name], stage, config, accelerate_arguments, accelerate=name in THROUGH_ACCELERATE)
             seconds[name] = time.monotonic() - started
     return seconds
@@ -63,5 +63,5 @@ def run_preflight(resolved: Resolved) -> None:
     config = resolved.config
     run = RunDir(Path(config.run.root) / config.run.name)
     with opened(run, "rl", config, fresh=True, folder="rl-preflight") as (stage, _):
-        require_sound_models("rl", stage, config)
+        require_sound_models("rl", stage, config, Console())
         launch("curiosft_cli.stages.rl.preflight", stage, config, accelerate=False)

@@ -21,6 +21,8 @@ from curiosft_cli.run.rundir import RunDir, StageDir
 
 STEPS = 4
 """Optimizer steps in each half (our choice). After so many, the teacher differs from the student."""
+MARK = "made-by-prove-resume"
+"""File in a run folder that a proof may remove."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,17 @@ def prove_resume(
     Both runs have their own folders beside the configured one. These are removed if the weights are equal.
 
     Raises:
-        CurioError: a run failed, or (exit code 4) the weights differ.
+        CurioError: a run failed, a folder is somebody else's, or (exit code 4) the weights differ.
     """
     config = load(reference, overrides).config
     console = Console()
     runs = [Path(config.run.root) / f"{config.run.name}-prove-{part}" for part in ("whole", "halves")]
     for run in runs:
+        if run.exists() and not (run / MARK).exists():
+            raise CurioError(f"{run} exists and is not of an earlier proof", "Use another run.name.")
         shutil.rmtree(run, ignore_errors=True)
+        run.mkdir(parents=True)
+        (run / MARK).touch()
     hashes = []
     for run in runs:
         command = _command(reference, overrides, run, launch_arguments, steps)

@@ -128,7 +128,8 @@ def load_state(
         if "rng.cuda" in saved:
             torch.cuda.set_rng_state(saved["rng.cuda"])
     except Exception as error:  # the file of an older version has no digest, and safetensors and torch raise many kinds
-        raise CurioError(f"{folder / STATE} cannot be continued from: {error}", OTHER_VERSION) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CurioError(f"{folder / STATE} cannot be continued from: {reason}", OTHER_VERSION) from error
     return counters, {name: saved[name] for name in saved if not name.startswith(("optimizer.", "rng."))}
 
 

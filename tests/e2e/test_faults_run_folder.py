@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -46,8 +47,14 @@ class Sft:
             *more,
         ]
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "curiosft_cli.cli", "sft", *self.arguments, *more]
+    def start(self) -> subprocess.Popen[str]:
+        return self._started([sys.executable, "-m", "curiosft_cli.cli", "sft", *self.arguments])
+
+    def start_in_a_shell_loop(self) -> subprocess.Popen[str]:
+        command = shlex.join([sys.executable, "-m", "curiosft_cli.cli", "sft", *self.arguments])
+        return self._started(["bash", "-c", f"for n in 1 2 3; do {command}; done"])
+
+    def _started(self, command: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
     def here(self, *more: object, check: int | None = 0) -> str:
@@ -95,11 +102,12 @@ def test_a_preempted_run_saves_its_step_and_nobody_else_works_in_its_folder(tiny
     readable = {path.stat().st_mode & 0o777 for path in sft.stage.rglob("*") if path.is_file()}
     assert readable == {0o666 & ~umask()}
 
-    child = sft.start()
+    child = sft.start_in_a_shell_loop()
     wait_for(lambda: len(sft.steps()) > last, child)
-    child.send_signal(signal.SIGINT)
+    os.killpg(child.pid, signal.SIGINT)
     code, said = ended(child)
-    assert code == 130 and said.count("the same command continues") == 1
+    assert code == -signal.SIGINT and said.count("the same command continues") == 1
+    assert said.count("curio, 4000 rows") == 1
     assert sft.status() == {"state": "interrupted"}
 
 

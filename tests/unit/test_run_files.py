@@ -17,6 +17,7 @@ from curiosft_cli.run.files import (
     drop_torn_line,
     folder_in_one_step,
     is_complete,
+    read_json,
     read_jsonl,
     write_text,
 )
@@ -98,3 +99,30 @@ def test_a_full_disk_leaves_the_plain_file(tmp_path: Path, monkeypatch: pytest.M
         compress_jsonl(file)
     assert raised.value.exit_code == GUARD
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("line", [b"{torn\n", b"[" * 100_000 + b"\n", b"\xff\n", b"[1]\n"])
+def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n' + line)
+    with pytest.raises(CurioError, match=r"a\.jsonl, line 2 is no JSON"):
+        list(read_jsonl(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"\xff", b"7"])
+def test_a_damaged_json_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(CurioError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
+
+
+def test_the_umask_decides_who_reads_a_folder(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with folder_in_one_step(tmp_path / "made") as folder:
+            (folder / "weights").touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "made").iterdir()} == {
+        "weights": 0o640,
+        "COMPLETE": 0o640,
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from curiosft_cli.data.prompts import SYSTEM_PROMPT
 from curiosft_cli.run.digests import check_digests
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.run.text import one_line
 from curiosft_cli.tools.model.prepare import THINK_TAGS, needed_context
@@ -81,20 +81,30 @@ def as_text(remarks: Sequence[Remark]) -> str:
     return "\n".join(lines)
 
 
-def require_sound_models(stage: str, directory: StageDir, config: Config) -> None:
+def require_sound_models(
+    stage: str, directory: StageDir, config: Config, console: Console, say_above_bytes: int = 8 * 2**30
+) -> None:
     """Check the files of every model folder that a stage opens, before its processes start.
 
     What needs the opened tokenizer, the stage checks when it opens it. A reference without a folder is the stage's to
     refuse.
 
+    Args:
+        console: gets a line for models above `say_above_bytes`.
+
     Raises:
         CurioError: a file is damaged, was changed after it was written, or holds weights that are not finite.
     """
     for reference in _opened(stage, directory, config):
-        with contextlib.suppress(CurioError):
-            reference = resolve_checkpoint(reference, config)
-        if Path(reference).is_dir():
-            source = open_source(reference, config.model, weights=False)
+        try:
+            path = resolve_checkpoint(reference, config)
+        except CurioError:
+            continue
+        if Path(path).is_dir():
+            source = open_source(path, config.model, weights=False)
+            size = sum(file.stat().st_size for file in source.folder.rglob("*.safetensors"))
+            if size > say_above_bytes:  # it takes a while
+                console.say(f"{stage}: checking {size / 2**30:.0f} GiB in {source.folder}")
             configured_stops(source)
             for remark in _weights(source, plain_config(source, config.model)):
                 if remark.level == "problem":
