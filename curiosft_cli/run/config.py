@@ -18,7 +18,7 @@ from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import check_regular
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.text import shortened
-from curiosft_cli.run.values import DEEPEST, check_numbers, check_secrets, flatten, toml_tree, toml_value
+from curiosft_cli.run.values import DEEPEST, check_secrets, check_values, flatten, toml_tree, toml_value
 
 Tree = dict[str, Any]
 
@@ -66,7 +66,7 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> R
     fidelity = FIDELITY.get(chosen, {}) if isinstance(chosen, str) else {}
     merged = _merge(_merge({}, fidelity), user)
     config = _validate(merged)
-    check_numbers(config.model_dump())
+    check_values(config.model_dump())
     check_secrets(config.model_dump(), {config.rephrase.api_key_env, config.eval.api_key_env})
     _check_objectives(config)
     _check_relations(config)

@@ -50,7 +50,7 @@ def file_trouble(error: BaseException, written: Path | None = None) -> CurioErro
         written: the file or folder that was being written, if known.
     """
     number = error.errno if isinstance(error, OSError) else None
-    where = written or getattr(error, "filename", None) or "a file"
+    where = str(written or getattr(error, "filename", None) or "a file")[:300]
     for code in FULL:
         if code == number or os.strerror(code) in str(error):
             return CurioError(
