@@ -22,8 +22,9 @@ from torch import Tensor
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
 from curiosft_cli.objectives.tokens import label_logp
-from curiosft_cli.train.head.fused import fused_head, teacher_logp
+from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.scores import teacher_logp
 
 SHAPES = {"hidden 576, V 49152": (576, 49152), "hidden 128, V 151936": (128, 151936)}
 NAIVE_SEARCH = TemperatureSettings(search="bisect", iters=15)

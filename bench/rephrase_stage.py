@@ -2,7 +2,8 @@
 
     python bench/rephrase_stage.py [throughput] [faults] [kills] [many] [--questions 2000] ...
 
-throughput  the whole stage, judging and saving included, as a share of the ideal (questions / places rounds)
+throughput  the whole stage, judging and saving included, as a share of the ideal (requests / places rounds): each
+            question takes two requests, a rewrite and a verdict on it
 faults      5 % 429, 3 % 500, 2 % dropped connections, 1 % empty, 1 % hanging: calls a question; same output as without
 kills       kill -9 at random moments, restart each time: same output as an uninterrupted run; repeated calls
 many        100,000 questions: seconds from the command to its first request with nothing answered before (start-up)
@@ -38,17 +39,19 @@ from curiosft_cli.data.prompts import REPHRASE_PROMPT
 from curiosft_cli.run.files import read_jsonl, write_json
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config, Data, Rephrase
-from curiosft_cli.stages.rephrase import answer_log as rewrite_log
-from curiosft_cli.stages.rephrase.answer_log import FIRST
-from curiosft_cli.stages.rephrase.checks import STRICTER, Verdict
+from curiosft_cli.stages.rephrase import answer_log
+from curiosft_cli.stages.rephrase.answer_log import STRICTER
+from curiosft_cli.stages.rephrase.judge.rules import Judgement
+from curiosft_cli.stages.rephrase.judge.verify import PROMPT
 from curiosft_cli.stages.rephrase.run import open_log, rephrase
 
+SAME = '{"same": true, "differences": []}'
 FAULTS = (("429", 0.05), ("500", 0.03), ("drop", 0.02), ("empty", 0.01), ("hang", 0.01))
 BEFORE, AFTER = REPHRASE_PROMPT.split("{question}")
 
 
 def serve(rows: int, latency_s: float, with_faults: bool, port: Connection) -> None:
-    """Answer with the clean question after `latency_s`; tell the calls of each question when asked for /calls."""
+    """Answer with the clean question, or that it is the same, after `latency_s`; tell the calls of each at /calls."""
     from aiohttp import web
 
     clean = {noisy(problem).question: problem.question for problem in generate("train", rows)}
@@ -65,7 +68,8 @@ def serve(rows: int, latency_s: float, with_faults: bool, port: Connection) -> N
 
     async def chat(request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        post = body["messages"][0]["content"].removesuffix(STRICTER).removeprefix(BEFORE).removesuffix(AFTER)
+        message = body["messages"][0]["content"]
+        post = message.removesuffix(STRICTER).removeprefix(BEFORE).removesuffix(AFTER)
         calls[post] += 1
         if not first_s:
             first_s.append(time.time())
@@ -75,7 +79,7 @@ def serve(rows: int, latency_s: float, with_faults: bool, port: Connection) -> N
             request.transport.close()
         if fault in ("429", "500"):
             return web.json_response({"error": {"message": fault}}, status=int(fault))
-        text = "" if fault == "empty" else clean.get(post, post)
+        text = "" if fault == "empty" else SAME if message.startswith(PROMPT) else clean.get(post, post)
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 500, "completion_tokens": 50}
         return web.json_response({"choices": [choice], "usage": usage})
@@ -163,9 +167,15 @@ def throughput(folder: Path, rows: int, latency_s: float, in_flight: int) -> dic
         stage, cpu = StageDir(folder / "run" / "rephrase"), time.process_time()
         usage = rephrase(config(server, rows, in_flight), stage, progress)
         seconds, cpu = time.perf_counter() - first[0], time.process_time() - cpu
-    ideal = math.ceil(rows / in_flight) * latency_s
+    ideal = math.ceil(usage["requests"] / in_flight) * latency_s
     share = round(ideal / seconds, 3)
-    line = {"in_flight": in_flight, "questions": rows, "seconds": round(seconds, 2), "share_of_ideal": share}
+    line = {
+        "in_flight": in_flight,
+        "questions": rows,
+        "requests": usage["requests"],
+        "seconds": round(seconds, 2),
+        "share_of_ideal": share,
+    }
     return line | {"cpu_ms_per_question": round(1e3 * cpu / rows, 2)} | usage["verdicts"]
 
 
@@ -186,7 +196,7 @@ def faults(folder: Path, rows: int, in_flight: int) -> dict[str, Any]:
         "questions": rows,
         "lost": rows - len(ids),
         "duplicated": len(ids) - len(set(ids)),
-        "calls_per_question": round(sum(calls.values()) / rows, 4),
+        "calls_per_request": round(sum(calls.values()) / len(calls), 4),
         "same_output": good == bad,
         "faults": usage["faults"],
         "seconds": round(seconds, 1),
@@ -215,7 +225,7 @@ def kills(folder: Path, rows: int, in_flight: int, times: int) -> dict[str, Any]
         saved = sum(1 for _ in read_jsonl(answers))
         code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
         asked = {post: count - 1 for post, count in server.calls().items()}
-    repeated = sum(asked.values()) - rows
+    repeated = sum(asked.values()) - before
     return {
         "questions": rows,
         "kills_while_running": done,
@@ -239,7 +249,7 @@ def many(folder: Path, rows: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"questions": rows}
     for name, answered in (("start_up_s", 0), ("resume_s", rows)):
         with Server(1, 0.0) as server:
-            settings = config(server, 1, 8, second_attempt=False)
+            settings = config(server, 1, 8, second_attempt=False, verify="off")
             settings = settings.model_copy(update={"data": Data(train=(str(source),))})
             stage = StageDir(folder / name / "rephrase")
             write_json(stage.config_file, settings.model_dump(mode="json"))
@@ -264,12 +274,18 @@ def cpu_s(pid: int) -> float:
 def save_answers(settings: Config, stage: StageDir, rows: Iterable[dict[str, Any]]) -> None:
     """Saved answers as if these rows had been asked; judging them is no part of what is measured."""
     cost = {"prompt_tokens": 500, "completion_tokens": 9, "cost_usd": 0.0}
-    accepted = mock.patch.object(rewrite_log, "verdict_on", lambda *_: Verdict("accepted", "ok"))
-    with accepted, open_log(settings, stage) as log:
+    judged = mock.patch.object(answer_log, "judge_by_rules", lambda *_: Judgement("accepted", "ok", "rule bench"))
+    with judged, open_log(settings, stage) as log:
         for row in rows:
-            sum_asked = f"What is {row['id']}+{row['id'] % 97}?"
-            answer = {"answer": sum_asked, "truncated": False, "tries": 1, "seconds": 1.0}
-            log.save(FIRST, row["question"], answer | cost)
+            answer = {
+                "answer": f"What is {row['id']}+{row['id'] % 97}?",
+                "truncated": False,
+                "tries": 1,
+                "seconds": 1.0,
+            }
+            request = log.next_request(row["question"])
+            assert request is not None
+            log.save(request, answer | cost)
 
 
 def main() -> None:

@@ -6,10 +6,16 @@ work.
 
 from __future__ import annotations
 
-import signal
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` puts the current folder first: a file there must not run in place of a module.
+    del sys.path[0]
+
+import os
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -58,8 +64,25 @@ def rephrase(
         bool, typer.Option("--dry-run", help="Only print requests, tokens, cost and time; nothing is sent.")
     ] = False,
     as_json: AsJson = False,
+    judge: Annotated[
+        Path | None, typer.Option("--judge", help="Only judge these rewrites (JSONL with id, post, rewrite).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="JSONL for the verdicts of --judge.")] = None,
+    calibrate: Annotated[
+        int, typer.Option("--calibrate", min=0, help="Only plant faults in this many posts; count what is found.")
+    ] = 0,
 ) -> None:
     """Clean the questions of a data set through an OpenAI-compatible API."""
+    if judge or out:
+        from curiosft_cli.stages.rephrase.pairs import judge_pairs
+
+        show(judge_pairs(_resolve(config, overrides).config, judge, out))
+        return
+    if calibrate:
+        from curiosft_cli.stages.rephrase.calibrate import calibrate as measure
+
+        show(measure(_resolve(config, overrides).config, calibrate))
+        return
     if dry_run:
         from curiosft_cli.stages.rephrase.plan import plan_rephrase
 
@@ -224,17 +247,25 @@ def config_schema() -> None:
 
 
 @config_app.command("explain-differences")
-def config_explain_differences(as_json: AsJson = False) -> None:
-    """Print where the paper, the authors' code and our defaults differ, and which keys select each."""
+def config_explain_differences(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="TOML file or recipe.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print where the paper, the authors' code and our defaults differ; with CONFIG, where CONFIG departs from both."""
+    import json
+    from dataclasses import asdict
+
     from curiosft_cli.run.differences import DIFFERENCES, as_table
 
-    if as_json:
-        import json
-        from dataclasses import asdict
-
-        show(json.dumps([asdict(row) for row in DIFFERENCES], ensure_ascii=False))
+    if config is None:
+        show(json.dumps([asdict(row) for row in DIFFERENCES], ensure_ascii=False) if as_json else as_table())
         return
-    show(as_table())
+    from curiosft_cli.run.departures import TITLES, departures, explained
+
+    resolved = _resolve(config, overrides).config
+    found = {column: [asdict(row) for row in departures(resolved, column)] for column in TITLES} if as_json else None
+    show(json.dumps(found, ensure_ascii=False) if as_json else explained(resolved))
 
 
 @config_app.command("recipes")
@@ -355,22 +386,39 @@ def main() -> None:
         cut = arguments.index("--")
         arguments, launch_arguments[:] = arguments[:cut], arguments[cut + 1 :]
     from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError, file_trouble
+    from curiosft_cli.run.processes import isolated
 
+    os.environ.update(isolated(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # typer answers KeyboardInterrupt with code 1
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))
     try:
         app(args=arguments, prog_name="curiosft")
     except CurioError as error:
         show(f"curiosft: {one_line(str(error))}", sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         known = file_trouble(error)
         if known is None:
             raise
         show(f"curiosft: {one_line(str(known))}", sys.stderr)
         raise SystemExit(known.exit_code) from None
-    except KeyboardInterrupt:
-        show("curiosft: interrupted; the same command continues", sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _interrupted(INTERRUPTED)
+        if stop.code == TERMINATED:
+            show("curiosft: stopped by SIGTERM; the same command continues", sys.stderr)
+        raise
+
+
+def _interrupted(code: int) -> NoReturn:
+    """End after Ctrl-C: by the signal itself where a shell may wait, because its loop goes on after an exit code."""
+    show("curiosft: interrupted; the same command continues", sys.stderr)
+    if os.getpgrp() != os.getpid() or sys.stderr.isatty():
+        sys.stderr.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

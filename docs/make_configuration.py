@@ -17,6 +17,11 @@ these defaults; on the command line the same keys are written `section.key=value
 `curiosft config show CONFIG` prints every value of a configuration and where it comes from. A key with † may change
 when a stage continues; a stage with results refuses another value of any other key that it reads.
 
+`extends = "curio"` at the top of a file takes over a recipe, `extends = "lab.toml"` another file beside it; the file
+then holds what differs. The order is: default, `run.fidelity`, what is extended, the file, the command line; later ones
+win.
+A file that names another `model.path` does not take over the context settings of the former model.
+
 Numbers are finite and below 2^63, a name is in a list once, and a key is on the command line once. CONFIG is a regular
 file. An address is `http(s)://HOST[:PORT][/PATH]` and nothing else. No value may hold a secret of the environment (a
 variable that ends in KEY, TOKEN, SECRET or PASSWORD). Anything else is refused with one line and exit code 2, before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
 import signal
 import subprocess
@@ -28,8 +29,9 @@ def curiosft(
     command = ["curiosft", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
-    terminated = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with (
+        mock.patch.dict(os.environ),
         mock.patch.object(sys, "argv", command),
         redirect_stdout(out),
         redirect_stderr(err),
@@ -41,9 +43,15 @@ def curiosft(
         except SystemExit as stop:
             code = stop.code or 0
         finally:
-            signal.signal(signal.SIGTERM, terminated)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     assert isinstance(code, int), code
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
+def last_of_each(*arguments: object) -> list[str]:
+    """The arguments, with only the last of those that set the same key: a command refuses a key that is given twice."""
+    return list({str(argument).partition("=")[0]: str(argument) for argument in arguments}.values())
 
 
 @contextmanager

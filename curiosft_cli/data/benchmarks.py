@@ -11,7 +11,7 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from curiosft_cli.data.arithmetic import generate
-from curiosft_cli.data.files import BadRow, Row, read_rows
+from curiosft_cli.data.files import BadRow, FileRow, read_rows
 from curiosft_cli.data.hub import hub_rows
 from curiosft_cli.data.records import AnswerKind, Problem
 from curiosft_cli.data.sources import MESSAGE_COLUMNS, to_problem
@@ -244,13 +244,13 @@ def _from_file(path: Path, name: str, benchmark: Benchmark, keep_system: bool) -
     return [replace(problem, system=_system(row)) for problem, (_, row) in zip(problems, rows, strict=True)]
 
 
-def _system(row: Row | BadRow) -> str:
+def _system(row: FileRow | BadRow) -> str:
     """The system message of a row that holds a list of messages."""
     lists = (row[name] for name in MESSAGE_COLUMNS if isinstance(row, Mapping) and isinstance(row.get(name), list))
     return next((str(turn["content"]) for turns in lists for turn in turns if turn.get("role") == "system"), "")
 
 
-def _problem(row: Row | BadRow, place: str, default_id: str, benchmark: Benchmark) -> Problem:
+def _problem(row: FileRow | BadRow, place: str, default_id: str, benchmark: Benchmark) -> Problem:
     """One row as a problem of this benchmark's kind.
 
     Raises:
@@ -278,12 +278,12 @@ def _from_hub(hub: HubDataset, name: str) -> Iterator[Problem]:
         yield _problem(hub_row(row, hub), f"{hub.name}, row {number}", f"{name}-{number - 1:04d}", BENCHMARKS[name])
 
 
-def hub_row(row: Mapping[str, Any], hub: HubDataset) -> Row | BadRow:
+def hub_row(row: Mapping[str, Any], hub: HubDataset) -> FileRow | BadRow:
     """A hub's row in our own layout."""
     missing = [column for column in (hub.question, hub.answer, hub.choices, *hub.wrong) if column and column not in row]
     if missing:
         return BadRow(f"found the columns {', '.join(sorted(row))}; expected {', '.join(missing)}")
-    ours: Row = {"question": row[hub.question], "answer": row[hub.answer], "source": hub.name}
+    ours: FileRow = {"question": row[hub.question], "answer": row[hub.answer], "source": hub.name}
     if hub.category:
         ours["category"] = row.get(hub.category) or ""
     if hub.wrong:

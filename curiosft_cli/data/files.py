@@ -18,10 +18,10 @@ class BadRow(ValueError):
     """A row that is not a problem; the message names the column, what was found and what is expected."""
 
 
-Row = dict[str, Any]
+FileRow = dict[str, Any]
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Row | BadRow]]:
+def read_rows(path: Path) -> Iterator[tuple[int, FileRow | BadRow]]:
     """Yield `(row number from 1, row)`, with a `BadRow` for a row that cannot be read. JSONL and parquet stream.
 
     Raises:

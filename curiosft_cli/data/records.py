@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 AnswerKind = Literal["math", "choice"]
-Grader = Literal["curiosft", "official", "math-verify", "string"]
+Grader = Literal["curiosft", "official", "official-reward", "math-verify", "string"]
 GradeStatus = Literal["ok", "timeout", "oom", "crash", "parse_error"]
 GradeReason = Literal["correct", "wrong", "no_answer", "bad_format", "truncated", "timeout", "ungradable_gold"]
 

@@ -14,7 +14,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.arithmetic import SPLITS, generate, noisy
-from curiosft_cli.data.files import BadRow, Row, read_rows
+from curiosft_cli.data.files import BadRow, FileRow, read_rows
 from curiosft_cli.data.hub import hub_rows, is_hub_id
 from curiosft_cli.data.records import Problem
 from curiosft_cli.data.response_format import THINK_OPEN, last_box
@@ -52,7 +52,7 @@ def read_all(data: Data, *, run_dir: Path, sources: Iterable[str] | None = None)
 
 def read_numbered(
     data: Data, skipped: list[str], *, run_dir: Path, sources: Iterable[str] | None = None
-) -> Iterator[tuple[int, int, Row, Problem]]:
+) -> Iterator[tuple[int, int, FileRow, Problem]]:
     """Stream `(index of the source from 0, row number from 1, unchanged row, problem)` over the sources.
 
     If `data.on_bad_row` is "skip", each bad row adds a line to `skipped`; else it is an error.
@@ -65,7 +65,7 @@ def read_numbered(
     return itertools.islice(itertools.chain.from_iterable(streams), data.rows)
 
 
-def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None) -> Iterator[tuple[Row, Problem]]:
+def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None) -> Iterator[tuple[FileRow, Problem]]:
     """Stream `(unchanged row, problem)` of one source.
 
     Args:
@@ -79,7 +79,7 @@ def read_source(source: str, *, run_dir: Path, skipped: list[str] | None = None)
     return ((row, problem) for _, row, problem in _numbered(source, run_dir=run_dir, skipped=skipped))
 
 
-def _numbered(source: str, *, run_dir: Path, skipped: list[str] | None) -> Iterator[tuple[int, Row, Problem]]:
+def _numbered(source: str, *, run_dir: Path, skipped: list[str] | None) -> Iterator[tuple[int, FileRow, Problem]]:
     """`read_source` with row numbers from 1."""
     if source.partition(":")[0] in GENERATORS:
         yield from ((number, to_row(problem), problem) for number, problem in enumerate(_generated(source), start=1))
@@ -103,7 +103,7 @@ def _numbered(source: str, *, run_dir: Path, skipped: list[str] | None) -> Itera
             skipped.append(f"{source}, row {number}: {error}")
 
 
-def numbered_rows(source: str) -> Iterator[tuple[int, Row | BadRow]]:
+def numbered_rows(source: str) -> Iterator[tuple[int, FileRow | BadRow]]:
     """Stream `(row number from 1, raw row)` of a file (its lines), a generator or a hub id.
 
     Raises:
@@ -161,7 +161,7 @@ def _clean(problem: Problem, row: Mapping[str, Any]) -> Problem:
     return problem
 
 
-def to_row(problem: Problem) -> Row:
+def to_row(problem: Problem) -> FileRow:
     """A problem as a row of our own layout, without empty columns."""
     row = {
         "id": problem.id,
@@ -175,7 +175,7 @@ def to_row(problem: Problem) -> Row:
     return {column: value for column, value in row.items() if value}
 
 
-def with_question(row: Mapping[str, Any], question: str) -> Row:
+def with_question(row: Mapping[str, Any], question: str) -> FileRow:
     """The same row with another question, in any layout; nothing else changes.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,13 @@ from typing import Any
 
 from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import read_jsonl
+from curiosft_cli.run.files import read_json, read_jsonl
 
 SUMMARY = "summary.json"
 GRADES = "grades.jsonl"
 QUESTIONS = "questions.jsonl"
+SAMPLES = "samples.jsonl*"
+FIX = "Finish this evaluation with its command, or restore the file."
 SUITES = ("id", "ood")
 
 
@@ -54,7 +55,7 @@ def read_results(paths: Sequence[Path]) -> list[ModelResult]:
     """The models found in these folders. A folder is that of a benchmark, a checkpoint, an evaluation or a run.
 
     Raises:
-        CurioError: a folder does not exist or holds no finished benchmark.
+        CurioError: a folder does not exist, holds no finished benchmark or a part of one, or a score is not in [0, 1].
     """
     results = [result for path in paths for result in _read(path)]
     names = Counter(result.label for result in results)
@@ -107,9 +108,12 @@ def _read(path: Path) -> list[ModelResult]:
         raise CurioError(f"{path} is not a folder", "Name a result folder, such as runs/NAME/eval or one inside it.")
     models: dict[Path, dict[str, BenchmarkResult]] = {}
     for file in sorted(path.rglob(SUMMARY)):
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        if "benchmark" in summary and (file.parent / QUESTIONS).exists():
+        summary = read_json(file, FIX)
+        if "benchmark" in summary:
             models.setdefault(file.parent.parent, {})[summary["benchmark"]] = _questions(file.parent, summary)
+    for file in path.rglob(SAMPLES):
+        if not (file.parent / SUMMARY).exists():
+            raise CurioError(f"{file.parent} is not finished: it has no {SUMMARY}", FIX)
     if not models:
         raise CurioError(
             f"{path} holds no finished benchmark ({SUMMARY} beside {QUESTIONS})", "Run `curiosft eval` first."
@@ -125,7 +129,19 @@ def _read(path: Path) -> list[ModelResult]:
 
 
 def _questions(folder: Path, summary: Mapping[str, Any]) -> BenchmarkResult:
-    rows = list(read_jsonl(folder / QUESTIONS))
+    file = folder / QUESTIONS
+    rows = list(read_jsonl(file))
+    listed, different = summary.get("questions", len(rows)), len({str(row.get("id")) for row in rows})
+    if not rows or (listed, different) != (len(rows), len(rows)):
+        raise CurioError(f"{file} has {different} questions in {len(rows)} lines, {SUMMARY} counts {listed}", FIX)
+    if not isinstance(summary.get("checkpoint"), str):
+        raise CurioError(f"{folder / SUMMARY} names no checkpoint", FIX)
+    for number, row in enumerate(rows, start=1):
+        if not {"id", "gold", "answer", "strict"} <= row.keys():
+            raise CurioError(f"{file}, line {number} lacks the id, the gold or a score", FIX)
+        for name in ("answer", "strict"):
+            if row[name] is not None and not (isinstance(row[name], int | float) and 0 <= row[name] <= 1):
+                raise CurioError(f"{file}, line {number}: {name} = {row[name]!r} is no score from 0 to 1", FIX)
     scores = {name: {row["id"]: row[name] for row in rows if row[name] is not None} for name in ("answer", "strict")}
     return BenchmarkResult(summary, {row["id"]: row["gold"] for row in rows}, scores)
 

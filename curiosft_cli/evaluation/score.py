@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,9 +17,9 @@ from curiosft_cli.evaluation.samples import SAMPLES, Generations, Sample
 from curiosft_cli.evaluation.summary import PERCENT, Outcome, Summary
 from curiosft_cli.evaluation.tasks import BenchmarkTask, prefill
 from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.pool import GraderPool, grade_in_order
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, compress_jsonl, present, read_jsonl, write_json
+from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, compress_jsonl, present, read_json, read_jsonl, write_json
 from curiosft_cli.run.log import Console, environment
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
@@ -37,7 +36,7 @@ def claim_folder(folder: Path, model: Mapping[str, Any]) -> None:
     """
     file = folder / "model.json"
     if file.exists():
-        known = json.loads(file.read_text(encoding="utf-8"))
+        known = read_json(file)
         if _weights_of(known) != _weights_of(model) and present(folder / SAMPLES).exists():
             raise CurioError(
                 f"the samples in {folder} were drawn from {_as_text(known)}, this is {_as_text(model)}",
@@ -51,10 +50,10 @@ def is_summarised(folder: Path, task: BenchmarkTask, config: Config) -> bool:
     file = folder / SUMMARY
     if not file.exists():
         return False
-    made = json.loads(file.read_text(encoding="utf-8"))
+    made = read_json(file)
     settings = config.eval.model_dump(mode="json")
     same = all(made.get("settings", {}).get(key) == settings[key] for key in SUMMARY_SETTINGS)
-    return same and (made["samples"], made["questions"]) == (task.samples, len(task.problems))
+    return same and (made.get("samples"), made.get("questions")) == (task.samples, len(task.problems))
 
 
 def summarise_benchmark(
@@ -117,7 +116,7 @@ def summarise_benchmark(
 def write_run_summary(config: Config, stage: StageDir) -> dict[str, Any]:
     """Write and return the summaries of all checkpoints and benchmarks, with the averages of the paper's two suites."""
     rows = [
-        json.loads((stage.benchmark(reference, name) / SUMMARY).read_text(encoding="utf-8"))
+        read_json(stage.benchmark(reference, name) / SUMMARY)
         for reference in config.eval.checkpoints
         for name in config.eval.benchmarks
     ]
@@ -205,7 +204,7 @@ def _graded(
             given = prefilled if sample.prefilled is None else sample.prefilled
             yield GradeItem(sample.text, problems[index], given, truncated, grader=grader)
 
-    for grade in grade_in_order(pool, items()):
+    for grade in pool.grade_in_order(items()):
         index, sample = waiting.popleft()
         given = prefilled if sample.prefilled is None else sample.prefilled
         yield index, Outcome(grade, sample.text, sample.tokens, sample.finish_reason, given)

@@ -6,8 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from curiosft_cli.data.response_format import answer_region
-from curiosft_cli.grading.extract import extract_answer
+from curiosft_cli.grading.extract import stated_value, statement_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -28,30 +27,79 @@ _LOOSE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?[\s,.:;-]+(.+)", re.DOTALL)
 _SECOND = re.compile(
     r"(?:and\b|or\b|[&,/;+=|])|[(\[]?[A-Za-z][)\]]?[.:]?$|.*(?:^|[\s,;])(?:\([A-Z]\)|[A-Z]\))(?:\s|$)", re.DOTALL
 )
-_STATED = re.compile(
-    r"answer[\s*_]*(?:is\b|[:：])(?:\s|[*_:：$(\[{]|\\[(\[]|option\b|choice\b|" + _FONTS + r")*"
-    r"(?-i:([A-Z]))(?![A-Za-z0-9'’])(?=(?P<rest>[^\n]{0,24}))",
+_RIGHT = "(?:correct|right|best)"
+_STATED = statement_of(
+    rf"(?:answer|(?:{_RIGHT}|final)\s+(?:option|choice|letter))", r"(?:is|(?:must|should|would)\s+be)"
+)
+_FIRST = re.compile(
+    rf"(?:[\s*_:(\[{{$]|\\[(\[]|option\b|choice\b|{_FONTS})*(?-i:([A-Z]))(?![A-Za-z0-9'’])", re.IGNORECASE
+)
+_NOT_ENGLISH = re.compile(r"\s*(?:$|[)\]}*_$.,:;\\—–-]|(?:because|since|as|due|for|with)\b)", re.MULTILINE)
+_OPEN = re.compile(r"[\s)\]}*_$]*(?:(?:,|/|&|and\b|or\b)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])|(?:only\s+)?(?:if|unless)\b)")
+_JUDGED = re.compile(
+    r"(?:\b(?:option|choice|answer)[\s*_]{0,6}\(?([A-Z])"
+    r"|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore),?\s)[ *_]{0,4}\(?(?-i:([A-Z])))"
+    r"(?![A-Za-z0-9'’])[\s)*_]{0,6}(?:,?\s?(?:therefore|thus|hence|clearly)\b,?\s)?is\s(?:the\s)?(?:only\s)?"
+    rf"{_RIGHT}(?:\s(?:one|answer|option|choice))?\s?(?:[*_.,;:!)]|$|because\b|since\b|as\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_DOUBTED = re.compile(
+    r"(?:\b(?:incorrect|wrong|not|if|whether|suppose|assum\w+|nor|unless|doubt|why)(?:\s+\w+)?(?:\s+that)?"
+    r"(?:\s+(?:option|choice))?"
+    r"|(?<![A-Za-z])(?-i:[A-Z])\W*(?:[,/&]|and|or))[\s(*_]*$",
     re.IGNORECASE,
 )
-_NOT_ENGLISH = re.compile(r"\s*(?:$|[)\]}*_$.,:;\\—–-]|(?:because|since|as|due|for|with)\b)")
-_ANOTHER = re.compile(r"[\s)\]}*_$]*(?:,|/|&|and\b|or\b)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])")
 
 
-def extract_letter(completion: str, n_choices: int, choices: Sequence[str] | None = None) -> str | None:
-    """Return the letter that a completion chooses, or None.
+def named_letter(content: str, n_choices: int, choices: Sequence[str] = ()) -> str | None:
+    """Return the letter that a box or a value names: alone, before its text, or as the text of one choice."""
+    text = _LEAD.sub("", _plain(content), count=1).strip()
+    letter = _exact_letter(content, n_choices, choices)
+    if letter is None and not _BARE.fullmatch(text) and (labelled := _LABELLED.fullmatch(text)):
+        return None if _SECOND.match(labelled[3]) else _within(labelled[1] or labelled[2], n_choices)
+    return letter
 
-    The last box of the region decides when there is one; else the last upper-case letter after "answer is" or
-    "answer:". Several letters, an equation, a digit, or a letter past `n_choices` are None.
+
+def stated_letter(
+    region: str, n_choices: int, choices: Sequence[str] = (), *, most: int = 50, window: int = 2000
+) -> str | None:
+    """Return the letter of a region without a box: the last statement's, or that of the region or its last line alone.
+
+    A statement is "the answer is C", "option C is correct", or a heading "Answer" above the letter. The last `most` of
+    them count, with `window` characters each.
     """
-    region = answer_region(completion)
-    extraction = extract_answer(region)
-    if extraction.has_box:
-        return None if extraction.content is None else letter_in_box(extraction.content, n_choices, choices)
-    return stated_letter(region, n_choices)
+    statements = [match for pattern in (_STATED, _JUDGED) for match in pattern.finditer(region)]
+    for match in sorted(statements, key=lambda match: match.end(), reverse=True)[:most]:
+        start = match.start(match.lastindex or 0)
+        if _DOUBTED.search(region[max(0, start - 40) : start]):
+            continue
+        if match.re is _JUDGED:
+            return _within(match[1] or match[2], n_choices)
+        tail = region[match.end() : match.end() + window]
+        if letter := _letter_at_start(tail, n_choices, choices):
+            return letter
+        if _FIRST.match(tail):
+            return None
+    earlier, _, last = region.strip().rpartition("\n")
+    if statements or "\\fbox" in last or (earlier and not _BARE.fullmatch(_plain(last))):
+        return None
+    return _exact_letter(last, n_choices, choices)
 
 
-def letter_in_box(content: str, n_choices: int, choices: Sequence[str] | None = None) -> str | None:
-    """Return the letter that the content of a box names: alone, before its text, or as the text of one choice."""
+def _letter_at_start(tail: str, n_choices: int, choices: Sequence[str]) -> str | None:
+    line, value = tail.partition("\n")[0].rstrip(" .*"), stated_value(tail)
+    if value is None or value in ("a", "i"):
+        return None
+    if letter := _exact_letter(line, n_choices, choices):
+        return letter
+    first = _FIRST.match(tail)
+    if first and (first[1] not in "AI" or _NOT_ENGLISH.match(tail, first.end())):
+        return None if _OPEN.match(tail, first.end()) else _within(first[1], n_choices)
+    return named_letter(value, n_choices, choices)
+
+
+def _exact_letter(content: str, n_choices: int, choices: Sequence[str]) -> str | None:
+    """Return the letter of a content that is a letter alone, a letter with the text of its choice, or such a text."""
     plain = _plain(content)
     text = _LEAD.sub("", plain, count=1).strip()
     if bare := _BARE.fullmatch(text):
@@ -61,17 +109,7 @@ def letter_in_box(content: str, n_choices: int, choices: Sequence[str] | None = 
         letter = _within(loose[1], n_choices)
         if letter and choices and _same_text(loose[2], choices[LETTERS.index(letter)]):
             return letter
-    if by_text is None and (labelled := _LABELLED.fullmatch(text)):
-        return None if _SECOND.match(labelled[3]) else _within(labelled[1] or labelled[2], n_choices)
     return by_text
-
-
-def stated_letter(text: str, n_choices: int) -> str | None:
-    """Return the last upper-case letter stated as the answer; the article A and the pronoun I are no choices."""
-    stated = [m for m in _STATED.finditer(text) if m[1] not in "AI" or _NOT_ENGLISH.match(m["rest"])]
-    if not stated or _ANOTHER.match(stated[-1]["rest"]):
-        return None
-    return _within(stated[-1][1], n_choices)
 
 
 def _plain(content: str) -> str:
@@ -79,7 +117,7 @@ def _plain(content: str) -> str:
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
     text = _FONT.sub("", text).replace("\\(", "").replace("\\)", "")
     text = re.sub(r"(?<!\\)[{}$]|\*\*|\\\$", "", text)
-    return _SPACES.sub(" ", text).strip(" \\")
+    return _SPACES.sub(" ", text).strip(" \\\"'“”‘’")
 
 
 def _within(letter: str, n_choices: int) -> str | None:
@@ -90,12 +128,10 @@ def _same_text(a: str, b: str) -> bool:
     return _squeezed(a) == _squeezed(b) != ""
 
 
-def _label_of(text: str, choices: Sequence[str] | None) -> str | None:
+def _label_of(text: str, choices: Sequence[str]) -> str | None:
     for spelling in (_squeezed, lambda t: _squeezed(t).casefold()):
         wanted = spelling(text)
-        same = [
-            letter for letter, choice in zip(LETTERS, choices or (), strict=False) if wanted == spelling(choice) != ""
-        ]
+        same = [letter for letter, choice in zip(LETTERS, choices, strict=False) if wanted == spelling(choice) != ""]
         if same:
             return same[0] if len(same) == 1 else None
     return None

@@ -10,11 +10,28 @@ from dataclasses import dataclass
 
 from curiosft_cli.data.response_format import BOXED, FBOX, is_blank, last_box, top_level_boxes
 
-_STATEMENT = re.compile(r"\banswer\b[\s*_]*(?:is\b|[:：])[\s*_:：]*", re.IGNORECASE)
+_ADVERB = r"(?:therefore|thus|hence|then|so|clearly|simply|for\s+sure|equal\s+to)\b"
 _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 _CONNECTED = re.compile(r"\s*(?:,|;|and\b|or\b|,\s*and\b)\s*[\d$\\(+-]")
-_SENTENCE_END = re.compile(r"\.(?=\s)|\s(?:because|since|which|where|so|as|when)\s|[*_]{2}", re.IGNORECASE)
-_MARKUP = re.compile(r"\$|\\[()\[\]]|`")
+_SENTENCE_END = re.compile(
+    r"\.(?=\s)|,?\s(?:because|since|which|where|so|as|when|but|therefore|(?:and\s)?not)\s|[*_]{2}", re.IGNORECASE
+)
+_MARKUP = re.compile(r"\\?\$|\\[()\[\]]|`")
+
+
+def statement_of(subject: str, verb: str = "is") -> re.Pattern[str]:
+    """Return a pattern for "SUBJECT is", "SUBJECT:" and the heading "Final SUBJECT"; its end is where the value starts.
+
+    `subject` and `verb` are regular expressions.
+    """
+    return re.compile(
+        rf"\b{subject}[\s*_]*(?:{verb}\b|[:：])(?:[\s*_:：,]|{_ADVERB})*"
+        rf"|^[ \t#*_]*(?:the\s+)?(?:(?:final|correct)\s+)?{subject}[ \t*_]*(?:\n[\s*_]*|(?=\$|\\[(\[]))",
+        re.IGNORECASE | re.MULTILINE,
+    )
+
+
+_ANSWER = statement_of("answer")
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,7 @@ def extract_answer(region: str, window: int = 2000) -> Extraction:
     """Find the answer of a region: its last `\\boxed`, else its last explicit statement.
 
     A `\\boxed` that is unbalanced or blank means that there is no answer. An `\\fbox` counts as a statement. A
-    statement is looked for in the last `window` characters; a bare number is never an answer.
+    statement is searched in the last `window` characters; a bare number is never an answer.
     """
     if BOXED.search(region):
         content = last_box(region)
@@ -49,18 +66,20 @@ def extract_answer(region: str, window: int = 2000) -> Extraction:
 
 def stated_answer(text: str) -> str | None:
     """Return X of the last "the (final) answer is X" or "Answer: X", or None."""
-    values = (_statement_value(text[match.end() :]) for match in _STATEMENT.finditer(text))
+    values = (stated_value(text[match.end() :]) for match in _ANSWER.finditer(text))
     stated = [value for value in values if value is not None]
     return stated[-1] if stated else None
 
 
-def _statement_value(tail: str) -> str | None:
+def stated_value(tail: str) -> str | None:
+    """Return the value that a text starts with: up to its closing delimiter, or to the end of its sentence."""
     for opening, closing in _DELIMITERS:
         if tail.startswith(opening):
             content, found, rest = tail[len(opening) :].partition(closing)
-            if found and not _CONNECTED.match(rest):
+            is_money = closing == "$" and rest[:1].isdigit()
+            if found and not is_money and not _CONNECTED.match(rest):
                 return None if is_blank(content) else content.strip()
             break
     line = _MARKUP.sub("", tail.partition("\n")[0])
-    value = _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t*_.,;:")
+    value = _SENTENCE_END.split(line, maxsplit=1)[0].lstrip(" \t*_,;:").rstrip(" \t*_.,;:")
     return None if is_blank(value) else value

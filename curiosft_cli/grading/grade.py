@@ -12,11 +12,11 @@ from functools import lru_cache
 from curiosft_cli.data.records import Grade, Grader, GradeReason, GradeStatus, Problem
 from curiosft_cli.data.response_format import END_TOKENS, THINK_OPEN, answer_region, cut_at_end_token, format_error
 from curiosft_cli.grading import symbolic
-from curiosft_cli.grading.choices import LETTERS, letter_in_box, stated_letter
+from curiosft_cli.grading.choices import LETTERS, named_letter, stated_letter
 from curiosft_cli.grading.extract import Extraction, extract_answer
 from curiosft_cli.grading.match import is_within_limits, match_math
-from curiosft_cli.grading.normalise import normalise
-from curiosft_cli.grading.other_graders import OTHER_GRADERS
+from curiosft_cli.grading.normalise import normalise, squeeze
+from curiosft_cli.grading.other_graders import OTHER_GRADERS, REWARDS
 from curiosft_cli.grading.parse import exact_multiple, number_list, option, plain_number, top_level_values, words
 
 
@@ -32,15 +32,9 @@ class GradeItem:
     grader: Grader = "curiosft"
 
     def unmatched(self, status: GradeStatus) -> Grade:
-        """Return the grade when the comparison did not finish."""
-        return grade_unmatched(
-            self.completion,
-            self.problem,
-            status,
-            prefilled=self.prefilled,
-            truncated=self.truncated,
-            end_tokens=self.end_tokens,
-        )
+        """Return the grade when the comparison did not finish: score 0, format and extraction as usual."""
+        text = cut_at_end_token(self.completion, self.end_tokens)
+        return _grade(_read(text, self.problem, self.prefilled), False, status, self.truncated)
 
 
 def grade(
@@ -61,14 +55,18 @@ def grade(
         prefilled: the prompt ended with the opening think tag, so the completion lacks it.
         truncated: generation stopped at its length limit (names the reason of a broken format, changes no score).
         end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
-        grader: one of `official.OTHER_GRADERS` scores `answer` in its own way, without a look at the format;
-            `strict` needs both.
+        grader: one of `other_graders.OTHER_GRADERS` scores `answer` in its own way and ignores the format;
+            `strict` needs both. One of `other_graders.REWARDS` gives both scores.
         library_timeout_s: CPU seconds that Math-Verify gets for each parse and each comparison.
     """
     text = cut_at_end_token(completion, end_tokens)
     reading = _read(text, problem, prefilled)
     if not is_gradable(problem, library_timeout_s):
-        return _ungradable(reading)
+        content, fallback = reading.extraction.content, reading.extraction.fallback
+        return Grade(None, None, content, reading.letter, "ok", "ungradable_gold", reading.format_error, fallback)
+    if grader in REWARDS:
+        matched, status = REWARDS[grader](text, problem.answer, library_timeout_s)
+        return _grade(reading, matched, status, truncated, rewarded=matched)
     if grader in OTHER_GRADERS:
         matched, status = OTHER_GRADERS[grader](text, problem.answer, library_timeout_s)
     elif problem.kind == "choice":
@@ -76,19 +74,6 @@ def grade(
     else:
         matched, status = _match_free_form(reading.extraction, problem.answer, library_timeout_s)
     return _grade(reading, matched, status, truncated)
-
-
-def grade_unmatched(
-    completion: str,
-    problem: Problem,
-    status: GradeStatus,
-    *,
-    prefilled: bool = True,
-    truncated: bool = False,
-    end_tokens: tuple[str, ...] = END_TOKENS,
-) -> Grade:
-    """Return the grade of a completion whose comparison did not finish: score 0, format and extraction as usual."""
-    return _grade(_read(cut_at_end_token(completion, end_tokens), problem, prefilled), False, status, truncated)
 
 
 def is_gradable(problem: Problem, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> bool:
@@ -123,18 +108,13 @@ def _read(text: str, problem: Problem, prefilled: bool) -> _Reading:
     extraction = extract_answer(region)
     letter = None
     if problem.kind == "choice":
-        letter = _letter(region, extraction, problem)
-        if not extraction.has_box and letter is not None:
+        n_choices = len(problem.choices) or len(LETTERS)
+        if extraction.has_box:
+            letter = named_letter(extraction.content or "", n_choices, problem.choices)
+        elif letter := stated_letter(region, n_choices, problem.choices):
             extraction = replace(extraction, content=letter, fallback=True)
     has_answer = extraction.content is not None if problem.kind == "math" else letter is not None
     return _Reading(extraction, letter, has_answer, format_error(f"{THINK_OPEN}\n{text}" if prefilled else text))
-
-
-def _letter(region: str, extraction: Extraction, problem: Problem) -> str | None:
-    n_choices = len(problem.choices) or len(LETTERS)
-    if extraction.has_box:
-        return letter_in_box(extraction.content, n_choices, problem.choices) if extraction.content else None
-    return stated_letter(region, n_choices)
 
 
 def _gold_letter(problem: Problem) -> str | None:
@@ -147,13 +127,15 @@ def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tup
     if extraction.content is None:
         return False, "ok"
     matched, status = match_math(extraction.content, gold, timeout_s)
-    if not matched and 1 < len(extraction.boxes) == len(top_level_values(normalise(gold))):
+    if not matched and 1 < len(extraction.boxes) == len(top_level_values(squeeze(normalise(gold)))):
         return match_math(",".join(extraction.boxes), gold, timeout_s)
     return matched, status
 
 
-def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: bool) -> Grade:
-    strict = matched and reading.format_error is None
+def _grade(
+    reading: _Reading, matched: bool, status: GradeStatus, truncated: bool, rewarded: bool | None = None
+) -> Grade:
+    strict = matched and reading.format_error is None if rewarded is None else rewarded
     return Grade(
         strict=float(strict),
         answer=float(matched),
@@ -164,12 +146,6 @@ def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: boo
         format_error=reading.format_error,
         fallback=reading.extraction.fallback,
     )
-
-
-def _ungradable(reading: _Reading) -> Grade:
-    """No score, but format and extraction as they are: their shares count every sample."""
-    content, fallback = reading.extraction.content, reading.extraction.fallback
-    return Grade(None, None, content, reading.letter, "ok", "ungradable_gold", reading.format_error, fallback)
 
 
 def _reason(reading: _Reading, status: GradeStatus, truncated: bool) -> GradeReason:

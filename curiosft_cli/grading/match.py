@@ -8,25 +8,31 @@ from functools import lru_cache
 
 from curiosft_cli.data.records import GradeStatus
 from curiosft_cli.grading import symbolic
+from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import has_bracketed_thousands, normalise, squeeze
 from curiosft_cli.grading.parse import (
+    BRACKETED,
     TEXT,
+    are_indexed,
+    as_list,
+    condition,
     exact_multiple,
     flat_text,
     has_digits_of,
     listed_values,
-    named_option,
+    named_values,
     number_list,
     numeral_with_base,
     option,
+    order_of_name,
     plain_number,
+    split_name,
     top_level_values,
-    without_variables,
     words,
 )
 from curiosft_cli.grading.units import contradict, has_variables, strip_units
 
-Verdict = tuple[bool, GradeStatus]
+Comparison = tuple[bool, GradeStatus]
 Number = tuple[Fraction, bool]
 
 MAX_CHARACTERS = 4000
@@ -36,12 +42,12 @@ MAX_DEPTH = 50
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 _BRACKET = re.compile(r"[()\[\]{}]")
 _FORBIDDEN = re.compile(
-    r"\\(?:ne|not|notin|nequiv|input|include|write|openin|openout|read|immediate|catcode|def|special|usepackage"
-    r"|newcommand)(?![A-Za-z])|\\write18|!=(?=\s*\S)|--"
+    r"\\(?:not|notin|nequiv|input|include|write|openin|openout|read|immediate|catcode|def|special|usepackage"
+    r"|newcommand)(?![A-Za-z])|\\write18|--"
 )
 # An answer with one of these says more, or less, than a gold without it; Math-Verify reads only the last part.
 _NOT_ADDED = re.compile(
-    r"\\[lcv]?dots(?![A-Za-z])|\.\.\."
+    r"\\[lcv]?dots(?![A-Za-z])|\.\.\.|\\ne(?![A-Za-z])"
     r"|\\(?:to|(?:long)?(?:left)?(?:right)arrow|(?:Long)?(?:Left)?Rightarrow|implies|iff|mapsto|equiv|sim|cong|propto"
     r"|v?ee|wedge|lor|land|x?cancel|sout|phantom|stackrel|overset|underset)(?![A-Za-z])"
     r"|\b(?:not|or (?:more|less|fewer|greater|higher|lower|above|below|so)|at (?:least|most)"
@@ -59,14 +65,13 @@ _NUMERIC = re.compile(
     r"|arc(?:sin|cos|tan)|%|[,;: {}]))+"
 )
 _VALUE = re.compile(r"\d|\\pi")
-_ASSIGNED = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?\s*=([^=]+)")
 _COMPOUND = re.compile(r"[,;<>]|\\(?:text|mbox|le|ge|in|cup|cap)(?![A-Za-z])|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _IN_BRACKETS = re.compile(r"^\s*(?:\\left)?\(([\d.\s]+)(?:\\right)?\)\s*$")
 _ROUNDING = 10**6
 _RELATIVE = 1000
 
 
-def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Verdict:
+def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Comparison:
     """Return whether a free-form answer (the inside of a box) equals the gold, and how the comparison went.
 
     Never raises on any text; must run in the main thread.
@@ -106,17 +111,26 @@ def is_within_limits(text: str) -> bool:
 
 
 @lru_cache(maxsize=8192)
-def _match(answer: str, gold: str, timeout_s: float) -> Verdict:
+def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
     if not is_within_limits(answer):
         return False, "ok"
+    answer, gold = _without_names(answer, gold)
     if squeeze(answer) == squeeze(gold) != "":
         return True, "ok"
-    if "=" not in gold and (assigned := _ASSIGNED.fullmatch(answer)):
-        answer = assigned[1].strip()
-    for decide in (_match_words, _match_option, _refuse, _match_base):
+    if _FORBIDDEN.search(answer):
+        return False, "ok"
+    for decide in (_match_words, _match_option):
         decided = decide(answer, gold)
         if decided is not None:
             return decided, "ok"
+    if condition(answer) or condition(gold):
+        return symbolic.same_condition(gold, answer, timeout_s)
+    for decide in (_refuse, _match_base):
+        decided = decide(answer, gold)
+        if decided is not None:
+            return decided, "ok"
+    if (verdict := _match_named(answer, gold, timeout_s)) is not None:
+        return verdict
     gold_core, gold_units = strip_units(gold)
     core, units = strip_units(answer, single_letters=not has_variables(gold_core))
     if contradict(units, gold_units):
@@ -124,7 +138,7 @@ def _match(answer: str, gold: str, timeout_s: float) -> Verdict:
     if _differs_in_count(core, gold_core):
         return False, "ok"
     if "=" in core and "=" not in gold_core:
-        return _match_equation(without_variables(core), gold_core, timeout_s)
+        return _match_equation(core, gold_core, timeout_s)
     return _match_value(core, gold_core, timeout_s)
 
 
@@ -149,14 +163,13 @@ def _match_words(answer: str, gold: str) -> bool | None:
 
 
 def _match_option(answer: str, gold: str) -> bool | None:
+    """Compare letters where the gold is an option such as `\\text{(C)}`."""
     letter = option(gold)
-    return None if letter is None else named_option(answer) == letter
+    return None if letter is None else named_letter(answer, len(LETTERS)) == letter
 
 
 def _refuse(answer: str, gold: str) -> bool | None:
-    """Refuse what must not be parsed, and what Math-Verify would read only in part."""
-    if _FORBIDDEN.search(answer):
-        return False
+    """Refuse what Math-Verify would read only in part."""
     if not set(_NOT_ADDED.findall(_INDEX.sub("", answer))) <= set(_NOT_ADDED.findall(gold)):
         return False
     if _INEQUALITY.match(answer) and not _INEQUALITY.match(gold):
@@ -178,10 +191,47 @@ def _match_base(answer: str, gold: str) -> bool | None:
     return digits == gold_digits and (base is None or gold_base is None or base == gold_base)
 
 
-def _match_equation(answer: str, gold: str, timeout_s: float) -> Verdict:
+def _match_named(answer: str, gold: str, timeout_s: float) -> Comparison | None:
+    """Compare named values by name; with a bare tuple in the order of the names, with a list also as written."""
+    groups, gold_groups = named_values(answer), named_values(gold)
+    some = groups or gold_groups
+    if not some:
+        return None
+    if groups and gold_groups and groups[0].keys() != gold_groups[0].keys():
+        return False, "ok"
+    bare = BRACKETED.fullmatch(gold if groups else answer)
+    without_order = not (groups and gold_groups) and are_indexed(some[0]) and not (bare and bare[1] == "(")
+    if len(some) > 1 or without_order:
+        texts = [as_list(one) if one else text for one, text in ((groups, answer), (gold_groups, gold))]
+        return _match(texts[0], texts[1], timeout_s)
+    names = list(some[0]) if groups and gold_groups else sorted(some[0], key=order_of_name)
+    orders = [names] if bare or (groups and gold_groups) else [names, list(some[0])]
+    for order in orders:
+        ours, theirs = (
+            [one[0][name] for name in order] if one else listed_values(bare[2] if bare else text)
+            for one, text in ((groups, answer), (gold_groups, gold))
+        )
+        verdicts = [_match(*pair, timeout_s) for pair in zip(ours, theirs, strict=False)]
+        if len(ours) == len(theirs) and all(same for same, _ in verdicts):
+            return True, "ok"
+    return False, next((status for _, status in verdicts if status != "ok"), "ok")
+
+
+def _without_names(answer: str, gold: str) -> tuple[str, str]:
+    """Drop the name of `x = 5` where the other side has the same name, or none."""
+    name, value = split_name(answer)
+    gold_name, gold_value = split_name(gold)
+    if name and (name == gold_name or "=" not in gold):
+        answer = value
+    if gold_name and (name == gold_name or "=" not in answer):
+        gold = gold_value
+    return answer, gold
+
+
+def _match_equation(answer: str, gold: str, timeout_s: float) -> Comparison:
     """Every purely numeric side must equal the gold: `37=38` is not 38."""
-    sides = [side.strip() for side in _SIDES.split(_INDEX.sub("", answer))]
-    numeric = [strip_units(side)[0] for side in sides if _is_numeric(strip_units(side)[0])]
+    sides = [strip_units(side.strip())[0] for side in _SIDES.split(_INDEX.sub("", answer))]
+    numeric = [side for side in sides if _NUMERIC.fullmatch(side) and _VALUE.search(side)]
     for side in numeric:
         verdict = _match(side, gold, timeout_s)
         if not verdict[0]:
@@ -191,29 +241,22 @@ def _match_equation(answer: str, gold: str, timeout_s: float) -> Verdict:
     return symbolic.equal(gold, answer, timeout_s)
 
 
-def _is_numeric(side: str) -> bool:
-    return _NUMERIC.fullmatch(side) is not None and _VALUE.search(side) is not None
-
-
-def _match_value(answer: str, gold: str, timeout_s: float) -> Verdict:
+def _match_value(answer: str, gold: str, timeout_s: float) -> Comparison:
     """Decide plain numbers, lists of them, and multiples of a root or of pi exactly; leave the rest to Math-Verify."""
     number, gold_number = plain_number(_IN_BRACKETS.sub(r"\1", answer)), plain_number(_IN_BRACKETS.sub(r"\1", gold))
     if number and gold_number:
-        return _match_numbers(number, gold_number, _is_percent(answer), _is_percent(gold)), "ok"
+        percent, gold_percent = (text.rstrip().endswith("%") for text in (answer, gold))
+        return _match_numbers(number, gold_number, percent, gold_percent), "ok"
     listed, gold_listed = number_list(answer), number_list(gold)
     if listed and gold_listed and listed[0] == gold_listed[0]:
         (is_tuple, values), gold_values = listed, gold_listed[1]
         return (values == gold_values if is_tuple else sorted(values) == sorted(gold_values)), "ok"
-    if (listed and gold_number and _are_distinct(listed)) or (gold_listed and number):
+    if (listed and gold_number and len(set(listed[1])) > 1) or (gold_listed and number):
         return False, "ok"
     multiple, gold_multiple = exact_multiple(answer), exact_multiple(gold)
     if multiple and gold_multiple:
         return multiple == gold_multiple, "ok"
     return symbolic.equal(gold, answer, timeout_s)
-
-
-def _are_distinct(listed: tuple[bool, list[Fraction]]) -> bool:
-    return len(set(listed[1])) > 1
 
 
 def _match_numbers(number: Number, gold_number: Number, percent: bool, gold_percent: bool) -> bool:
@@ -223,10 +266,6 @@ def _match_numbers(number: Number, gold_number: Number, percent: bool, gold_perc
     value, exact = number if percent else gold_number
     other = gold_number if percent else number
     return any(_same_number((meant, exact), other) for meant in (value, value / 100))
-
-
-def _is_percent(text: str) -> bool:
-    return text.rstrip().endswith("%")
 
 
 def _same_number(number: Number, gold_number: Number) -> bool:

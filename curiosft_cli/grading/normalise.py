@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 # NFKC would flatten many of these into the text (x² into x2, 3½ into 31/2), so they are spelled out before it.
 _PLAIN_SIGNS = {"−": "-", "–": "-", "—": "-", "﹣": "-", "÷": "/", "∶": ":", "、": ",", "。": ".", "′": "'", "’": "'"}
@@ -29,6 +30,8 @@ _COMMA_RUN = re.compile(r"(?<![\d.])\d+(?:,\d+)+(?!\d)")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _E_NOTATION = re.compile(r"(?<![\w.\\^])([+-]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([+-]?\d{1,4})(?![\w.]*\w)")
 _REPEATING = re.compile(r"(?<!\d)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
+FONT = r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc)?|math(?:bf|it|rm|sf|tt|normal)|mbox|hbox|operatorname|boldsymbol)\*?"
+"""A command that changes only how its argument is printed."""
 _MIXED = re.compile(r"(?<![\w.})])(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d.]))")
 _SCALE_WORDS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALE = re.compile(
@@ -62,14 +65,22 @@ _SPELLINGS = [
     (re.compile(r"\\frac\s*(\{[^{}]*\}|\d)\s*(\{[^{}]*\}|\d)"), lambda m: rf"\frac{_braced(m[1])}{_braced(m[2])}"),
     (re.compile(r"(?<=\d)\s*\\(?:mathrm|text)\{\s*[eE]\s*\}\s*\{?([+-]?\d+)\}?"), r"e\1"),
     (re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}"), r" \1"),
+    (re.compile(rf"(^|[-+=(])\s*{FONT}\s*\{{\s*([A-Za-z])\s*\}}"), r"\1 \2"),
     (re.compile(r"\\sqrt\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile(r"\\?(?<![A-Za-z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![A-Za-z\\])(?:np|numpy|math)\.([a-z]+)"), r"\\\1 "),
+    (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"(?<![A-Za-z\\])abs\s*\(([^()]*)\)"), r"|\1|"),
+    (re.compile(r"(?<![A-Za-z\\])a(?=(?:sin|cos|tan)\()"), "arc"),
     (re.compile(r"(?<![A-Za-z\\])(pi|(?:arc)?(?:sin|cos|tan)|ln|log|exp)(?=[\s(/*+\-)}\d]|$)"), r"\\\1 "),
     (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
     (re.compile(r":=|\\coloneqq(?![A-Za-z])"), "="),
-    (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
+    (re.compile(r"\\neq(?![A-Za-z])|!="), r"\\ne "),
+    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
+    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
+    (re.compile(r"<=|\\leqq(?![A-Za-z])"), r"\\le "),
+    (re.compile(r">=|\\geqq(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\geq?(?:slant)?(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\leq?(?:slant)?(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
@@ -100,6 +111,7 @@ _WIDE_SPACE = re.compile(r"\\q?quad(?![A-Za-z])")
 _UNSEEN = re.compile(r"\\[,;: ]|\\(?:left|right)(?![A-Za-z])|\s+")
 
 
+@lru_cache(maxsize=8192)
 def normalise(text: str, *, thousands: bool = True) -> str:
     """Bring an answer or a gold into the one spelling that is compared.
 
@@ -118,8 +130,8 @@ def normalise(text: str, *, thousands: bool = True) -> str:
         text = pattern.sub(spelling, text)
     text = _GROUPED.sub("", text)
     if thousands:
-        text = _COMMA_RUN.sub(_join_thousands, text)
-    text = _SCALE.sub(_scaled, _E_NOTATION.sub(_times_ten_to, text))
+        text = _COMMA_RUN.sub(lambda m: m[0].replace(",", "") if _THOUSANDS.fullmatch(m[0]) else m[0], text)
+    text = _SCALE.sub(_scaled, _E_NOTATION.sub(lambda m: rf"{m[1]} \times 10^{{{int(m[2])}}}", text))
     text = _MIXED.sub(_improper, _REPEATING.sub(_fraction, text))
     text = _SPLIT_DIGITS.sub("", text)
     text = _FULL_STOP.sub("", _TRAILING.sub("", _LEADING.sub("", text)))
@@ -154,14 +166,6 @@ def _latex_signs(text: str) -> str:
 
 def _braced(argument: str) -> str:
     return argument if argument.startswith("{") else f"{{{argument}}}"
-
-
-def _join_thousands(run: re.Match[str]) -> str:
-    return run[0].replace(",", "") if _THOUSANDS.fullmatch(run[0]) else run[0]
-
-
-def _times_ten_to(number: re.Match[str]) -> str:
-    return rf"{number[1]} \times 10^{{{int(number[2])}}}"
 
 
 def _scaled(word: re.Match[str]) -> str:

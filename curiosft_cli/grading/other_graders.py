@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from curiosft_cli.data.records import Grader, GradeStatus
-from curiosft_cli.data.response_format import last_box
+from curiosft_cli.data.response_format import THINK_CLOSE, answer_region, last_box
 from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.match import is_within_limits
 from curiosft_cli.grading.normalise import squeeze
@@ -28,6 +28,21 @@ def official_score(text: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIM
     if boxed is not None and is_within_limits(boxed) and _same_box(boxed, gold, timeout_s):
         return True, "ok"
     return False, status
+
+
+def official_reward(text: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
+    """Return the reward of the authors' RL, and how the comparison went.
+
+    The thought must be closed. Then either grader counts: Math-Verify on what follows the last `</think>`, or the last
+    box wherever it stands.
+    """
+    if THINK_CLOSE not in text:
+        return False, "ok"
+    matched, status = symbolic.plain_score(answer_region(text), gold, timeout_s)
+    boxed = last_box(text)
+    if not matched and boxed is not None and is_within_limits(boxed):
+        matched = _same_box(boxed, gold, timeout_s)
+    return matched, "ok" if matched else status
 
 
 def _same_box(boxed: str, gold: str, timeout_s: float, tolerance: float = 1e-6) -> bool:
@@ -56,3 +71,6 @@ OTHER_GRADERS: Mapping[Grader, Callable[[str, str, float], tuple[bool, GradeStat
     "string": string_score,
 }
 """Each takes (completion up to its end token, gold, CPU seconds for each library call)."""
+
+REWARDS: Mapping[Grader, Callable[[str, str, float], tuple[bool, GradeStatus]]] = {"official-reward": official_reward}
+"""Rewards of other trainers: the strict score is what they say, whatever the format."""

@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from curiosft_cli.grading.normalise import squeeze
+from curiosft_cli.grading.normalise import FONT, squeeze
 
-TEXT = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc)?|math(?:bf|it|rm|sf|tt|normal)|mbox|hbox|operatorname|boldsymbol)\*?"
-    r"\s*\{([^{}]*)\}"
-)
+TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _WORDS = re.compile(r"[a-z][a-z'-]*(?:[\s,]+[a-z][a-z'-]*)*")
 _OPTION = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
-_NAMED_OPTION = re.compile(r"\(([A-Z])\)(?:\s.*)?|([A-Z])")
 _BASED = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)", re.IGNORECASE
 )
@@ -26,15 +22,29 @@ _PLAIN = re.compile(
     rf"|(?:(?P<a>\d+(?:\.\d*)?|\.\d+)(?:/(?P<b>\d+))?)(?:\\times10\^(?:\{{(?P<power>[+-]?\d{{1,4}})\}}|(?P<digit>\d)))?"
     r"|10\^(?:\{(?P<alone>[+-]?\d{1,4})\}|(?P<one>\d)))(?:\\%)?"
 )
-_IRRATIONAL = r"\\pi|\\sqrt\{\d+\}"
-_MULTIPLE = re.compile(
-    rf"(?P<sign>-?)(?:(?P<whole>\d*)|\\frac\{{(?P<top>\d*)(?P<inner>{_IRRATIONAL})?\}}\{{(?P<low>\d+)\}})"
-    rf"(?P<outer>{_IRRATIONAL})?"
-)
+_MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
 _TUPLE = re.compile(r"\((.*)\)")
 _MARK = re.compile(r"\\.|[()\[\]{},]", re.DOTALL)
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
-_ASSIGNMENT = re.compile(r"(?:\s|\\[,; ])*([A-Za-z](?:_(?:\w|\{\w+\}))?)\s*=\s*([^=<>]+)")
+_SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
+_NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?"
+_NAMED = re.compile(rf"(?:\s|\\[,; ])*({_NAME})\s*=\s*([^=<>]+)")
+_NAMED_TUPLE = re.compile(r"\s*\(([^()=]+)\)\s*=(.*)", re.DOTALL)
+_LABELLED = re.compile(r"([A-Za-z][A-Za-z ]*):(.+)", re.DOTALL)
+_COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
+_ROWS = re.compile(r"\\begin\{(?:cases|aligned)\}(.*)\\end\{(?:cases|aligned)\}", re.DOTALL)
+BRACKETED = re.compile(r"\s*(?:\\left\s*)?(\(|\\\{)(.*?)(?:\\right\s*)?(?:\)|\\\})\s*", re.DOTALL)
+_NATURAL = re.compile(r"\d+|\D+")
+
+_RELATION = re.compile(r"\\(?:ne|le|ge)(?![A-Za-z])|[<>]")
+_REAL = r"\w\s*\\in\s*\\mathbb\s*\{R\}"
+_BUILDER = re.compile(rf"\s*\\\{{\s*(?:{_REAL}|\w)\s*(?::|\\mid(?![A-Za-z])|\|)(.*)\\\}}\s*", re.DOTALL)
+_OR = re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee|cup)(?![A-Za-z])")
+_AND = re.compile(r"\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
+MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![A-Za-z])")
+
+Relation = tuple[str, str, str]
+"""(left side, one of < > \\le \\ge \\ne, right side)."""
 
 
 def words(text: str) -> str | None:
@@ -51,12 +61,6 @@ def option(gold: str) -> str | None:
     """Return C for a gold that is the option `\\text{(C)}`, or None."""
     match = _OPTION.fullmatch(gold)
     return match[1] if match else None
-
-
-def named_option(answer: str) -> str | None:
-    """Return C for `C`, `(C)`, `\\textbf{(C)} 12`, or None."""
-    match = _NAMED_OPTION.fullmatch(TEXT.sub(r"\1 ", answer).replace("\\ ", " ").strip(" ."))
-    return (match[1] or match[2]) if match else None
 
 
 def top_level_values(text: str) -> list[str]:
@@ -125,16 +129,16 @@ def exact_multiple(text: str) -> tuple[str, Fraction] | None:
     `3\\sqrt{2}` is ("root", 18), `-\\frac{\\sqrt{2}}{2}` is ("root", -1/2), and `2` is ("root", 4).
     """
     match = _MULTIPLE.fullmatch(squeeze(text))
-    if not match or (match["inner"] and match["outer"]) or not (match["whole"] or match["outer"] or match["low"]):
+    factor = text
+    if match:
+        one = "1" if match[1] in ("", "-", r"\frac{", r"-\frac{") else ""
+        factor = f"{match[1]}{one}{match[4] or ''}"
+    number = plain_number(factor)
+    if number is None or not number[1] or "%" in text:
         return None
-    irrational = match["inner"] or match["outer"] or ""
-    if not (match["whole"] or match["top"] or irrational) or (match["low"] and not int(match["low"])):
-        return None
-    factor = Fraction(int(match["whole"] or match["top"] or 1), int(match["low"] or 1))
-    sign = -1 if match["sign"] else 1
-    if irrational == r"\pi":
-        return "pi", sign * factor
-    return "root", sign * factor**2 * int(irrational[6:-1] or 1)
+    if match and match[2] == r"\pi":
+        return "pi", number[0]
+    return "root", number[0] * abs(number[0]) * int(match[3] if match else 1)
 
 
 def number_list(text: str) -> tuple[bool, list[Fraction]] | None:
@@ -146,17 +150,98 @@ def number_list(text: str) -> tuple[bool, list[Fraction]] | None:
     return (inner is not None, exact) if len(numbers) == len(exact) > 1 and "%" not in squeezed else None
 
 
-def without_variables(answer: str) -> str:
-    """Turn a list of assignments into its values: `x=2, y=3` into `(2,3)` by name, `x=1 \\text{ or } x=2` into `1,2`.
+def named_values(text: str) -> list[dict[str, str]]:
+    """Return the values of a text by name, or none of them when one has no name or all have the same.
 
-    Anything else comes back as it is.
+    `x=2, y=3` and `(x,y)=(2,3)` are [{x: 2, y: 3}]; `3 \\text{ apples}, 4 \\text{ pears}` has nouns for names; a name
+    that comes again starts the next group: `p=5, q=2; p=7, q=2`.
     """
-    parts = listed_values(answer)
-    pairs = [_ASSIGNMENT.fullmatch(part) for part in parts]
-    found = [(pair[1], pair[2].strip()) for pair in pairs if pair]
-    if len(found) < 2 or len(found) != len(pairs):
-        return answer
-    names = [name for name, _ in found]
-    if len(set(names)) == 1:
-        return ",".join(value for _, value in found)
-    return f"({','.join(value for _, value in sorted(found))})" if len(set(names)) == len(names) else answer
+    groups: list[dict[str, str]] = [{}]
+    names: list[str] = []
+    plain = _ROWS.sub(lambda rows: re.sub(r"\\\\|&", ",", rows[1]), TEXT.sub(r"  \1 ", text))
+    for part in listed_values(plain):
+        pairs = _pairs(part.strip(), names)
+        if not pairs:
+            return []
+        names = [name for name, _ in pairs]
+        for name, value in pairs:
+            if name in groups[-1]:
+                groups.append({})
+            groups[-1][name] = value
+    sizes = {frozenset(group) for group in groups}
+    return groups if len(sizes) == 1 and len(groups[0]) > 1 else []
+
+
+def _pairs(part: str, names: list[str]) -> list[tuple[str, str]]:
+    """Return the (name, value) pairs of one part of a list; `names` are those of the tuple before it."""
+    named_tuple, bracketed = _NAMED_TUPLE.fullmatch(part), BRACKETED.fullmatch(part)
+    if named_tuple and (bracketed := BRACKETED.fullmatch(named_tuple[2])):
+        names = [squeeze(name) for name in named_tuple[1].split(",")]
+    if bracketed:
+        values = top_level_values(bracketed[2])
+        return list(zip(names, values, strict=True)) if 1 < len(names) == len(values) else []
+    if named := _NAMED.fullmatch(part):
+        return [(squeeze(named[1]).strip("|"), named[2].strip())]
+    if labelled := _LABELLED.fullmatch(part):
+        return [(labelled[1].strip().lower(), labelled[2].strip())]
+    counted = _COUNTED.fullmatch(part)
+    return [(counted[2].lower().rstrip("s"), counted[1].strip())] if counted else []
+
+
+def order_of_name(name: str) -> list[str]:
+    """Return a key that puts x before y, and `x_2` before `x_{10}`; words keep the order in which they are written."""
+    if not re.fullmatch(_SIMPLE_NAME, name):
+        return []
+    return [part.zfill(9) for part in _NATURAL.findall(re.sub(r"[{}\\_]", "", name))]
+
+
+def as_list(groups: list[dict[str, str]]) -> str:
+    """Write the values of one group as a list, of several as a list of tuples, in the order of the names."""
+    texts = [",".join(group[name] for name in sorted(group, key=order_of_name)) for group in groups]
+    return texts[0] if len(texts) == 1 else ",".join(f"({text})" for text in texts)
+
+
+def are_indexed(group: dict[str, str]) -> bool:
+    """Say whether the names are one letter with several indices: the roots `x_1` and `x_2` have no order."""
+    return all("_" in name for name in group) and len({name.partition("_")[0] for name in group}) == 1
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """Return (name, value) of `x = 5`, `f(x) = 2x` or a list `x = 1, x = 2` of one name; else (None, the text)."""
+    pairs = [_NAMED.fullmatch(part) for part in listed_values(text)]
+    names = {squeeze(pair[1]) if pair else None for pair in pairs}
+    if len(names) != 1 or None in names:
+        name, _, value = text.partition("=")
+        is_name = re.fullmatch(rf"\s*(?:{_SIMPLE_NAME})\s*", name) is not None
+        return (squeeze(name), value.strip()) if is_name and value and not listed_values(value)[1:] else (None, text)
+    return names.pop(), ",".join(pair[2].strip() for pair in pairs if pair)
+
+
+def condition(text: str) -> list[list[Relation]]:
+    """Return a condition as alternatives of relations that hold together, or none when the text is no condition.
+
+    `-2 < x < 2` is [[(-2, <, x), (x, <, 2)]], and `x < 1 \\text{ or } x > 3` is [[(x, <, 1)], [(x, >, 3)]].
+    """
+    if not _RELATION.search(text):
+        return []
+    builder = _BUILDER.fullmatch(text)
+    alternatives = []
+    for alternative in _OR.split(builder[1] if builder else text):
+        inner = BRACKETED.fullmatch(alternative)
+        body = inner[2] if inner and inner[1] == "(" and _RELATION.search(inner[2]) else alternative
+        relations: list[Relation] = []
+        for chain in top_level_values(_AND.sub(",", body)):
+            sides = [side.strip() for side in _RELATION.split(chain)]
+            if len(sides) == 1 and relations and relations[-1][1] == r"\ne":
+                relations.append((*relations[-1][:2], chain))  # `x \ne 1, 2`
+            elif len(sides) > 1 and all(sides) and "=" not in chain:
+                relations += zip(sides, _RELATION.findall(chain), sides[1:], strict=False)
+            elif not re.fullmatch(_REAL, chain.strip()):
+                return []
+        alternatives.append([one for relation in relations for one in _without_plus_minus(relation)])
+    return alternatives
+
+
+def _without_plus_minus(relation: Relation) -> list[Relation]:
+    left, sign, right = relation
+    return [(left, sign, right.replace(r"\pm", one)) for one in "+-"] if r"\pm" in right else [relation]

@@ -17,6 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ _AHEAD_ITEMS = 32
 _AHEAD_BYTES = 32 * 1024
 _START_LIMIT_S = 120.0
 _START_ATTEMPTS = 3
+_IN_ORDER = object()
 
 
 @dataclass
@@ -114,7 +116,8 @@ class GraderPool:
         self.library_timeout_s = library_timeout_s
         self.counts: Counter[GradeStatus] = Counter()
         self._waiting: deque[_Task] = deque()
-        self._finished: deque[tuple[_Task, Grade]] = deque()
+        self._finished: list[tuple[Hashable, Grade]] = []
+        self._ordered: dict[int, Grade] = {}
         self._tickets = 0
         self._failed_starts = 0
         self._workers = [self._start() for _ in range(workers)]
@@ -140,8 +143,7 @@ class GraderPool:
         self._advance(0.0)
         while not self._finished and self.pending and (left_s := until - time.monotonic()) > 0:
             self._advance(left_s)
-        finished = [(task.key, graded) for task, graded in self._finished]
-        self._finished.clear()
+        finished, self._finished = self._finished, []
         return finished
 
     def drain(self) -> Iterator[tuple[Hashable, Grade]]:
@@ -151,21 +153,22 @@ class GraderPool:
 
     def grade_all(self, items: Iterable[GradeItem]) -> list[Grade]:
         """Grade items and return their grades in the same order. Grades of `submit` stay for `poll`."""
-        tickets = [self._queue(None, item) for item in items]
-        mine = set(tickets)
-        grades: dict[int, Grade] = {}
-        others: list[tuple[_Task, Grade]] = []
-        while len(grades) < len(tickets):
-            if not self._finished:
+        return list(self.grade_in_order(items, ahead=sys.maxsize))
+
+    def grade_in_order(self, items: Iterable[GradeItem], ahead: int = 512) -> Iterator[Grade]:
+        """Yield the grade of each item in the order of the items, reading at most `ahead` of them in advance.
+
+        One slow item holds back what is yielded, not what is graded. Grades of `submit` stay for `poll`.
+        """
+        source, tickets = iter(items), deque[int]()
+        while True:
+            tickets.extend(self._queue(_IN_ORDER, item) for item in islice(source, ahead - len(tickets)))
+            if not tickets:
+                return
+            self._advance(0.0)
+            while tickets[0] not in self._ordered:
                 self._advance(self.deadline_s)
-            while self._finished:
-                task, graded = self._finished.popleft()
-                if task.ticket in mine:
-                    grades[task.ticket] = graded
-                else:
-                    others.append((task, graded))
-        self._finished.extend(others)
-        return [grades[ticket] for ticket in tickets]
+            yield self._ordered.pop(tickets.popleft())
 
     @property
     def pending(self) -> int:
@@ -264,7 +267,10 @@ class GraderPool:
 
     def _finish(self, task: _Task, graded: Grade) -> None:
         self.counts[graded.status] += 1
-        self._finished.append((task, graded))
+        if task.key is _IN_ORDER:
+            self._ordered[task.ticket] = graded
+        else:
+            self._finished.append((task.key, graded))
 
     def _replace(self, index: int, status: GradeStatus | None = None) -> None:
         """Put a new worker in the place of one, and its tasks back in front of the queue.
@@ -286,42 +292,3 @@ class GraderPool:
             self._finish(task, task.item.unmatched("timeout" if code == -signal.SIGPROF else status))
         self._waiting.extendleft(reversed(worker.tasks))
         self._workers[index] = self._start()
-
-
-def grade_in_order(pool: GraderPool, items: Iterable[GradeItem], ahead: int = 512) -> Iterator[Grade]:
-    """Yield the grade of each item in the order of the items, reading at most `ahead` of them in advance.
-
-    The pool must have nothing else to do. One slow item holds back what is yielded, not what is graded.
-    """
-    finished: dict[int, Grade] = {}
-    submitted = yielded = 0
-    for item in items:
-        pool.submit(
-            submitted,
-            item.completion,
-            item.problem,
-            prefilled=item.prefilled,
-            truncated=item.truncated,
-            end_tokens=item.end_tokens,
-            grader=item.grader,
-        )
-        submitted += 1
-        _collect(pool, finished, wait=False)
-        while yielded in finished or submitted - yielded >= ahead:
-            if yielded in finished:
-                yield finished.pop(yielded)
-                yielded += 1
-            else:
-                _collect(pool, finished, wait=True)
-    while yielded < submitted:
-        if yielded in finished:
-            yield finished.pop(yielded)
-            yielded += 1
-        else:
-            _collect(pool, finished, wait=True)
-
-
-def _collect(pool: GraderPool, finished: dict[int, Grade], *, wait: bool) -> None:
-    for key, graded in pool.poll(pool.deadline_s if wait else 0.0):
-        assert isinstance(key, int)  # our own submission numbers
-        finished[key] = graded

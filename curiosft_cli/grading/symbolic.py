@@ -7,15 +7,15 @@ ones, and they cancel an alarm that the caller has set. Ours count CPU seconds. 
 from __future__ import annotations
 
 import logging
-import math
 import re
 import signal
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from curiosft_cli.data.records import GradeStatus
+from curiosft_cli.grading.parse import MEMBER, condition
 from curiosft_cli.run.errors import CurioError
 
 T = TypeVar("T")
@@ -36,8 +36,6 @@ _DERIVATIVE = re.compile(
 _SPARE_SYMBOLS = r"\xi \chi \upsilon \kappa \zeta \eta \iota \nu \psi \tau \rho \sigma \phi \omega \varphi \beta \alpha"
 _MISREAD = ("E", "I", "d", r"\gamma", r"\Gamma")
 _AGAIN_S = 0.5
-_LIFT_BELOW = 1e-3
-_LIFT_ZERO = 30
 
 
 @lru_cache(maxsize=1)
@@ -71,22 +69,37 @@ def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple
         answers, status = _parse(rf"\boxed{{{answer}}}", timeout_s)
     if status != "ok" or not golds or not answers:
         return False, status
-    power = _lifting_power(gold, timeout_s)
-    same, status = _guarded(
-        lambda: _library()[0].verify(
-            [_lifted(reading, power) for reading in golds],
-            [_lifted(reading, power) for reading in answers],
-            float_rounding=6,
-            numeric_precision=15,
-            strict=True,
-            allow_set_relation_comp=False,
-            timeout_seconds=None,
-            raise_on_error=True,
-        ),
-        timeout_s,
-    )
-    if not same and status == "ok" and (exact := _exact_pair(golds[0], answers[0])):
-        same, status = _guarded(lambda: _agree(*exact), timeout_s)
+    same, status = _guarded(lambda: _agree(golds, answers), timeout_s)
+    return bool(same), status
+
+
+def _agree(golds: tuple[Any, ...], answers: tuple[Any, ...]) -> bool:
+    from curiosft_cli.grading import equivalence
+
+    if (same := equivalence.same_number(golds[0], answers[0])) is not None:
+        return same
+    limits = {"float_rounding": 6, "numeric_precision": 15, "timeout_seconds": None}
+    verify = partial(_library()[0].verify, strict=True, allow_set_relation_comp=False, raise_on_error=True, **limits)
+    return verify(list(golds), list(answers)) or equivalence.same_expression(golds[0], answers[0])
+
+
+def same_condition(
+    gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S, *, most: int = 20
+) -> tuple[bool, GradeStatus]:
+    """Compare two conditions, or a condition with a set. One of more than `most` relations equals none."""
+    from curiosft_cli.grading import equivalence
+
+    def read(text: str) -> Any:
+        return _parse_gold(text, timeout_s)[0]
+
+    sides: list[Any] = []
+    for text in _distinct_symbols(gold, answer):
+        alternatives = condition(text)
+        if sum(map(len, alternatives)) > most:
+            return False, "ok"
+        relations = [[(read(left), sign, read(right)) for left, sign, right in joined] for joined in alternatives]
+        sides.append(relations or read(MEMBER.sub("", text, count=1)))
+    same, status = _guarded(lambda: equivalence.same_condition(*sides), timeout_s)
     return bool(same), status
 
 
@@ -117,17 +130,13 @@ def _parse_gold(gold: str, timeout_s: float) -> tuple[tuple[Any, ...], GradeStat
 
 
 def _parse(text: str, timeout_s: float) -> tuple[tuple[Any, ...], GradeStatus]:
+    from sympy import Basic, nan, zoo
+
     library, targets = _library()
     readings, status = _guarded(
         lambda: library.parse(text, targets, parsing_timeout=None, raise_on_error=True), timeout_s
     )
-    return tuple(reading for reading in readings or () if not _is_undefined(reading)), status
-
-
-def _is_undefined(reading: Any) -> bool:
-    from sympy import Basic, nan, zoo
-
-    return isinstance(reading, Basic) and reading.has(nan, zoo)
+    return tuple(r for r in readings or () if not (isinstance(r, Basic) and r.has(nan, zoo))), status
 
 
 def _guarded(call: Callable[[], T], timeout_s: float) -> tuple[T | None, GradeStatus]:
@@ -184,45 +193,6 @@ def _spelled_symbols(text: str) -> str:
     return _DERIVATIVE.sub(_derivative_symbol, text)
 
 
-def _exact_pair(gold: Any, answer: Any) -> tuple[Any, Any] | None:
-    """Return the readings when the gold is a rational and the answer another exact number, else None."""
-    from sympy import Expr, Float, Rational
-
-    is_exact = isinstance(gold, Rational) and isinstance(answer, Expr) and not isinstance(answer, Rational)
-    return (gold, answer) if is_exact and answer.is_number and not answer.has(Float) else None
-
-
-def _agree(gold: Any, answer: Any, digits: int = 30) -> bool:
-    """Compare by value to 30 digits, which the library does only where neither side is a plain number."""
-    try:
-        return abs(complex((answer - gold).evalf(digits, maxn=200))) < 10.0 ** (5 - digits)
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
 def _derivative_symbol(match: re.Match[str]) -> str:
     """Name d^2v/dt^2 by the numbers of its letters."""
     return "D_{" + "".join(str(ord(c)) for c in f"{match[1] or 1}{match[2]}/{match[3]}") + "}"
-
-
-@lru_cache(maxsize=4096)
-def _lifting_power(gold: str, timeout_s: float) -> int:
-    """Return the power of ten that lifts a tiny gold to about one, and what hides near a gold of zero into sight.
-
-    The library rounds to six places and chops what is below 1e-15, so 4.6e-24 would equal 9.9e-24.
-    """
-    from sympy import Expr
-
-    for reading in _parse_gold(gold, timeout_s)[0]:
-        if isinstance(reading, Expr) and reading.is_number:
-            size, _ = _guarded(lambda value=reading: abs(complex(value.evalf())), timeout_s)
-            if size == 0:
-                return _LIFT_ZERO
-            return -math.floor(math.log10(size)) if size and size < _LIFT_BELOW else 0
-    return 0
-
-
-def _lifted(reading: Any, power: int) -> Any:
-    from sympy import Expr, Integer
-
-    return reading * Integer(10) ** power if power and isinstance(reading, Expr) else reading

@@ -6,48 +6,18 @@ import re
 
 from curiosft_cli.grading.parse import TEXT, top_level_values
 
-# One line per unit: its name (a sum of names for a compound), then its other spellings.
+# Each unit: its name (a sum of names for a compound), then its other spellings.
 # Answers whose names differ contradict each other.
 _SPELLINGS = """
-mm millimeter millimeters millimetre millimetres
-cm centimeter centimeters centimetre centimetres
-m meter meters metre metres
-km kilometer kilometers kilometre kilometres
-inch inches
-ft foot feet
-yd yard yards
-mile miles
-mg milligram milligrams
-g gram grams
-kg kilogram kilograms
-lb lbs pound pounds
-oz ounce ounces
-ml milliliter milliliters
-liter liters litre litres
-gallon gallons
-ms millisecond milliseconds
-s sec secs second seconds
-min mins minute minutes
-h hr hrs hour hours
-day days
-week weeks
-month months
-year years
-dollar dollars usd
-cent cents
-mile+h mph
-km+h kmh kmph
-degree degrees
-radian radians rad
-hz hertz
-joule joules
-newton newtons
-watt watts
-volt volts
-mol mole moles
-angstrom angstroms
+mm millimeter millimeters millimetre millimetres; cm centimeter centimeters centimetre centimetres;
+m meter meters metre metres; km kilometer kilometers kilometre kilometres; inch inches; ft foot feet; yd yard yards;
+mile miles; mg milligram milligrams; g gram grams; kg kilogram kilograms; lb lbs pound pounds; oz ounce ounces;
+ml milliliter milliliters; liter liters litre litres; gallon gallons; ms millisecond milliseconds;
+s sec secs second seconds; min mins minute minutes; h hr hrs hour hours; day days; week weeks; month months;
+year years; dollar dollars usd; cent cents; mile+h mph; km+h kmh kmph; degree degrees; radian radians rad; hz hertz;
+joule joules; newton newtons; watt watts; volt volts; mol mole moles; angstrom angstroms
 """
-_UNITS = {name: line.split()[0].split("+") for line in _SPELLINGS.strip().splitlines() for name in line.split()}
+_UNITS = {name: unit.split()[0].split("+") for unit in _SPELLINGS.split(";") for name in unit.split()}
 # Only inside \text: elsewhere these may be products of variables.
 _ABBREVIATIONS = {"n": "newton", "j": "joule", "w": "watt", "v": "volt"}
 _HALVES = frozenset({"am", "pm"})

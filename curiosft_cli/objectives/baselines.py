@@ -67,6 +67,11 @@ def kl_divergence(logp: Tensor, other: Tensor) -> Tensor:
     return (logp.exp() * (logp.clamp(min=LOGIT_FLOOR) - other.clamp(min=LOGIT_FLOOR))).sum(-1)
 
 
+def kl_of_kind(kind: Literal["reverse", "forward"], logp: Tensor, other: Tensor) -> Tensor:
+    """KL(pi || other) or, "forward", KL(other || pi), [N], from the student's log-distribution and another [N, V]."""
+    return kl_divergence(logp, other) if kind == "reverse" else kl_divergence(other, logp)
+
+
 def k3(logp: Tensor, ref_logp: Tensor, log_ratio_clamp: float, k3_max: float) -> Tensor:
     """exp(d) - d - 1 [N] with d = log pi_base(y) - log pi(y); not an unbiased KL on expert tokens."""
     d = (ref_logp - logp).clamp(-log_ratio_clamp, log_ratio_clamp)
@@ -94,8 +99,7 @@ def kl(
         divergence = k3(rows.logp, rows.extra["ref_logp"], log_ratio_clamp, k3_max)
     else:
         assert rows.logits is not None and rows.ref_logits is not None
-        student, base = rows.logits.log_softmax(-1), rows.ref_logits.log_softmax(-1)
-        divergence = kl_divergence(student, base) if kl_kind == "reverse" else kl_divergence(base, student)
+        divergence = kl_of_kind(kl_kind, rows.logits.log_softmax(-1), rows.ref_logits.log_softmax(-1))
     return TokenLoss(-rows.logp + kl_coef * divergence, {"kl": divergence.detach()})
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from curiosft_cli.objectives.tokens import TokenLoss, TokenRows
+from curiosft_cli.objectives.baselines import kl_of_kind
+from curiosft_cli.objectives.tokens import TokenLoss, TokenRows, tempered_logp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,26 @@ def curio(rows: TokenRows, *, alpha: float = 1.0) -> TokenLoss:
         "token_weight": token_weight(rows.logp, teacher, alpha),
     }
     return TokenLoss(-rows.logp + alpha * distillation, stats)
+
+
+def curio_distribution(
+    rows: TokenRows, *, alpha: float = 1.0, kl_kind: Literal["reverse", "forward"] = "reverse"
+) -> TokenLoss:
+    """-log pi(y) + alpha KL over the whole vocabulary, in place of Eq. 5's expert token (our ablation).
+
+    `ref_logits` are the teacher's; `extra`: teacher_tau, the temperature of Eq. 8.
+
+    Args:
+        alpha: weight of the divergence; 0 is plain SFT.
+        kl_kind: "reverse" KL(pi_theta || pi_tch), which Eq. 5 estimates from one token; "forward"
+            KL(pi_tch || pi_theta).
+    """
+    assert rows.logits is not None and rows.ref_logits is not None
+    teacher = tempered_logp(rows.ref_logits, rows.extra["teacher_tau"])
+    divergence = kl_of_kind(kl_kind, rows.logits.log_softmax(-1), teacher)
+    target = teacher.gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1)
+    stats = {"kl": divergence.detach(), "gap_nats": (rows.logp - target).detach()}
+    return TokenLoss(-rows.logp + alpha * divergence, stats)
 
 
 def mix(phi: Tensor, theta: Tensor, student_weight: float) -> Tensor:

@@ -203,5 +203,5 @@ class RlMethod:
     @property
     def objective(self) -> Objective:
         """The loss, with the parameters of the whole method."""
-        beside = (self.rows, self.advantage, *([self.keep] if self.keep else []))
+        beside = (*self.loss.beside, self.rows, self.advantage, *([self.keep] if self.keep else []))
         return replace(self.loss, beside=beside)

@@ -1,18 +1,83 @@
 """RL with expert tokens in the batch: LUFFY, RL-PLUS, Prefix-RFT (experimental) and HPT.
 
-`extra["expert"]` [N] bool marks tokens that the expert wrote.
+`extra["expert"]` [N] bool marks tokens that the expert wrote. The terms of each loss have the balance that they have in
+the method's published script (`ScriptSplit`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from curiosft_cli.objectives.grpo import clip_stats, clipped_surrogate, ratio_of
-from curiosft_cli.objectives.tokens import TokenLoss, TokenRows
+from curiosft_cli.objectives.tokens import Divisor, TokenLoss, TokenRows
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from curiosft_cli.objectives.reduction import Totals
+
+
+@dataclass(frozen=True)
+class ScriptSplit:
+    """The expected split of an update in the published scripts, from the totals of the update alone.
+
+    The scripts add up micro-batches of at most `token_limit` tokens on each of `gpus` GPUs and average the GPUs. The
+    policy term is a plain sum over tokens, so the cut does not matter to it. The entropy bonus is a mean over each
+    micro-batch, so it counts K times. The supervised term counts once for each micro-batch with an expert's row: K_e.
+    """
+
+    gpus: int
+    token_limit: int
+
+    def micro_batches(self, totals: Totals, rounding: float = 0.75) -> float:
+        """K: micro-batches of a GPU.
+
+        Args:
+            rounding: rounding up adds 1/2 on average, the fullest of 8 GPUs another 1/4.
+        """
+        return max(1.0, totals.all_tokens / (self.gpus * self.token_limit) + rounding)
+
+    def with_expert(self, totals: Totals) -> float:
+        """K_e: those of them that hold at least one row of the expert."""
+        count = self.micro_batches(totals)
+        return count * (1.0 - (1.0 - 1.0 / count) ** (totals.mask_sequences["expert"] / self.gpus))
+
+    def policy(self, totals: Totals) -> float:
+        """Weight of a token in the policy term: 1 / (gpus L)."""
+        return 1.0 / (self.gpus * totals.max_length)
+
+    def bonus(self, totals: Totals) -> float:
+        """Weight of a token in the entropy bonus: K times the mean over all tokens."""
+        return self.micro_batches(totals) / max(totals.tokens, 1)
+
+    def supervised(self, totals: Totals) -> float:
+        """Weight of an expert's token in the supervised term: K_e times the mean over expert tokens."""
+        return self.with_expert(totals) / max(totals.masks["expert"], 1)
+
+    def shared_policy(self, totals: Totals) -> float:
+        """`policy`, where the script multiplies each micro-batch by its share of the rows: 1 / K of it."""
+        return self.policy(totals) / self.micro_batches(totals)
+
+
+def script_split(
+    *, script_gpus: Annotated[int, Field(ge=1)] | None = 8, script_tokens: Annotated[int, Field(ge=1)] = 32768
+) -> ScriptSplit | None:
+    """How the published script cuts an update.
+
+    Args:
+        script_gpus: GPUs of the script. None: the textbook reading, with `rl.reduction` for the policy term and one
+            mean over the update for each other term.
+        script_tokens: token limit of a micro-batch on one GPU, prompts included.
+    """
+    return None if script_gpus is None else ScriptSplit(script_gpus, script_tokens)
+
+
+def _split_of(params: Mapping[str, Any]) -> ScriptSplit | None:
+    return script_split(script_gpus=params["script_gpus"], script_tokens=params["script_tokens"])
 
 
 def hybrid_needs(params: Mapping[str, Any]) -> frozenset[str]:
@@ -20,9 +85,33 @@ def hybrid_needs(params: Mapping[str, Any]) -> frozenset[str]:
     return frozenset({"old_logp", "advantage", "expert"} | ({"entropy"} if bonus else set()))
 
 
-def hybrid_terms(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The entropy bonus is a mean over tokens, whatever the reduction of the policy loss is."""
-    return ("reduction", "tokens") if "entropy" in hybrid_needs(params) else ("reduction",)
+def hybrid_terms(params: Mapping[str, Any]) -> tuple[Divisor, ...]:
+    """Policy term and entropy bonus (LUFFY, RL-PLUS)."""
+    split = _split_of(params)
+    terms = ("reduction", "tokens") if split is None else (split.policy, split.bonus)
+    return terms if params["entropy_coef"] else terms[:1]
+
+
+def prefix_terms(params: Mapping[str, Any]) -> tuple[Divisor, ...]:
+    """LUFFY's balance, both terms divided by K (our choice: the authors of Prefix-RFT publish no configuration)."""
+    split = _split_of(params)
+    bonus: Divisor = "tokens" if params["entropy_coef_prefix"] else sampled_mean
+    policy: Divisor = "reduction" if split is None else split.shared_policy
+    return (policy, bonus) if params["entropy_coef"] or params["entropy_coef_prefix"] else (policy,)
+
+
+def hpt_terms(params: Mapping[str, Any]) -> tuple[Divisor, ...]:
+    """Policy term, supervised term and entropy bonus."""
+    split = _split_of(params)
+    terms: tuple[Divisor, ...] = ("reduction", "expert", "tokens")
+    if split is not None:
+        terms = (split.policy, split.supervised, split.bonus)
+    return terms if params["entropy_coef"] else terms[:2]
+
+
+def sampled_mean(totals: Totals) -> float:
+    """Weight of a token in a mean over the tokens that the policy wrote."""
+    return 1.0 / max(totals.tokens - totals.masks["expert"], 1)
 
 
 def _with_bonus(rows: TokenRows, loss: Tensor, coef: Tensor | float, stats: Mapping[str, Tensor]) -> TokenLoss:
@@ -55,7 +144,7 @@ def luffy(
         shaping_gamma: gamma of the policy shaping; none uses the probability itself.
         clip_low: width of the clip below 1 on sampled tokens; none (the published script) does not clip.
         clip_high: width of the clip above 1 on sampled tokens; none does not clip.
-        entropy_coef: weight of the entropy bonus, a mean over all tokens.
+        entropy_coef: weight of the entropy bonus over all tokens.
         log_ratio_clamp: bound of the log-ratio, nats.
     """
     advantage, expert = rows.extra["advantage"], rows.extra["expert"].bool()
@@ -85,7 +174,7 @@ def rl_plus(
         behaviour_weight: w, the weight of the old policy and 1 in the estimate of the expert's probability.
         clip_low: width of the clip below 1 on sampled tokens; none (the published script) does not clip.
         clip_high: width of the clip above 1 on sampled tokens; none does not clip.
-        entropy_coef: weight of the entropy bonus, a mean over all tokens.
+        entropy_coef: weight of the entropy bonus over all tokens.
         log_ratio_clamp: bound of the log-ratio, nats.
     """
     advantage, expert = rows.extra["advantage"], rows.extra["expert"].bool()
@@ -144,7 +233,7 @@ def hpt(
 
     Args:
         sft_loss_coef: weight of the SFT term (0.3 for their 1.5B model).
-        entropy_coef: weight of the entropy bonus, a mean over all tokens.
+        entropy_coef: weight of the entropy bonus over all tokens.
         log_ratio_clamp: bound of the log-ratio, nats.
     """
     expert = rows.extra["expert"].bool()
@@ -153,7 +242,3 @@ def hpt(
     supervised = (-sft_loss_coef * rows.logp).masked_fill(~expert, 0.0)
     bonus = () if rows.entropy is None else (-entropy_coef * rows.entropy,)
     return TokenLoss((policy, supervised, *bonus), {"ratio": ratio.detach()})
-
-
-def hpt_terms(params: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("reduction", "expert", "tokens") if params["entropy_coef"] else ("reduction", "expert")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from curiosft_cli.objectives.tokens import Divisor
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -24,7 +26,9 @@ class Totals:
         micro_batches: counted tokens of each micro-batch; the first `micro_rows` sequences make the first one.
         micro_rows: sequences of a micro-batch.
         max_length: the configured longest response in tokens (L).
-        masks: tokens whose `extra[name]` is true, for each such divisor among the objective's terms.
+        masks: tokens whose `extra[name]` is true, for each mask that the objective reads.
+        mask_sequences: sequences with at least one such token.
+        all_tokens: tokens of prompts and responses, counted or not.
     """
 
     tokens: int
@@ -33,6 +37,8 @@ class Totals:
     micro_rows: int = 1
     max_length: int = 1
     masks: Mapping[str, int] = field(default_factory=dict)
+    mask_sequences: Mapping[str, int] = field(default_factory=dict)
+    all_tokens: int = 0
 
 
 def token_mean(sequence: Tensor, totals: Totals) -> Tensor:
@@ -71,8 +77,10 @@ REDUCTIONS: dict[str, Callable[[Tensor, Totals], Tensor]] = {
 }
 
 
-def term_weights(divisor: str, reduction: str, sequence: Tensor, totals: Totals) -> Tensor:
+def term_weights(divisor: Divisor, reduction: str, sequence: Tensor, totals: Totals) -> Tensor:
     """One weight per token of `sequence` [N] for a term of the loss with this divisor (`BoundObjective.terms`)."""
+    if not isinstance(divisor, str):
+        return sequence.float().fill_(divisor(totals))
     if divisor == "reduction":
         return REDUCTIONS[reduction](sequence, totals)
     if divisor == "tokens":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from curiosft_cli.objectives.tokens import LOGIT_FLOOR, entropy, top_k_logits
+from curiosft_cli.objectives.tokens import LOGIT_FLOOR, entropy, top_k_entropy, top_k_logits
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -50,7 +48,8 @@ class TemperatureSettings(BaseModel):
     """A target entropy out of reach: `end` takes the end of the temperature range; `target` moves the target to the
     entropy at that end and searches for it, which stops half an interval before the end (D3)."""
     search_dtype: Literal["float32", "logits"] = "float32"
-    """Precision of the bisection: float32, or that of the logits (D8)."""
+    """Precision of z / tau and of the temperatures in the bisection: float32, or that of the logits, as under the
+    authors' autocast (D8). Log-softmax and entropies are float32 in both."""
 
 
 @dataclass(frozen=True)
@@ -77,82 +76,53 @@ def increment(entropy: Tensor, *, h_pivot: float, gamma: float, delta_max: float
 
 def solve_logits(logits: Tensor, settings: TemperatureSettings) -> Solution:
     """Temperatures of full teacher logits [N, V] of any float dtype, upcast before anything else."""
-    full = logits.float()
-    top = top_k_logits(full, settings.topk)
-    return solve(top, settings, full.shape[-1], lambda rows: entropy(full[rows]), logits.dtype)
+    return solve(top_k_logits(logits.float(), settings.topk), settings, entropy(logits), logits.dtype)
 
 
 def solve(
     top: Tensor,
     settings: TemperatureSettings,
-    vocabulary: int,
-    full_entropy: Callable[[Tensor], Tensor],
+    full_entropy: Tensor | None = None,
     logits_dtype: dtype | None = None,
 ) -> Solution:
     """Temperature whose entropy is the entropy at 1 plus the increment, within [tau_min, tau_max] (Eq. 8).
 
+    All tokens are searched together; no shape depends on a value.
+
     Args:
-        top: [N, K] float32, the K largest logits of each token in any order.
+        top: [N, K] float32, the K = `settings.topk` largest logits of each token in any order.
         settings: see `TemperatureSettings`; `tau_mode` "fixed" skips search and guard.
-        vocabulary: V.
-        full_entropy: full-vocabulary entropies of the given row indices [M] -> [M]. It is asked only where
-            bounds leave the guard open: dropping the least likely outcomes never raises entropy, so a token
-            whose top-k entropy is above the guard is not guarded, and `entropy_at_most` settles most others.
-        logits_dtype: what the logits were before they were upcast, for `search_dtype` "logits".
+        full_entropy: [N] nats, over the full vocabulary at temperature 1, for `low_entropy_guard`. Where it is above
+            the guard, any number above the guard will do.
+        logits_dtype: what the logits were before they were upcast, for `search_dtype` "logits", whose status is that
+            of the float32 search.
     """
-    x = top - top.amax(-1, keepdim=True)
-    x = x.clamp_(min=LOGIT_FLOOR)
-    start, _ = _entropy_and_slope(x, 1.0)
+    start = top_k_entropy(top, settings.topk)
     target = start + increment(start, h_pivot=settings.h_pivot, gamma=settings.gamma, delta_max=settings.delta_max)
     if settings.tau_mode == "fixed":
         return Solution(start.new_full(start.shape, settings.tau_fixed), start, target, _status(start, FREE))
 
-    beta_low, beta_high = 1.0 / settings.tau_max, 1.0 / settings.tau_min
-    warmest, coldest = _entropy_and_slope(x, beta_low), _entropy_and_slope(x, beta_high)
+    coldest, warmest = (top_k_entropy(top, settings.topk, tau) for tau in (settings.tau_min, settings.tau_max))
+    hot, free = (target > coldest) & (target >= warmest), (target > coldest) & (target < warmest)
+    x = (top - top.amax(-1, keepdim=True)).clamp(min=LOGIT_FLOOR)
+    if settings.search == "bisect":
+        found = _bisect(x, target, settings)
+    else:
+        found = _newton(x, target, coldest, warmest, settings)
+
     short = _last_half(settings)
-    tau = start.new_full(start.shape, settings.tau_min + short)
-    status = _status(start, AT_TAU_MIN)
-    hot = (target >= warmest[0]) & (target > coldest[0])
-    tau[hot], status[hot] = settings.tau_max - short, AT_TAU_MAX
-    inside = (target > coldest[0]) & (target < warmest[0])
-    status[inside] = FREE
-
+    tau = start.new_full(start.shape, settings.tau_min + short).masked_fill(hot, settings.tau_max - short)
+    tau = found.where(free, tau)
+    status = _status(start, AT_TAU_MIN).masked_fill(hot, AT_TAU_MAX).masked_fill(free, FREE)
     if settings.low_entropy_guard is not None:
-        low = start <= settings.low_entropy_guard
-        sure = low & (entropy_at_most(x, start, vocabulary - x.shape[-1]) <= settings.low_entropy_guard)
-        unsure = (low & ~sure).nonzero().squeeze(-1)
-        if len(unsure):
-            sure[unsure] = full_entropy(unsure) <= settings.low_entropy_guard
-        tau[sure], status[sure] = settings.tau_min, GUARDED
+        assert full_entropy is not None
+        guarded = full_entropy <= settings.low_entropy_guard
+        tau, status = tau.masked_fill(guarded, settings.tau_min), status.masked_fill(guarded, GUARDED)
 
-    free = (status == FREE).nonzero().squeeze(-1)
-    if len(free):
-        if settings.search == "bisect":
-            grid = x.dtype if settings.search_dtype == "float32" else logits_dtype
-            tau[free] = _bisect(x[free].to(grid), target[free].to(grid), settings).to(tau.dtype)
-        else:
-            hot_end, cold_end = (warmest[0][free], warmest[1][free]), (coldest[0][free], coldest[1][free])
-            tau[free] = 1.0 / _newton(x[free], target[free], beta_low, beta_high, hot_end, cold_end)
+    if settings.search_dtype == "logits" and logits_dtype is not None:
+        rounded = _bisect_under_autocast(top, settings, logits_dtype)
+        tau = tau.to(logits_dtype).to(tau.dtype).where(status == GUARDED, rounded)
     return Solution(tau, start, target, status)
-
-
-def entropy_at_most(x: Tensor, top_entropy: Tensor, rest: int) -> Tensor:
-    """An upper bound [N] of the full entropy, from the top-k logits alone (our choice; it saves a pass over V).
-
-    Args:
-        x: [N, K] largest logits minus the largest of all.
-        top_entropy: [N] nats, their renormalised entropy.
-        rest: logits that are not among the K; each is at most the smallest of `x`.
-
-    With q the mass of the rest, H = (1 - q) H_top + h(q) + q H_rest, where h is the binary entropy and
-    H_rest <= ln(rest); this rises with q up to every q that the smallest top logit allows.
-    """
-    if rest == 0:
-        return top_entropy
-    mass = rest * x.amin(-1).exp()
-    q = mass / (mass + x.exp().sum(-1))
-    binary = -(q.xlogy(q) + (1.0 - q).xlogy(1.0 - q))
-    return (1.0 - q) * top_entropy + binary + q * math.log(rest)
 
 
 def _last_half(settings: TemperatureSettings) -> float:
@@ -189,45 +159,49 @@ def _bisect(x: Tensor, target: Tensor, settings: TemperatureSettings) -> Tensor:
     return (low + high) / 2
 
 
-def _newton(
-    x: Tensor,
-    target: Tensor,
-    beta_low: float,
-    beta_high: float,
-    warmest: tuple[Tensor, Tensor],
-    coldest: tuple[Tensor, Tensor],
-    steps: int = 10,
-) -> Tensor:
-    """Safeguarded Newton steps on ln H(beta) = ln target, from the inverse cubic Hermite estimate of the two ends.
+def _bisect_under_autocast(top: Tensor, settings: TemperatureSettings, logits_dtype: dtype) -> Tensor:
+    """The bisection as the authors' code runs it under autocast [N], float32: only z / tau and tau are rounded (D8)."""
 
-    The logarithm, because the entropy of a sure token falls like exp(-gap * beta).
+    def rounded(value: Tensor) -> Tensor:
+        return value.to(logits_dtype).float()
+
+    def entropy_at(tau: Tensor) -> Tensor:
+        return entropy(rounded(top / tau.unsqueeze(-1)))
+
+    ones = top.new_ones(top.shape[:1])
+    start = entropy_at(ones)
+    target = start + increment(start, h_pivot=settings.h_pivot, gamma=settings.gamma, delta_max=settings.delta_max)
+    low, high = rounded(ones * settings.tau_min), rounded(ones * settings.tau_max)
+    high = low.where(target <= entropy_at(low), high)
+    low = high.where(target >= entropy_at(high), low)
+    for _ in range(settings.iters):
+        middle = rounded((low + high) / 2)
+        too_cold = entropy_at(middle) < target
+        low, high = middle.where(too_cold, low), high.where(too_cold, middle)
+    return rounded((low + high) / 2)
+
+
+def _newton(
+    x: Tensor, target: Tensor, coldest: Tensor, warmest: Tensor, settings: TemperatureSettings, steps: int = 10
+) -> Tensor:
+    """Safeguarded Newton steps on ln H = ln target in beta = 1 / tau, from the straight line between the two ends.
+
+    The logarithm, because the entropy of a sure token falls like exp(-gap * beta). Without meaning for a target that
+    is not between the ends.
 
     Args:
-        warmest: H and dH/dbeta at `beta_low`; `coldest`: the same at `beta_high`.
-        steps: two reach float32 rounding within [1.1, 1.5], eight within [0.5, 4].
+        coldest: [N], H at `tau_min`; `warmest`: at `tau_max`.
+        steps: three reach float32 rounding within [1.1, 1.5], eight within [0.5, 4].
     """
-    low, high = target.new_full(target.shape, beta_low), target.new_full(target.shape, beta_high)
-    ends = [(value.log(), slope / value) for value, slope in (warmest, coldest)]
-    beta = _hermite(target.log(), beta_low, beta_high, ends[0], ends[1])
-    for step in range(steps + 1):
-        # `>=` and `<=`: near the root rounding lands on an end of the bracket, which must not be thrown back.
-        beta = beta.where((beta >= low) & (beta <= high), (low + high) / 2)
-        if step == steps:
-            break
+    ends = 1.0 / settings.tau_max, 1.0 / settings.tau_min
+    low, high = (target.new_full(target.shape, end) for end in ends)
+    share = (target / warmest).log() / (coldest / warmest).log()
+    beta = low + share * (high - low)
+    for _ in range(steps):
         value, slope = _entropy_and_slope(x, beta)
         too_warm = value >= target
         low, high = beta.where(too_warm, low), high.where(too_warm, beta)
         beta = beta - (value / target).log() * value / slope
-    return beta
-
-
-def _hermite(
-    target: Tensor, low: float, high: float, warmest: tuple[Tensor, Tensor], coldest: tuple[Tensor, Tensor]
-) -> Tensor:
-    """beta as the cubic in the (log) entropy with the values and slopes of both ends; not finite at slope 0."""
-    (h_low, slope_low), (h_high, slope_high) = warmest, coldest
-    span = h_high - h_low
-    s = (target - h_low) / span
-    rest = 1 - s
-    value = rest * rest * (1 + 2 * s) * low + s * s * (1 + 2 * rest) * high
-    return value + span * s * rest * (rest / slope_low - s / slope_high)
+        # `>=` and `<=`: near the root rounding lands on an end of the bracket, which must not be thrown back.
+        beta = beta.where((beta >= low) & (beta <= high), (low + high) / 2)
+    return 1.0 / beta

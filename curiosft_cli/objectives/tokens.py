@@ -17,6 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from curiosft_cli.objectives.reduction import Totals
+
+Divisor = str | Callable[["Totals"], float]
+"""How a term of the loss becomes one number. "reduction": the configured reduction. "tokens": a mean over all counted
+tokens. Another name: a mean over the tokens whose `extra[name]` is true. A function of the totals: a token's weight.
+"""
+
 LOGIT_FLOOR = -1e5
 """Logits this far below the largest have probability 0 in float32; flooring keeps 0 * log 0 at 0."""
 
@@ -32,7 +39,7 @@ class TokenRows:
         entropy: [N] float32, full-vocabulary entropy of the student, carries the gradient (`needs`
             "entropy").
         logits: [N, V] float32, the student's, carry the gradient (`needs` "logits").
-        ref_logits: [N, V] float32, the frozen base model's, detached (`needs` "ref_logits").
+        ref_logits: [N, V] float32, the frozen base model's or the teacher's, detached (`needs` "ref_logits").
     """
 
     logp: Tensor
@@ -68,14 +75,13 @@ class BoundObjective:
         fn: rows to loss.
         needs: what `fn` reads beside `logp` and `labels`: "entropy", "logits", "ref_logits", or names of
             `extra`.
-        terms: the divisor of each term of the loss. "reduction": the configured reduction. "tokens": all
-            counted tokens. Any other name: the tokens whose `extra[name]` is true.
+        terms: the divisor of each term of the loss.
         params: every parameter by name, also those of the functions beside `fn`.
     """
 
     fn: Callable[[TokenRows], TokenLoss]
     needs: frozenset[str]
-    terms: tuple[str, ...]
+    terms: tuple[Divisor, ...]
     params: Mapping[str, Any]
 
     def filled(self, function: FunctionType) -> Callable[..., Any]:
@@ -96,7 +102,7 @@ class Objective:
 
     fn: FunctionType
     needs: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
-    terms: tuple[str, ...] | Callable[[Mapping[str, Any]], tuple[str, ...]] = ("reduction",)
+    terms: tuple[Divisor, ...] | Callable[[Mapping[str, Any]], tuple[Divisor, ...]] = ("reduction",)
     beside: tuple[FunctionType, ...] = ()
 
     def bind(self, **params: Any) -> BoundObjective:
@@ -132,9 +138,14 @@ def _filled(function: FunctionType, params: Mapping[str, Any]) -> Callable[..., 
     return partial(function, **{name: params[name] for name in _keyword_only(function)})
 
 
+def of_labels(values: Tensor, labels: Tensor) -> Tensor:
+    """The value [N] at each row's label, of values [N, V]."""
+    return values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+
 def label_logp(logits: Tensor, labels: Tensor) -> Tensor:
     """log pi(y) [N] from logits [N, V] and labels [N]: z_y - logsumexp(z)."""
-    return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return of_labels(logits, labels) - logits.logsumexp(-1)
 
 
 def tempered_logp(logits: Tensor, tau: Tensor | float) -> Tensor:

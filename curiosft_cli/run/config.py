@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from curiosft_cli.run.address import UNSHOWN
-from curiosft_cli.run.differences import FIDELITY
+from curiosft_cli.run.differences import Tree, fidelity_tree, merge
 from curiosft_cli.run.errors import CurioError, nearest
-from curiosft_cli.run.files import check_regular
+from curiosft_cli.run.files import read_json
+from curiosft_cli.run.layers import Layer, merged, read_layers, recipe_names, without_other_models_context
 from curiosft_cli.run.sections import Config
+from curiosft_cli.run.sections.base import OTHER_FOLDERS
 from curiosft_cli.run.text import shortened
-from curiosft_cli.run.values import DEEPEST, check_secrets, check_values, flatten, toml_tree, toml_value
+from curiosft_cli.run.values import DEEPEST, check_secrets, check_values, flatten, toml_value
 
-Tree = dict[str, Any]
-
-CONTEXT = ("revision", "max_position_embeddings", "rope_theta")
-"""Keys of `[model]` that describe the model that `path` names."""
+__all__ = ["Resolved", "differing", "flatten", "from_json", "load", "parse_overrides", "recipe_names", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -41,49 +38,43 @@ class Resolved:
     source: str
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that ship with the package."""
-    folder = resources.files("curiosft_cli") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
 def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
-    """Read a TOML file or a recipe, apply `section.key=value` overrides, and validate the result.
+    """Read a TOML file or a recipe with what it extends, apply `section.key=value` overrides, and validate the result.
 
     Raises:
-        CurioError: the file does not exist or is not TOML; a key or value is not legal.
+        CurioError: a file does not exist or is not TOML; a key or value is not legal.
     """
-    text, origin = _read(reference)
-    return resolve(toml_tree(text, origin), parse_overrides(overrides), origin=origin, source=text)
+    *bases, own = read_layers(reference)
+    return resolve(own.tree, parse_overrides(overrides), origin=own.origin, source=own.text, bases=bases)
 
 
-def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "") -> Resolved:
-    """Merge defaults, the chosen fidelity, the file and the overrides; later ones win."""
-    given = _without_other_models_context(given, overrides)
-    user = _merge(given, overrides)
-    run = user.get("run", {})
-    chosen = run.get("fidelity") if isinstance(run, dict) else None
-    fidelity = FIDELITY.get(chosen, {}) if isinstance(chosen, str) else {}
-    merged = _merge(_merge({}, fidelity), user)
-    config = _validate(merged)
+def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "", bases: Sequence[Layer] = ()) -> Resolved:
+    """Merge defaults, the chosen fidelity, `bases`, the file and the overrides; later ones win."""
+    layers = without_other_models_context([*bases, Layer(origin, given), Layer("command line", overrides)])
+    user = merged(layers)
+    fidelity = fidelity_tree(*(_chosen(user, *key) for key in (("run", "fidelity"), *OBJECTIVES)))
+    if isinstance(own := user.get("rl"), dict) and "steps" in own:
+        fidelity["rl"].pop("epochs", None)
+    config = _validate(merge(fidelity, user))
     check_values(config.model_dump())
     check_secrets(config.model_dump(), {config.rephrase.api_key_env, config.eval.api_key_env})
     _check_objectives(config)
     _check_relations(config)
     _check_read(config, overrides)
     filled = _fill_params(config)
-    origins = {
-        key: _origin(key, overrides, given, fidelity, origin) for key, _ in flatten(filled.model_dump(mode="json"))
-    }
+    stack = [Layer("fidelity", fidelity), *layers]
+    origins = {key: _origin(key, stack) for key, _ in flatten(filled.model_dump(mode="json"))}
     return Resolved(filled, origins, source)
 
 
-def _without_other_models_context(given: Tree, overrides: Tree) -> Tree:
-    """Drop a file's context settings when the command line names another model than the file."""
-    model, other = given.get("model"), overrides.get("model")
-    if not isinstance(model, dict) or not isinstance(other, dict) or other.get("path") in (None, model.get("path")):
-        return given
-    return {**given, "model": {key: value for key, value in model.items() if "path" not in model or key not in CONTEXT}}
+OBJECTIVES = (("sft", "objective"), ("rl", "objective"))
+
+
+def _chosen(user: Tree, section: str, key: str) -> str:
+    """A value of the user, or its default."""
+    given = user.get(section)
+    chosen = given.get(key) if isinstance(given, dict) else None
+    return chosen if isinstance(chosen, str) else getattr(getattr(Config(), section), key)
 
 
 def parse_overrides(overrides: Iterable[str]) -> Tree:
@@ -110,8 +101,17 @@ def parse_overrides(overrides: Iterable[str]) -> Tree:
 
 
 def from_json(path: Path) -> Config:
-    """Read the complete config.json of a stage."""
-    return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    """Read the complete config.json of a stage.
+
+    Raises:
+        CurioError: it is damaged, or another version of curiosft wrote it.
+    """
+    fix = "Continue with that version of curiosft, or use --fresh to start this stage over."
+    tree = read_json(path, "Restore it, or use --fresh to start this stage over.")
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise CurioError(f"{path} is of another version: {_explain(error)[0]}", fix) from None
 
 
 def differing(old: Config, new: Config, keys: Iterable[str], ignored: Iterable[str] = ()) -> list[str]:
@@ -124,31 +124,6 @@ def differing(old: Config, new: Config, keys: Iterable[str], ignored: Iterable[s
 
 def _within(key: str, prefixes: tuple[str, ...]) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def _read(reference: str) -> tuple[str, str]:
-    path = Path(reference)
-    names = recipe_names()
-    if path.suffix != ".toml" and not path.exists():
-        if reference not in names:
-            raise CurioError(
-                f"{shortened(reference)} is neither a TOML file nor a recipe ({nearest(reference, names)})",
-                "Give the path of a file that ends in .toml, or a recipe's name.",
-            )
-        return (resources.files("curiosft_cli") / "recipes" / f"{reference}.toml").read_text("utf-8"), reference
-    check_regular(path)
-    try:
-        return path.read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CurioError(f"cannot read the configuration {path}: {error}", "Give a UTF-8 TOML file.") from None
-
-
-def _merge(base: Tree, over: Mapping[str, Any]) -> Tree:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old if isinstance(old, dict) else {}, value) if isinstance(value, dict) else value
-    return merged
 
 
 def _validate(tree: Tree) -> Config:
@@ -223,6 +198,10 @@ def _fill_params(config: Config) -> Config:
 
 def _check_relations(config: Config) -> None:
     teacher, rl = config.sft.teacher, config.rl
+    if config.eval.name.lower() in OTHER_FOLDERS:
+        raise CurioError(
+            f"eval.name = '{config.eval.name}' is the folder of another stage", "Choose another name, e.g. eval-16."
+        )
     if teacher.tau_min > teacher.tau_max:
         raise CurioError(f"sft.teacher.tau_min = {teacher.tau_min} is above tau_max = {teacher.tau_max}", "Swap them.")
     if teacher.search_dtype == "logits" and teacher.search != "bisect":
@@ -251,23 +230,37 @@ def _check_relations(config: Config) -> None:
 
 
 def _check_read(config: Config, overrides: Tree) -> None:
-    """Refuse a teacher setting from the command line that has no effect; a recipe may keep one."""
-    from curiosft_cli.objectives import SFT_OBJECTIVES
+    """Refuse teacher settings that the objective cannot use; and, from the command line, a setting that it does not
+    read. A recipe may keep one.
+    """
+    from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES
 
     by_hand = overrides.get("sft", {}).get("teacher", {})
     chosen = SFT_OBJECTIVES[config.sft.objective].bind(**config.sft.params)
-    if by_hand and "teacher_logp" not in chosen.needs:
+    if config.sft.teacher.kind == "self" and "teacher_tau" in chosen.needs:
+        raise CurioError(
+            f"sft.teacher.kind = 'self' has no temperatures to give to sft.objective = '{config.sft.objective}'",
+            "Set sft.teacher.kind=ema.",
+        )
+    if by_hand and not chosen.needs & {"teacher_logp", "teacher_tau"}:
         raise CurioError(
             f"sft.teacher.{next(iter(by_hand))} is not read by sft.objective = '{config.sft.objective}'",
             "Leave it out, or choose sft.objective=curio.",
         )
+    terms = RL_OBJECTIVES[config.rl.objective].bind(**config.rl.params).terms
+    if "reduction" in overrides.get("rl", {}) and "reduction" not in terms:
+        raise CurioError(
+            f"rl.reduction is not read by rl.objective = '{config.rl.objective}', which weighs as its published script",
+            "Leave it out, or set rl.params.script_gpus=none.",
+        )
 
 
-def _origin(key: str, overrides: Tree, given: Tree, fidelity: Tree, origin: str) -> str:
-    for tree, name in ((overrides, "command line"), (given, origin), (fidelity, "fidelity")):
-        node: Any = tree
+def _origin(key: str, stack: Sequence[Layer]) -> str:
+    """Where the value of a dotted key comes from: the last layer that has it."""
+    for layer in reversed(stack):
+        node: Any = layer.tree
         for part in key.split("."):
             node = node.get(part, ...) if isinstance(node, dict) else ...
         if node is not ...:
-            return name
+            return layer.origin
     return "default"

@@ -43,12 +43,14 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR
 
 
 def file_trouble(error: BaseException, written: Path | None = None) -> CurioError | None:
-    """The line for a full disk (exit code 4) or a path that cannot be used (2); None for any other error.
+    """The line for a full disk (exit code 4), a path that cannot be used or deep nesting (2); None for other errors.
 
     Args:
         error: what was raised. Libraries in Rust and C++ report a full disk by its text alone.
         written: the file or folder that was being written, if known.
     """
+    if isinstance(error, RecursionError):
+        return CurioError("a file or a setting is nested too deeply", "Correct the one that was read last.")
     number = error.errno if isinstance(error, OSError) else None
     where = str(written or getattr(error, "filename", None) or "a file")[:300]
     for code in FULL:
@@ -61,4 +63,29 @@ def file_trouble(error: BaseException, written: Path | None = None) -> CurioErro
     if number in FORBIDDEN:
         verb = "write" if written else "use"
         return CurioError(f"cannot {verb} {where}: {os.strerror(number)}", "Check the path and its permissions.")
+    return None
+
+
+REFUSALS = {
+    "GatedRepoError": "is gated",
+    "RepositoryNotFoundError": "is private or does not exist",
+    "DatasetNotFoundError": "is gated, is private or does not exist",
+}
+"""What the hub's errors say, by the name of the class: the hub's libraries are not loaded for it."""
+
+
+def hub_refusal(error: BaseException | None, name: str) -> CurioError | None:
+    """The line for a repository that this account may not read; None for any other error."""
+    while error is not None:
+        if (said := REFUSALS.get(type(error).__name__)) is not None:
+            from huggingface_hub import get_token
+
+            token = "the account of HF_TOKEN may not read it" if get_token() else "HF_TOKEN is not set"
+            return CurioError(
+                f"{name} {said} on the hub, and {token}",
+                f"Check the name; accept its conditions at https://huggingface.co/{name} where it has some; then set "
+                "HF_TOKEN to a token of that account.",
+                MISSING,
+            )
+        error = error.__cause__ or error.__context__
     return None

@@ -6,7 +6,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -29,27 +30,49 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path, fix: str = "Restore it, or delete it.") -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        CurioError: the file cannot be read, or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise CurioError(f"cannot read {path}: {error}", fix) from None
+    if not isinstance(value, dict):
+        raise CurioError(f"{path} holds a {type(value).__name__}, expected an object", fix)
+    return value
+
+
 def partial_path(path: Path) -> Path:
     """The temporary path where `path` is built."""
     return path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
 
 
 @contextmanager
-def folder_in_one_step(path: Path) -> Generator[Path]:
+def folder_in_one_step(path: Path, marker: Callable[[Path], str] = lambda _: "") -> Generator[Path]:
     """Yield a temporary folder; on success it becomes `path`, with the `COMPLETE` marker inside, in one rename.
 
-    A process killed half-way leaves a `.partial` folder, which the next writer removes.
+    A process killed half-way leaves a `.partial` folder, which the next writer removes. The umask decides who may read
+    the files, whatever the library that wrote them thinks.
+
+    Args:
+        path: the folder.
+        marker: gets the folder with all files written, and gives the text of the marker.
     """
     partial = partial_path(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        for file in partial.rglob("*"):
-            if file.is_file():
-                _sync_file(file)
-        (partial / COMPLETE).touch()
+        files = [file for file in partial.rglob("*") if file.is_file()]
+        for file in files:
+            _sync_file(file)
+        (partial / COMPLETE).write_text(marker(partial), encoding="utf-8")
         _sync_file(partial / COMPLETE)
+        for file in files:
+            file.chmod(stat.S_IMODE((partial / COMPLETE).stat().st_mode))
         _sync_folder(partial)
         if path.exists():
             shutil.rmtree(path)
@@ -129,13 +152,27 @@ def drop_torn_line(path: Path, block: int = 1 << 20) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSONL or `.jsonl.zst` file, none if it does not exist. A torn last line is skipped."""
+    """Yield the rows of a JSONL or `.jsonl.zst` file, none if it does not exist. A torn last line is skipped.
+
+    Raises:
+        CurioError: a line is no JSON object.
+    """
     if not path.exists():
         return
-    with io.TextIOWrapper(open_lines(path), encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with open_lines(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield _row(line, path, number)
+
+
+def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CurioError(f"{path}, line {number} is no JSON: {error}", "Restore the file, or delete it.") from None
+    if not isinstance(row, dict):
+        raise CurioError(f"{path}, line {number} is no JSON object", "Restore the file, or delete it.")
+    return row
 
 
 def packed_path(path: Path) -> Path:

@@ -6,26 +6,54 @@ import contextlib
 import functools
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from curiosft_cli.run.config import from_json
 from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
 from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
-from curiosft_cli.run.processes import die_with_parent, free_port
+from curiosft_cli.run.processes import die_with_parent, free_port, isolated
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.text import one_line, show
+from curiosft_cli.run.workers import FOLDER, Workers, register
 
 # Silences remarks of libraries on their own set-up; the user's own settings win.
 QUIET_ENVIRONMENT = {"TORCH_CPP_LOG_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "VLLM_LOGGING_LEVEL": "ERROR"}
+LESS_MEMORY = (
+    "If the memory was full, lower max_tokens_per_batch, head_chunk or kv_cache_gib of the stage, or launch.processes."
+)
+SAME_COMMAND = "The same command continues."
+POLL_S = 1.0
+STOP_LIMIT_S = 60.0
+"""Seconds in which the processes of a stage must end after a signal."""
 StageBody = Callable[[Config, StageDir], None]
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 """Device files of Linux for an NVIDIA GPU, an AMD GPU, and a GPU of Windows under WSL."""
+
+
+class Ended(NamedTuple):
+    """How the processes of a stage ended.
+
+    Attributes:
+        code: exit code.
+        says: what is to say of a process that a signal ended, or that hung.
+        fix: the next step then.
+    """
+
+    code: int
+    says: str | None = None
+    fix: str = SAME_COMMAND
 
 
 def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = (), *, accelerate: bool) -> None:
@@ -42,24 +70,57 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
         SystemExit: a child failed (1), or a signal ended it (75, 130).
     """
     if "WORLD_SIZE" in os.environ or config.launch.processes == 0:
-        importlib.import_module(module).run(config, stage)
-        stage.set_status("complete")
+        _run_here(module, stage, config)
         return
-    environment = QUIET_ENVIRONMENT | os.environ
+    environment = isolated(QUIET_ENVIRONMENT | os.environ)
     if accelerate:
         command = _accelerate_command(module, stage, config, extra, environment)
     else:
         _set_threads(environment, config, processes=1)
         command = [sys.executable, "-m", module, str(stage.path)]
     stage.set_status("running")
-    code = _wait(command, environment)
+    ended = _wait(command, environment)
     status = stage.status()
     # On a second machine the launcher may return before the first machine has written its status.
-    if code == 0 and status["state"] in ("complete", "running"):
+    if ended.code == 0 and status["state"] in ("complete", "running"):
         return
     if status["state"] == "failed" and "error" in status:
         raise CurioError(status["error"], exit_code=status["exit_code"])
-    raise SystemExit(code if code in (BAD_INPUT, MISSING, GUARD, TERMINATED, INTERRUPTED) else 1)
+    if ended.code in (TERMINATED, INTERRUPTED) and status["state"] != "complete":
+        stage.set_status("interrupted")
+    if ended.says:
+        error = CurioError(ended.says, ended.fix, 1)
+        stage.set_status("failed", error=str(error), exit_code=1)
+        raise error
+    raise SystemExit(ended.code if ended.code in (BAD_INPUT, MISSING, GUARD, TERMINATED, INTERRUPTED) else 1)
+
+
+def is_first(extra: Sequence[str]) -> bool:
+    """Whether this command, with these arguments for `accelerate launch`, is on the first of several machines.
+
+    Under a launcher that is there already, whether this is the first of its processes.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return os.environ.get("RANK", "0") == "0"
+    options = dict(pair.partition("=")[::2] if "=" in pair else (pair, after) for pair, after in pairwise([*extra, ""]))
+    named = options.get("--machine_rank") or options.get("--machine-rank")
+    if named is None and (file := options.get("--config_file") or options.get("--config-file")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found = re.search(r"^machine_rank:\s*(\d+)", Path(file).read_text(encoding="utf-8"), re.MULTILINE)
+            named = found[1] if found else None
+    return named in (None, "0")
+
+
+def _run_here(module: str, stage: StageDir, config: Config) -> None:
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        importlib.import_module(module).run(config, stage)
+    except (KeyboardInterrupt, SystemExit):
+        if first:
+            stage.set_status("interrupted")
+        raise
+    if first:
+        stage.set_status("complete")
 
 
 def run_stage(body: StageBody) -> None:
@@ -71,6 +132,7 @@ def run_stage(body: StageBody) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     # A background job of a shell inherits that SIGINT is ignored, but the launcher forwards SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    register()
     stage = StageDir(Path(sys.argv[1]))
     config = from_json(stage.config_file)
     first = int(os.environ.get("RANK", "0")) == 0
@@ -85,10 +147,42 @@ def run_stage(body: StageBody) -> None:
         if known is None:
             with stage.log_file.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
+            if _lost_the_others(error):
+                raise SystemExit(1) from None
             raise
         raise _failed(stage, known) from None
     if first:
         stage.set_status("complete")
+
+
+@contextmanager
+def stop_request(at_once_after_s: float = 1.0) -> Generator[threading.Event]:
+    """An event that SIGTERM sets, so that a training can end after its step. A second SIGTERM ends it at once.
+
+    Args:
+        at_once_after_s: a batch system may send the signal to every process, and the command passes it on: a second one
+            that comes so soon is the same.
+    """
+    asked, since = threading.Event(), [0.0]
+
+    def ask(*_: object) -> None:
+        if asked.is_set() and time.monotonic() - since[0] > at_once_after_s:
+            sys.exit(TERMINATED)
+        since[0] = time.monotonic()
+        asked.set()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _lost_the_others(error: Exception) -> bool:
+    """Whether the ranks' connection broke: another rank ended first, and its reason is the one to print."""
+    said = str(error).lower()
+    broken = ("connection closed by peer", "connection reset by peer", "broken pipe", "nccl", "remote process exited")
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(text in said for text in broken)
 
 
 def _failed(stage: StageDir, error: CurioError) -> SystemExit:
@@ -118,7 +212,7 @@ def _accelerate_command(
     if extra:
         # The user's own flags replace all of ours.
         options = list(extra)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    launcher = [sys.executable, "-m", "curiosft_cli.train.accelerated"]
     return [*launcher, *options, "--module", module, str(stage.path)]
 
 
@@ -138,24 +232,47 @@ def _set_threads(environment: dict[str, str], config: Config, processes: int) ->
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
 
-def _wait(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run the command in a session of its own, forward SIGTERM and Ctrl-C, and leave no process of it behind."""
+def _wait(command: Sequence[str], environment: dict[str, str]) -> Ended:
+    """Run the command in a session of its own, pass on SIGTERM and Ctrl-C, and leave no process of it behind.
+
+    The processes of the stage get the signal, not what stands between: a training saves and ends. At a second signal,
+    or after a minute, everything is killed.
+    """
+    workers, received = Workers(), []
     parent = functools.partial(die_with_parent, os.getpid())
-    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=parent)
-    received: list[int] = []
+    child = subprocess.Popen(
+        command, env=environment | {FOLDER: str(workers.folder)}, start_new_session=True, preexec_fn=parent
+    )
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
     def forward(number: int, _: object) -> None:
-        received.append(number)
-        os.killpg(child.pid, number)
+        received.append((number, time.monotonic()))
+        if len(received) > 1 or not workers.send(number):
+            kill()
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    hangs = None
     try:
-        code = child.wait()
+        while (code := _code_within(child, POLL_S)) is None:
+            hangs = hangs or workers.poll()
+            if hangs or (received and time.monotonic() - received[0][1] > STOP_LIMIT_S):
+                kill()
+        if received:
+            return Ended(TERMINATED if received[0][0] == signal.SIGTERM else INTERRUPTED)
+        if hangs:
+            return Ended(code, hangs)
+        return Ended(code, workers.death(child.pid, code), f"{LESS_MEMORY} {SAME_COMMAND}")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-    if received:
-        return TERMINATED if received[0] == signal.SIGTERM else INTERRUPTED
-    return code
+        kill()
+        workers.close()
+
+
+def _code_within(child: subprocess.Popen[bytes], seconds: float) -> int | None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return child.wait(seconds)
+    return None

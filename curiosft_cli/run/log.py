@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.run.files import JsonLines, read_jsonl, write_text
+from curiosft_cli.run.files import JsonLines, json_line, read_jsonl, write_text
 from curiosft_cli.run.text import one_line, show
 
 
@@ -21,14 +21,16 @@ class Metrics:
         path: the file; lines of steps after `resume_step` are dropped, because these steps run again.
         resume_step: last step that is kept.
         accelerator: holds the trackers. None: no trackers.
+        saved: the lines up to `resume_step`, as the checkpoint has them. They replace the file: it may lack some.
     """
 
-    def __init__(self, path: Path, resume_step: int = 0, accelerator: Any = None) -> None:
-        kept = [row for row in read_jsonl(path) if row["step"] <= resume_step]
-        if path.exists():
-            import json
-
-            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    def __init__(self, path: Path, resume_step: int = 0, accelerator: Any = None, saved: Path | None = None) -> None:
+        if saved is not None and saved.exists():
+            write_text(path, saved.read_text(encoding="utf-8"))
+        elif path.exists():
+            kept = [row for row in read_jsonl(path) if row.get("step", 0) <= resume_step] if resume_step else []
+            write_text(path, "".join(json_line(row) + "\n" for row in kept))
+        self.path = path
         self._file = JsonLines(path)
         self._accelerator = accelerator
 

@@ -10,7 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import curiosft_cli
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -26,6 +29,19 @@ def die_with_parent(expected_parent: int | None = None) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if expected_parent is not None and os.getppid() != expected_parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def isolated(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child that looks for modules nowhere but where they are installed, and so do its children.
+
+    Otherwise a `secrets.py` in the current folder would run in place of Python's own. This package is importable there
+    too if it is not installed but lies in a folder.
+    """
+    child = {**environment, "PYTHONSAFEPATH": "1"}
+    here = Path(curiosft_cli.__file__).parents[1]
+    if not any(finder.find_spec("curiosft_cli", None) for finder in sys.meta_path if hasattr(finder, "find_spec")):
+        child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(here), environment.get("PYTHONPATH")]))
+    return child
 
 
 def free_port(host: str = "127.0.0.1") -> int:

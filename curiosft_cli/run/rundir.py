@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import re
+import contextlib
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curiosft_cli.run.config import from_json
+from curiosft_cli.run.digests import CHECKPOINT, STATE, file_digest
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import is_complete, write_json, write_text
+from curiosft_cli.run.files import COMPLETE, PARTIAL_SUFFIX, is_complete, read_json, write_json, write_text
+from curiosft_cli.run.lock import LOCK, locked
+from curiosft_cli.run.log import Console
 from curiosft_cli.run.resume_policy import refused_changes, reopens
 from curiosft_cli.run.sections import Config
 
-CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 TRAINER_STATE = "trainer_state.json"
 TRAINING_STAGES = ("sft", "rl")
-# Files that `--fresh` keeps: answers that cost money. Each line names its request, so no answer is used for another.
-PAID_FOR = {"rephrase": "answers.jsonl"}
+OF_EVERY_STAGE = ("env.json", "log.txt", "metrics.jsonl", "status.json")
+# fmt: off
+OF_TRAINING = (
+    "rollouts", "samples", "skipped-*.json", "server-weights",
+    "wandb", "*/hparams.yml", "*/events.out.tfevents.*", "*/*/events.out.tfevents.*",
+)
+# What a stage makes beside its checkpoints, and `--fresh` removes. The answers of rephrase stay: they cost money, and
+# each line names its request, so no answer is used for another.
+MADE = {
+    "rephrase": ("questions.jsonl", "questions.parquet", "rejected.jsonl", "usage.json", "review.html", "server.log"),
+    "sft": OF_TRAINING,
+    "rl": (*OF_TRAINING, "preflight.json"),
+    "eval": (
+        "summary.json", "*/*/model.json", "*/*/entropy.json", "*/*/summary.json",
+        "*/*/questions.jsonl", "*/*/samples.jsonl*", "*/*/grades.jsonl*",
+    ),
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -59,13 +78,41 @@ class StageDir:
         return self.path / "log.txt"
 
     def status(self) -> dict[str, Any]:
-        """`{"state": "new" | "running" | "complete" | "failed", ...}`."""
+        """`{"state": "new" | "running" | "complete" | "failed" | "interrupted", ...}`."""
         file = self.path / "status.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"state": "new"}
+        with contextlib.suppress(CurioError):
+            if file.exists() and "state" in (status := read_json(file)):
+                return status
+        return {"state": "running" if file.exists() else "new"}  # a damaged file says no more than that it began
 
     def set_status(self, state: str, **more: Any) -> None:
-        """Replace status.json."""
-        write_json(self.path / "status.json", {"state": state, **more})
+        """Replace status.json. "complete" is recorded with the results, so that nobody can just write it there."""
+        results = {"results": self.results()} if state == "complete" else {}
+        write_json(self.path / "status.json", {"state": state, **more, **results})
+
+    def results(self) -> dict[str, str]:
+        """Digests of what a complete stage must have: the last checkpoint's marker, the questions, or the summary."""
+        last = [self.checkpoint(step) / COMPLETE for step in self.checkpoints()[-1:]]
+        files = last or [*self.path.glob("questions.*"), *self.path.glob("summary.json")]
+        return {file.relative_to(self.path).as_posix(): file_digest(file) for file in files}
+
+    def is_complete(self) -> bool:
+        """Whether status.json says so, and the results are still those of that moment.
+
+        Raises:
+            CurioError: a result was changed or deleted since then.
+        """
+        status = self.status()
+        recorded = status.get("results")
+        if status["state"] != "complete" or not isinstance(recorded, dict):
+            return False  # without a record the stage is started again: what is done already, it does not do again
+        found = self.results()
+        if changed := [name for name in recorded | found if recorded.get(name) != found.get(name)]:
+            raise CurioError(
+                f"{self.path} was complete, and {changed[0]} was changed or deleted since then",
+                "Restore it, or use --fresh to start this stage over.",
+            )
+        return True
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint after this optimizer step."""
@@ -86,7 +133,7 @@ class StageDir:
     def best(self) -> int | None:
         """Step of the checkpoint with the highest score, the first of equals; None if no checkpoint was evaluated."""
         states = {step: self.checkpoint(step) / TRAINER_STATE for step in self.checkpoints()}
-        kept = {step: json.loads(file.read_text(encoding="utf-8")) for step, file in states.items() if file.exists()}
+        kept = {step: read_json(file) for step, file in states.items() if file.exists()}
         scores = {step: state["score"] for step, state in kept.items() if state.get("score") is not None}
         return max(scores, key=scores.__getitem__, default=None)
 
@@ -97,7 +144,7 @@ class StageDir:
         """
         steps, best = self.checkpoints(), self.best()
         for step in steps[:-1]:
-            shutil.rmtree(self.checkpoint(step) / "state", ignore_errors=True)
+            shutil.rmtree(self.checkpoint(step) / STATE, ignore_errors=True)
         for step in steps[: max(0, len(steps) - keep_last)]:
             if step != best and (not keep_every or step % keep_every):
                 shutil.rmtree(self.checkpoint(step))
@@ -120,6 +167,35 @@ class StageDir:
         return self.path / checkpoint.strip("/").replace("/", "__").replace(":", "__") / benchmark
 
 
+@contextmanager
+def opened(
+    run: RunDir, stage: str, config: Config, *, fresh: bool = False, folder: str | None = None, first: bool = True
+) -> Generator[tuple[StageDir, bool]]:
+    """`begin`, and the lock of the folder until the end of the block, where there is something to do.
+
+    Args:
+        first: this command starts the processes of the first machine. The others write nothing of their own.
+
+    Raises:
+        CurioError: another command works in this folder, or see `begin`.
+    """
+    directory = run.stage(folder or stage)
+    if not first:
+        if not fresh and _same_settings(directory, stage, config):
+            yield directory, True
+            return
+        directory.path.mkdir(parents=True, exist_ok=True)
+        write_json(directory.config_file, config.model_dump(mode="json"))
+        yield directory, False
+    elif not fresh and _same_settings(directory, stage, config):
+        yield directory, True
+    else:
+        with locked(directory.path):
+            for partial in [*directory.path.rglob(f".*{PARTIAL_SUFFIX}")]:
+                _remove(partial)
+            yield begin(run, stage, config, fresh=fresh, folder=folder)
+
+
 def begin(
     run: RunDir, stage: str, config: Config, *, fresh: bool = False, folder: str | None = None
 ) -> tuple[StageDir, bool]:
@@ -131,35 +207,61 @@ def begin(
         CurioError: the folder has results of other settings that this stage reads.
     """
     directory = run.stage(folder or stage)
-    if fresh and directory.path.exists():
-        empty(directory.path, keep=PAID_FOR.get(stage))
-    if directory.config_file.exists() and directory.has_results():
-        before = from_json(directory.config_file)
-        done = directory.status()["state"] == "complete"
-        if changes := refused_changes(stage, before, config, complete=done):
-            raise CurioError(
-                f"{directory.path} was made with other settings: {'; '.join(changes)}",
-                "Use the old values, another run.name, or --fresh to start this stage over.",
-            )
-        complete = done and not reopens(stage, before, config)
-        if not complete:
-            write_json(directory.config_file, config.model_dump(mode="json"))
-        return directory, complete
-    directory.path.mkdir(parents=True, exist_ok=True)
-    write_json(directory.config_file, config.model_dump(mode="json"))
-    return directory, False
+    if fresh:
+        empty(directory, stage)
+    complete = _same_settings(directory, stage, config)
+    if not complete:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        write_json(directory.config_file, config.model_dump(mode="json"))
+    return directory, complete
 
 
-def empty(folder: Path, keep: str | None) -> None:
-    """Delete a stage's folder, or everything in it except one file."""
-    if keep is None or not (folder / keep).exists():
-        shutil.rmtree(folder)
+def _same_settings(directory: StageDir, stage: str, config: Config) -> bool:
+    """Whether the stage is complete; False also if it has no results yet.
+
+    Raises:
+        CurioError: it has results of other settings.
+    """
+    if not (directory.config_file.exists() and directory.has_results()):
+        return False
+    before, done = from_json(directory.config_file), directory.is_complete()
+    if changes := refused_changes(stage, before, config, complete=done):
+        raise CurioError(
+            f"{directory.path} was made with other settings: {'; '.join(changes)}",
+            "Use the old values, another run.name, or --fresh to start this stage over.",
+        )
+    return done and not reopens(stage, before, config)
+
+
+def empty(directory: StageDir, stage: str) -> None:
+    """Remove what this stage made in its folder, and say what; other files stay.
+
+    Raises:
+        CurioError: the folder is not a stage's.
+    """
+    if not directory.config_file.exists():
+        if directory.path.is_dir() and any(entry.name != LOCK for entry in directory.path.iterdir()):
+            raise CurioError(f"{directory.path} is not the folder of a stage", "Remove it, or use another name.")
         return
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != keep:
-            entry.unlink()
+    made = [path for path in sorted(directory.path.iterdir()) if CHECKPOINT.match(path.name)]
+    for pattern in (*OF_EVERY_STAGE, *MADE[stage]):
+        made += sorted(directory.path.glob(pattern))
+    for path in made:
+        _remove(path)
+        for parent in path.parents:
+            if parent == directory.path or any(parent.iterdir()):
+                break
+            parent.rmdir()
+    removed = [path.relative_to(directory.path).as_posix() for path in made]
+    if removed:
+        Console().say(f"{stage}: --fresh removed from {directory.path}: {', '.join(removed)}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def resolve_checkpoint(reference: str, config: Config) -> str:

@@ -19,14 +19,14 @@ def evaluation_sampling(settings: Eval, stop_token_ids: tuple[int, ...] = ()) ->
     return Sampling(settings.temperature, settings.top_p, length, stop_token_ids, with_logprobs=False)
 
 
-def seeds_of(asked: BenchmarkTask, wanted: Sequence[tuple[int, int]], run_seed: int) -> list[int]:
+def seeds_of(task: BenchmarkTask, wanted: Sequence[tuple[int, int]], run_seed: int) -> list[int]:
     """A seed for each (index of the question, number of the sample): of the run, the benchmark and these two alone."""
-    return [sample_seed(run_seed, asked.name, asked.problems[question].id, number) for question, number in wanted]
+    return [sample_seed(run_seed, task.name, task.problems[question].id, number) for question, number in wanted]
 
 
 def draw(
     engine: TokenSampler,
-    asked: BenchmarkTask,
+    task: BenchmarkTask,
     prompts: Sequence[Sequence[int]],
     wanted: Sequence[tuple[int, int]],
     sampling: Sampling,
@@ -40,4 +40,4 @@ def draw(
     """
     if wanted:
         chosen = [prompts[question] for question, _ in wanted]
-        yield from engine.stream(chosen, sampling, seeds_of(asked, wanted, run_seed))
+        yield from engine.stream(chosen, sampling, seeds_of(task, wanted, run_seed))

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from curiosft_cli.run.errors import TERMINATED
+from curiosft_cli.run.launch import stop_request
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.stages.step_evaluation import StepEvaluation, benchmarks_between_steps
@@ -112,8 +114,9 @@ class Bookkeeping:
         )
         self._metrics = None
         if self.loop.accelerator.is_main_process:
-            self._metrics = Metrics(self.stage.metrics_file, self.done, self.loop.accelerator)
+            self._metrics = Metrics(self.stage.metrics_file, self.done, self.loop.accelerator, self.loop.saved_metrics)
             self.resources.callback(self._metrics.close)
+        self._stop = self.resources.enter_context(stop_request())
         self.say(f"{self.settings.objective}, {rows}, steps {self.done} to {total}, {self.loop.describe()}")
 
     def say(self, message: str) -> None:
@@ -129,7 +132,7 @@ class Bookkeeping:
     def after(
         self, step: int, values: dict[str, float], engine: RolloutEngine | None, tokens: int | None = None
     ) -> None:
-        """Measure, evaluate where it is due, log, check the guard rails, save where it is due.
+        """Measure, evaluate where it is due, log, check the guard rails, save where it is due; stop after SIGTERM.
 
         Args:
             step: steps done, this one included.
@@ -139,6 +142,7 @@ class Bookkeeping:
 
         Raises:
             CurioError: exit code 4 when a guard rail stops the run.
+            SystemExit: 75 after SIGTERM on any rank; the checkpoint is written.
         """
         self.done = step
         values = self.loop.report() | values  # waits for a GPU to finish the step
@@ -154,8 +158,13 @@ class Bookkeeping:
         breaches = self._guards.check(step, values)
         for breach in breaches:
             self.say(f"warning: {breach}")
-        self._save(step, scores.get("eval/avg"), stopping=bool(breaches) and self.settings.guards.action == "stop")
+        terminated = self.loop.everywhere([int(self._stop.is_set())]) != [0]
+        stopping = terminated or (bool(breaches) and self.settings.guards.action == "stop")
+        self._save(step, scores.get("eval/avg"), stopping=stopping)
         self._guards.stop(breaches)
+        if terminated and step < self.total:
+            self.say(f"stopped by SIGTERM after step {step}, which is saved")
+            raise SystemExit(TERMINATED)
 
     def _evaluate(self, step: int, engine: RolloutEngine | None) -> dict[str, float]:
         every = self.settings.eval_steps
@@ -167,7 +176,8 @@ class Bookkeeping:
     def _save(self, step: int, score: float | None, *, stopping: bool) -> None:
         due = step % self.settings.save_steps == 0 or step == self.total
         if due or self.loop.is_best(score) or stopping:
-            self.loop.save(step, self._tensors(step), score, guards=self._guards.state())
+            tensors, metrics = self._tensors(step), self.stage.metrics_file
+            self.loop.save(step, tensors, score, metrics, guards=self._guards.state())
 
     def _tensors(self, step: int) -> dict[str, Tensor]:
         return self._suppliers.state(step) if self._suppliers else {}

@@ -23,7 +23,7 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.rundir import StageDir
-from curiosft_cli.run.sections import Config
+from curiosft_cli.run.sections import Config, Sft
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,6 @@ def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
     from curiosft_cli.stages.bookkeeping import Bookkeeping
     from curiosft_cli.train.batches import steps_per_epoch
-    from curiosft_cli.train.optim import cosine_lr
     from curiosft_cli.train.suppliers import SUPPLIED, open_suppliers
 
     sft = config.sft
@@ -48,7 +47,7 @@ def run(config: Config, stage: StageDir) -> None:
         loop, objective = book.loop, book.objective
         feed = open_data(book, "train")
         validation = open_data(book, "validation") if config.data.validation else None
-        per_epoch = steps_per_epoch(len(feed), sft.batch_size)
+        per_epoch = steps_per_epoch(len(feed), sft.batch_size, config.data.drop_last)
         total = min(sft.epochs * per_epoch, sft.max_steps or sft.epochs * per_epoch)
 
         def packs_of(step: int) -> list[Pack]:
@@ -67,14 +66,7 @@ def run(config: Config, stage: StageDir) -> None:
                     with loop.timed("inputs"):
                         head_pass = suppliers.head_pass(pack)
                     loop.accumulate(pack, objective, extra, totals, last=place == len(packs), head_pass=head_pass)
-                rate = cosine_lr(
-                    step,
-                    peak=sft.learning_rate,
-                    warmup_steps=sft.warmup_steps,
-                    total_steps=total,
-                    min_ratio=sft.min_lr_ratio,
-                )
-                loop.update(rate)
+                loop.update(learning_rate(sft, step, total))
                 with loop.timed("sync"):
                     suppliers.update(step + 1)
                 tokens = sum(len(row) for row in rows)
@@ -84,6 +76,20 @@ def run(config: Config, stage: StageDir) -> None:
                     "data/truncated_rows": sum(row.truncated for row in rows),
                 }
                 book.after(step + 1, values, engine, tokens)
+
+
+def learning_rate(sft: Sft, step: int, total: int) -> float:
+    """Of the 0-based step of a training of `total` steps."""
+    from curiosft_cli.train.optim import cosine_lr
+
+    return cosine_lr(
+        step,
+        peak=sft.learning_rate,
+        warmup_steps=sft.warmup_steps,
+        total_steps=sft.cosine_length * total,
+        min_ratio=sft.min_lr_ratio,
+        warmup_start=sft.warmup_start,
+    )
 
 
 def open_data(book: Bookkeeping, key: Literal["train", "validation"]) -> RowFeed:
@@ -111,6 +117,7 @@ def open_data(book: Bookkeeping, key: Literal["train", "validation"]) -> RowFeed
         max_response=config.sft.max_response_length,
         batch_size=config.sft.batch_size,
         seed=config.run.seed,
+        drop_last=config.data.drop_last and key == "train",
         context=getattr(loop.model.config, "max_position_embeddings", None),
     )
     reasons = {

@@ -21,12 +21,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.data.files import Row
+from curiosft_cli.data.files import FileRow
 from curiosft_cli.data.records import Grade, Grader
 from curiosft_cli.evaluation.fingerprint import grader_identity
 from curiosft_cli.evaluation.metrics import standard_error
 from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.pool import GraderPool, grade_in_order
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, drop_torn_line, json_line, read_jsonl
 from curiosft_cli.run.log import Console
@@ -76,10 +76,10 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     questions: QuestionScores = field(default_factory=QuestionScores)
     others: Counter[str] = field(default_factory=Counter)
-    disagreements: list[Row] = field(default_factory=list)
+    disagreements: list[FileRow] = field(default_factory=list)
     disagreeing: Counter[str] = field(default_factory=Counter)
 
-    def add(self, row: Row, shown: int) -> None:
+    def add(self, row: FileRow, shown: int) -> None:
         """Count one graded row."""
         self.rows += 1
         self.without_format += row["format_error"] is not None
@@ -214,11 +214,11 @@ def _cross_check_text(check: dict[str, Any]) -> list[str]:
 
 def _graded(
     path: Path, graders: Sequence[Grader], pool: GraderPool, tally: Tally, console: Console, total: int, shown: int
-) -> Callable[[int], Iterator[Row]]:
+) -> Callable[[int], Iterator[FileRow]]:
     """A function that streams the graded rows from row `start` on, counts them, and shows progress."""
 
-    def rows(start: int) -> Iterator[Row]:
-        waiting: deque[Row] = deque()
+    def rows(start: int) -> Iterator[FileRow]:
+        waiting: deque[FileRow] = deque()
 
         def items() -> Iterator[GradeItem]:
             for row, item in islice(read_responses(path, graders[0]), start, None):
@@ -227,7 +227,7 @@ def _graded(
                 for other in graders[1:]:
                     yield GradeItem(item.completion, item.problem, item.prefilled, item.truncated, grader=other)
 
-        grades = grade_in_order(pool, items())
+        grades = pool.grade_in_order(items())
         for done, grade in enumerate(grades, start=start + 1):
             row = graded_row(waiting.popleft(), grade)
             others: dict[str, Grade] = {name: next(grades) for name in graders[1:]}
@@ -247,7 +247,7 @@ def _check_target(out: Path) -> None:
         raise CurioError(f"--out {out}: its folder does not exist or cannot be written", "Name another place.")
 
 
-def _print(rows: Iterator[Row], *, quiet: bool) -> None:
+def _print(rows: Iterator[FileRow], *, quiet: bool) -> None:
     """Print the rows as JSON lines, or only grade them (`quiet`). If the reader of stdout leaves, the command ends."""
     try:
         for row in rows:
@@ -260,7 +260,7 @@ def _print(rows: Iterator[Row], *, quiet: bool) -> None:
 
 
 def _write(
-    rows: Callable[[int], Iterator[Row]], path: Path, out: Path, graders: Sequence[Grader], tally: Tally, shown: int
+    rows: Callable[[int], Iterator[FileRow]], path: Path, out: Path, graders: Sequence[Grader], tally: Tally, shown: int
 ) -> None:
     """Write the rows to a temporary file that is named after this input and grader, then rename it."""
     with path.open("rb") as file:

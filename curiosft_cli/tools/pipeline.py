@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curiosft_cli.run.config import Resolved
-from curiosft_cli.run.launch import launch
+from curiosft_cli.run.launch import is_first, launch
 from curiosft_cli.run.log import Console
-from curiosft_cli.run.rundir import RunDir, begin
+from curiosft_cli.run.rundir import RunDir, opened
+from curiosft_cli.tools.model.check import require_sound_models
 
 STAGE_MODULES = {
     "rephrase": "curiosft_cli.stages.rephrase.run",
@@ -37,17 +38,19 @@ def run_stages(
     console = Console()
     seconds: dict[str, float] = {}
     for name in stages:
-        folder = config.eval.name if name == "eval" else name
-        stage, complete = begin(run, name, config, fresh=fresh, folder=folder)
-        if complete:
-            console.say(f"{name}: complete already, in {stage.path}")
-            seconds[name] = 0.0
-            continue
-        run.keep_source(resolved.source)
-        console.say(f"{name}: {stage.path}")
-        started = time.monotonic()
-        launch(STAGE_MODULES[name], stage, config, accelerate_arguments, accelerate=name in THROUGH_ACCELERATE)
-        seconds[name] = time.monotonic() - started
+        folder, started = config.eval.name if name == "eval" else name, time.monotonic()
+        first = is_first(accelerate_arguments)
+        with opened(run, name, config, fresh=fresh, folder=folder, first=first) as (stage, complete):
+            if complete:
+                console.say(f"{name}: complete already, in {stage.path}")
+                seconds[name] = 0.0
+                continue
+            run.keep_source(resolved.source)
+            console.say(f"{name}: {stage.path}")
+            if first:
+                require_sound_models(name, stage, config)
+            launch(STAGE_MODULES[name], stage, config, accelerate_arguments, accelerate=name in THROUGH_ACCELERATE)
+            seconds[name] = time.monotonic() - started
     return seconds
 
 
@@ -58,5 +61,7 @@ def run_preflight(resolved: Resolved) -> None:
         CurioError: a check failed (exit code 4).
     """
     config = resolved.config
-    stage, _ = begin(RunDir(Path(config.run.root) / config.run.name), "rl", config, fresh=True, folder="rl-preflight")
-    launch("curiosft_cli.stages.rl.preflight", stage, config, accelerate=False)
+    run = RunDir(Path(config.run.root) / config.run.name)
+    with opened(run, "rl", config, fresh=True, folder="rl-preflight") as (stage, _):
+        require_sound_models("rl", stage, config)
+        launch("curiosft_cli.stages.rl.preflight", stage, config, accelerate=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from curiosft_cli.evaluation.score import summarise_benchmark, write_run_summary
 from curiosft_cli.evaluation.tasks import BenchmarkTask, load_task, load_tasks
 from curiosft_cli.run.config import Resolved
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import present
+from curiosft_cli.run.files import present, read_json
+from curiosft_cli.run.lock import locked
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, StageDir, begin
 
@@ -46,32 +46,36 @@ def regrade(resolved: Resolved, source: Path, *, fresh: bool = False) -> None:
                 raise CurioError(f"{file} has no sample of question {lacking}", "Set eval.limit, or sample it first.")
             work.append((reference, load_task(config, task.name, count), generations, file.parent))
     run = RunDir(Path(config.run.root) / config.run.name)
-    stage, _ = begin(run, "eval", config, fresh=fresh, folder=config.eval.name)
-    run.keep_source(resolved.source)
-    console = Console(stage.log_file)
-    for reference, task, generations, origin in work:
-        folder = stage.benchmark(reference, task.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        summarise_benchmark(
-            config,
-            folder,
-            task,
-            generations,
-            reference=reference,
-            model=_model(origin, reference),
-            entropy=None,
-            hardware={},
-            console=console,
-        )
-    console.close()
-    write_run_summary(config, stage)
-    stage.set_status("complete")
+    target = run.stage(config.eval.name).path
+    if fresh and target.resolve() in (source.resolve(), *source.resolve().parents):
+        raise CurioError(f"--fresh would remove the samples in {source}", "Leave it out, or use another eval.name.")
+    with locked(target):
+        stage, _ = begin(run, "eval", config, fresh=fresh, folder=config.eval.name)
+        run.keep_source(resolved.source)
+        console = Console(stage.log_file)
+        for reference, task, generations, origin in work:
+            folder = stage.benchmark(reference, task.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            summarise_benchmark(
+                config,
+                folder,
+                task,
+                generations,
+                reference=reference,
+                model=_model(origin, reference),
+                entropy=None,
+                hardware={},
+                console=console,
+            )
+        console.close()
+        write_run_summary(config, stage)
+        stage.set_status("complete")
 
 
 def _model(origin: Path, reference: str) -> dict[str, Any]:
     """The model that drew the samples: model.json beside them, or the checkpoint's name where there is none."""
     file = origin / "model.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"path": reference}
+    return read_json(file) if file.exists() else {"path": reference}
 
 
 def _check_source(source: Path, checkpoints: Sequence[str], benchmarks: Sequence[str]) -> None:

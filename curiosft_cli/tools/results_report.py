@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.evaluation.results import SUMMARY, in_table_order
+from curiosft_cli.run.files import read_json
 from curiosft_cli.run.rundir import RunDir, StageDir
 from curiosft_cli.run.text import one_line, show
 from curiosft_cli.tools.tables import as_text
@@ -22,14 +23,14 @@ def print_results(config: Config, *, as_json: bool) -> None:
     """Print the results of an evaluation: `results_report`, or summary.json on one line."""
     stage = RunDir(Path(config.run.root) / config.run.name).stage(config.eval.name)
     if as_json:
-        show(json.dumps(json.loads((stage.path / SUMMARY).read_text(encoding="utf-8")), ensure_ascii=False))
+        show(json.dumps(read_json(stage.path / SUMMARY), ensure_ascii=False))
         return
     show(results_report(stage))
 
 
 def results_report(stage: StageDir) -> str:
     """Both tables of an evaluation's summary.json, and notes on them."""
-    summary = json.loads((stage.path / SUMMARY).read_text(encoding="utf-8"))
+    summary = read_json(stage.path / SUMMARY)
     rows = summary["results"]
     grader = rows[0]["grader"]
     notes = [f"Percent, ± one standard error over questions; grader {grader['name']} {grader['version']}."]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.data.files import BadRow, Row, read_rows
+from curiosft_cli.data.files import BadRow, FileRow, read_rows
 from curiosft_cli.data.records import AnswerKind, Grade, Grader, Problem
 from curiosft_cli.grading.choices import LETTERS
 from curiosft_cli.grading.grade import GradeItem
@@ -19,7 +19,7 @@ LAYOUT = (
 )
 
 
-def read_responses(path: Path, grader: Grader) -> Iterator[tuple[Row, GradeItem]]:
+def read_responses(path: Path, grader: Grader) -> Iterator[tuple[FileRow, GradeItem]]:
     """Stream `(unchanged row, item to grade)`.
 
     Raises:
@@ -62,7 +62,7 @@ def to_item(row: Mapping[str, Any], grader: Grader) -> GradeItem:
     )
 
 
-def graded_row(row: Mapping[str, Any], grade: Grade) -> Row:
+def graded_row(row: Mapping[str, Any], grade: Grade) -> FileRow:
     """The row with the fields of the grade, which replace those of an earlier grade."""
     return {**row, **asdict(grade)}
 

@@ -41,14 +41,18 @@ class Pack:
     counted: bool = True
 
 
-def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Optimizer steps of one pass; the last one takes what is left."""
-    return ceil(rows / batch_size)
+def steps_per_epoch(rows: int, batch_size: int, drop_last: bool = False) -> int:
+    """Optimizer steps of one pass; the last one takes what is left.
+
+    Args:
+        drop_last: leave out what does not fill a batch, unless it is all there is.
+    """
+    return max(1, rows // batch_size) if drop_last else ceil(rows / batch_size)
 
 
-def step_rows(rows: int, batch_size: int, seed: int, step: int) -> list[int]:
+def step_rows(rows: int, batch_size: int, seed: int, step: int, drop_last: bool = False) -> list[int]:
     """Indices of the rows of the 0-based optimizer step `step`. The position in the data is this one number."""
-    per_epoch = steps_per_epoch(rows, batch_size)
+    per_epoch = steps_per_epoch(rows, batch_size, drop_last)
     epoch, window = divmod(step, per_epoch)
     start = window * batch_size
     return [int(row) for row in _order(rows, seed, epoch)[start : start + batch_size]]

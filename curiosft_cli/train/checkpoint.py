@@ -1,8 +1,9 @@
 """Checkpoints that transformers and vLLM open as they are, and a resume that continues bit for bit.
 
     checkpoint-300/   model.safetensors, config, tokenizer, generation_config
-      state/          rank-00000.safetensors: optimizer moments, teacher, random state; state.json: counters
-      COMPLETE        last
+      state/          rank-00000.safetensors: optimizer moments, teacher, random state; state.json: counters;
+                      metrics.jsonl up to this step
+      COMPLETE        last: the step, and the digest of every file
 
 Under sharding every rank's file holds its shards; under plain data parallel what all ranks hold alike is in the first
 rank's file alone. No pickle anywhere: a checkpoint cannot run code.
@@ -10,15 +11,15 @@ rank's file alone. No pickle anywhere: a checkpoint cannot run code.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.digests import STATE, digest_marker
 from curiosft_cli.run.errors import GUARD, CurioError
-from curiosft_cli.run.files import disk_errors, folder_in_one_step, partial_path, write_json
+from curiosft_cli.run.files import disk_errors, folder_in_one_step, partial_path, read_json, write_json
 from curiosft_cli.run.rundir import TRAINER_STATE
 from curiosft_cli.train.encode import with_known_stops
 from curiosft_cli.train.lora import merged_weights
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GIB = 2**30
+METRICS = "metrics.jsonl"
+MODEL_CARD = "README.md"
 OWN = "own."
 """Begins the names of tensors that differ between ranks even where these hold the same weights."""
 
+OTHER_VERSION = "Continue with the version that wrote it, or use --fresh to start this stage over."
 _OF_ONE_RANK = (OWN, "rng.")
 
 
@@ -47,6 +51,7 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor],
     counters: Mapping[str, Any],
     score: float | None = None,
+    metrics: Path | None = None,
 ) -> None:
     """Write `target` in one step. Every rank calls this; each writes its own part of the state.
 
@@ -56,6 +61,7 @@ def save_checkpoint(
         tensors: what else this rank needs to continue, by name (the teacher's weights); see `OWN`.
         counters: numbers that the stage needs to continue (JSON values).
         score: of the evaluation of these weights, if there was one.
+        metrics: metrics.jsonl up to this step; a copy is kept, so that a resumed run has every line.
 
     Raises:
         CurioError: exit code 4 when the disk has too little space. This is checked before anything is written. A quota
@@ -68,11 +74,13 @@ def save_checkpoint(
     elif not sharded:
         kept = {name: tensor for name, tensor in kept.items() if name.startswith(_OF_ONE_RANK)}
     opened: AbstractContextManager[Path] = (
-        folder_in_one_step(target) if accelerator.is_main_process else nullcontext(partial_path(target))
+        folder_in_one_step(target, lambda written: digest_marker(written, counters["step"]))
+        if accelerator.is_main_process
+        else nullcontext(partial_path(target))
     )
     with disk_errors(target), opened as folder:
         accelerator.wait_for_everyone()
-        state = folder / "state"
+        state = folder / STATE
         state.mkdir(exist_ok=True)
         _save_tensors(state / _rank_file(accelerator.process_index), kept)
         if accelerator.is_main_process:
@@ -80,6 +88,8 @@ def save_checkpoint(
             write_json(folder / TRAINER_STATE, {"global_step": counters["step"], "score": score})
             world = {"world_size": accelerator.num_processes, "sharded": sharded}
             write_json(state / "state.json", {**world, **counters})
+            if metrics is not None and metrics.exists():
+                shutil.copyfile(metrics, state / METRICS)
         accelerator.wait_for_everyone()
     accelerator.wait_for_everyone()
 
@@ -97,44 +107,68 @@ def load_state(
     import torch
     from safetensors.torch import load_file
 
-    file = folder / "state" / "state.json"
+    file = folder / STATE / "state.json"
     if not file.exists():
         raise CurioError(f"{folder} keeps no state to continue from", "Use --fresh to start this stage over.")
-    counters = json.loads(file.read_text(encoding="utf-8"))
+    counters = read_json(file)
+    if not {"step", "world_size", "sharded"} <= counters.keys():
+        raise CurioError(f"{file} is of another version of curiosft", OTHER_VERSION)
     if counters["world_size"] != accelerator.num_processes:
         raise CurioError(
             f"{folder} was written by {counters['world_size']} processes, now there are {accelerator.num_processes}",
             f"Continue with launch.processes={counters['world_size']}.",
         )
-    saved = load_file(folder / "state" / _rank_file(accelerator.process_index))
-    if accelerator.process_index and not counters["sharded"]:
-        first = load_file(folder / "state" / _rank_file(0))
-        saved |= {name: tensor for name, tensor in first.items() if not name.startswith(_OF_ONE_RANK)}
-    _load_optimizer(optimizer, saved)
-    torch.set_rng_state(saved["rng.cpu"])
-    if "rng.cuda" in saved:
-        torch.cuda.set_rng_state(saved["rng.cuda"])
+    try:
+        saved = load_file(folder / STATE / _rank_file(accelerator.process_index))
+        if accelerator.process_index and not counters["sharded"]:
+            first = load_file(folder / STATE / _rank_file(0))
+            saved |= {name: tensor for name, tensor in first.items() if not name.startswith(_OF_ONE_RANK)}
+        _load_optimizer(optimizer, saved)
+        torch.set_rng_state(saved["rng.cpu"])
+        if "rng.cuda" in saved:
+            torch.cuda.set_rng_state(saved["rng.cuda"])
+    except Exception as error:  # the file of an older version has no digest, and safetensors and torch raise many kinds
+        raise CurioError(f"{folder / STATE} cannot be continued from: {error}", OTHER_VERSION) from error
     return counters, {name: saved[name] for name in saved if not name.startswith(("optimizer.", "rng."))}
 
 
 def _save_model(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, weights: dict[str, Tensor]
 ) -> None:
-    """Write what transformers and vLLM open, with every end token that the training taught among the stops."""
+    """Write what transformers and vLLM open, with the base's generation settings and model card.
+
+    Every end token that the training taught is among the stops.
+    """
     from transformers import GenerationConfig
 
     own = model.generation_config
-    # Only the tokens are kept: sampling settings of the base model may contradict each other, which saving refuses.
-    model.generation_config = GenerationConfig(
-        eos_token_id=list(with_known_stops(tokenizer, getattr(own, "eos_token_id", None))),
-        pad_token_id=getattr(own, "pad_token_id", None),
-        bos_token_id=getattr(own, "bos_token_id", None),
-    )
+    # Sampling settings of a base model may contradict each other, which `save_pretrained` refuses.
+    model.generation_config = GenerationConfig()
     try:
         model.save_pretrained(folder, state_dict=weights)
     finally:
         model.generation_config = own
+    kept = own.to_diff_dict() if own is not None else {}
+    stops = list(with_known_stops(tokenizer, kept.get("eos_token_id")))
+    write_json(folder / "generation_config.json", {**kept, "eos_token_id": stops})
     tokenizer.save_pretrained(folder)
+    if card := _model_card(str(model.name_or_path)):
+        shutil.copyfile(card, folder / MODEL_CARD)
+
+
+def _model_card(source: str) -> Path | None:
+    """The README.md of the folder that a model was opened from, or of the hub's copy on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if Path(source).is_dir():
+        file = Path(source) / MODEL_CARD
+        return file if file.is_file() else None
+    try:
+        found = try_to_load_from_cache(source, MODEL_CARD)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
 
 
 def _rank_state(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,22 +11,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from curiosft_cli.train.attention import PACKED_CPU, causal_sdpa, packed_attention
 
 LONGEST = 1024
 """Keys up to which this is faster than torch's kernel, which by then skips enough of the masked half."""
-
 
 PARTS = 3
 """Numbers of 8 bits that together hold one of float32."""
 
 
-def suits(key: Tensor, value: Tensor, dropout: float) -> bool:
-    """Whether `causal_attention` computes what SDPA would, and sooner; `value` has the dtype of the products."""
-    return value.device.type == "cpu" and value.dtype == torch.bfloat16 and key.shape[2] <= LONGEST and not dropout
+def register_cpu_attention() -> str:
+    """Make packed attention with `causal_on_cpu` known to transformers; returns its name."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(PACKED_CPU, partial(packed_attention, causal=causal_on_cpu))
+    return PACKED_CPU
+
+
+def causal_on_cpu(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    **options: Any,
+) -> Tensor:
+    """`causal_attention` where it computes what SDPA would, and sooner; else SDPA."""
+    if value.dtype == torch.bfloat16 and key.shape[2] <= LONGEST and not dropout:
+        return causal_attention(query, key, value, scaling)
+    return causal_sdpa(module, query, key, value, scaling=scaling, dropout=dropout, **options)
 
 
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from curiosft_cli.data.prompts import messages
 from curiosft_cli.data.records import Problem
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from curiosft_cli.run.sections import Model
 
+EndToken = Literal["turn", "tokenizer"]
+
 
 @dataclass(frozen=True)
 class PromptFormat:
@@ -25,16 +27,18 @@ class PromptFormat:
         system: system message; None is that of Table 7, "" is no system message.
         prefix: what the user message puts before the question.
         prefill: text the prompt supplies at the start of the completion.
+        end_token: what ends a supervised response: the turn end of the template, or the tokenizer's end token.
     """
 
     system: str | None
     prefix: str
     prefill: str
+    end_token: EndToken = "turn"
 
     @classmethod
     def from_config(cls, model: Model) -> PromptFormat:
         """The format that the configuration asks for."""
-        return cls(model.system_prompt, model.question_prefix, model.prefill)
+        return cls(model.system_prompt, model.question_prefix, model.prefill, model.end_token)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def encode_response(
 ) -> tuple[list[int], bool]:
     """The response's token ids and whether it was cut: an end token closes it unless it was."""
     text = response_text(response, style)
-    ids = [*tokenizer.encode(text, add_special_tokens=False), end_token_id(tokenizer)]
+    ids = [*tokenizer.encode(text, add_special_tokens=False), end_token_id(tokenizer, style.end_token)]
     return ids[:max_length], len(ids) > max_length
 
 
@@ -100,9 +104,9 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: Prom
     return Row(tuple(encode_prompt(tokenizer, problem, style)), tuple(response), cut, problem.id)
 
 
-def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends an assistant turn: the first known turn end that the chat template writes, else EOS."""
-    for token in END_TOKENS:
+def end_token_id(tokenizer: PreTrainedTokenizerBase, end_token: EndToken = "turn") -> int:
+    """The token that ends a response: the first known turn end that the chat template writes, else EOS; or EOS."""
+    for token in END_TOKENS if end_token == "turn" else ():
         if token in (tokenizer.chat_template or "") and (found := _special_id(tokenizer, token)) is not None:
             return found
     return int(tokenizer.eos_token_id)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from curiosft_cli.train.head.fused import head_logp
+from curiosft_cli.train.head.cpu_kernels import kernels_for
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.scores import head_logp
 from curiosft_cli.train.load import body_and_head, compute_dtype, load_model
 
 if TYPE_CHECKING:
@@ -45,7 +46,13 @@ def completion_entropies(
                 rows = hidden[0, len(prompt) - 1 : -1]
                 labels = ids[0, len(prompt) :]
                 scored = head_logp(
-                    rows, weight, labels, chunk=head_chunk, compute_dtype=dtype, head_pass=HeadPass(entropy=True)
+                    rows,
+                    weight,
+                    labels,
+                    chunk=head_chunk,
+                    compute_dtype=dtype,
+                    head_pass=HeadPass(entropy=True),
+                    kernels=kernels_for(device),
                 )
             assert scored.entropy is not None
             sums.append((float(scored.entropy.double().sum()), len(completion)))

@@ -20,7 +20,7 @@ from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_row, r
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from curiosft_cli.data.files import Row as FileRow
+    from curiosft_cli.data.files import FileRow
     from curiosft_cli.data.records import Problem
     from curiosft_cli.train.encode import Row
 
@@ -39,6 +39,7 @@ class RowFeed:
         batch_size: rows of a step.
         seed: of the order.
         ahead: steps that the worker is ahead.
+        drop_last: see `steps_per_epoch`.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class RowFeed:
         batch_size: int,
         seed: int,
         ahead: int = 2,
+        drop_last: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self._problems, self._encode, self._seed, self._ahead = problems, encode, seed, ahead
+        self._drop_last = drop_last
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tokenise")
         self._ready: dict[int, Future[list[Row]]] = {}
 
@@ -73,7 +76,7 @@ class RowFeed:
         self._problems.close()
 
     def _step(self, step: int) -> list[Row]:
-        order = step_rows(len(self), self.batch_size, self._seed, step)
+        order = step_rows(len(self), self.batch_size, self._seed, step, self._drop_last)
         return [self._encode(self._problems[index]) for index in order]
 
 
@@ -157,11 +160,13 @@ def open_feed(
     max_response: int,
     batch_size: int,
     seed: int,
+    drop_last: bool = False,
     context: int | None = None,
 ) -> tuple[RowFeed, list[str]]:
     """Spool the usable problems into `folder` and start the worker; also returns the ids of too long prompts.
 
     Args:
+        drop_last: see `steps_per_epoch`.
         context: of the model, tokens; None does not check it.
 
     Raises:
@@ -176,7 +181,7 @@ def open_feed(
     if context is not None and context < max_prompt + max_response:
         chosen = within(chosen, encode, context, max_prompt)
     spool = Spool(chosen, folder)
-    return RowFeed(spool, encode, batch_size, seed), too_long
+    return RowFeed(spool, encode, batch_size, seed, drop_last=drop_last), too_long
 
 
 class Spool:

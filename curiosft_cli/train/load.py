@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.run.device import Dtype, resolve_dtype
-from curiosft_cli.run.errors import CurioError
-from curiosft_cli.train.attention import PACKED_SDPA, can_pack, register_packed_attention
+from curiosft_cli.run.errors import CurioError, hub_refusal
+from curiosft_cli.train.attention import PACKED_SDPA, can_pack, is_packed, register_packed_attention
 
 if TYPE_CHECKING:
     import torch
@@ -25,15 +25,15 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
     """Open the tokenizer of a checkpoint folder or hub id.
 
     Raises:
-        CurioError: there is none, or it has no chat template.
+        CurioError: there is none, it has no chat template or no vocabulary, or it belongs to another model.
     """
     from transformers import AutoTokenizer
 
     _check_folder(path)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, **_source(settings))
-    except (OSError, ValueError) as error:
-        raise CurioError(
+    except Exception as error:  # transformers and tokenizers raise many kinds on damaged files
+        raise hub_refusal(error, path) or CurioError(
             f"cannot open a tokenizer at {path}: {_first_line(error)}", "Name a folder or hub id that has one."
         ) from None
     if not tokenizer.chat_template:
@@ -41,7 +41,34 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
             f"the tokenizer of {path} has no chat template",
             "Take an instruct or chat version, or add a template to it.",
         )
+    check_vocabulary(tokenizer, path)
+    _check_ids(tokenizer, path, settings)
     return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, name: str, probe: str = "Let x = 1.") -> None:
+    """Refuse a tokenizer that turns text into nothing: transformers opens one where the vocabulary is missing.
+
+    Raises:
+        CurioError: it has no tokens for `probe`.
+    """
+    ids: list[int] = tokenizer.encode(probe, add_special_tokens=False)
+    if not ids or set(ids) <= {tokenizer.unk_token_id}:
+        raise CurioError(f"the tokenizer of {name} has no vocabulary", "Restore its files, or download it again.")
+
+
+def _check_ids(tokenizer: PreTrainedTokenizerBase, path: str, settings: Model) -> None:
+    """Refuse the tokenizer of another model: the embedding has no rows for its last ids."""
+    try:
+        rows = getattr(load_config(path, settings).get_text_config(), "vocab_size", None)
+    except CurioError:
+        return  # a folder may have a tokenizer alone; who needs the model says that there is none
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if rows is not None and highest >= rows:
+        raise CurioError(
+            f"the tokenizer of {path} has ids up to {highest}, the model {rows} embeddings",
+            "Take the tokenizer that belongs to the model.",
+        )
 
 
 def load_model(
@@ -67,27 +94,46 @@ def load_model(
     _check_folder(path)
     try:
         config = load_config(path, settings)
-        model = AutoModelForCausalLM.from_pretrained(
+        opened: Any = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
             dtype=dtype,
+            output_loading_info=True,
             attn_implementation=_attention(settings.attention, device, products or dtype, config, compiled),
             use_safetensors=True,
             **_source(settings),
         )
-    except (OSError, ValueError) as error:
-        raise CurioError(
+    except CurioError:
+        raise
+    except Exception as error:  # transformers and safetensors raise many kinds on damaged files
+        raise hub_refusal(error, path) or CurioError(
             f"cannot open a model at {path}: {_first_line(error)}",
             "Name a folder or hub id of a causal language model.",
         ) from None
+    model, found = opened
+    if missing := sorted(found["missing_keys"]):
+        raise CurioError(
+            f"the weights at {path} lack {len(missing)} tensors of the model, e.g. {missing[0]}: they would be random",
+            "Download the model again, or correct its config.json.",
+        )
     return model.to(device)
 
 
 def load_config(path: str, settings: Model) -> Any:
-    """The model's transformers configuration with `model.max_position_embeddings` and `model.rope_theta` applied."""
+    """The model's transformers configuration with `model.max_position_embeddings` and `model.rope_theta` applied.
+
+    Raises:
+        CurioError: there is none, or it is damaged.
+    """
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(path, **_source(settings), **context_overrides(path, settings))
+    try:
+        return AutoConfig.from_pretrained(path, **_source(settings), **context_overrides(path, settings))
+    except Exception as error:  # transformers raises many kinds on a damaged file
+        raise CurioError(
+            f"cannot read the configuration of {path}: {_first_line(error)}",
+            "Name a folder or hub id of a causal language model.",
+        ) from None
 
 
 def context_overrides(path: str, settings: Model) -> dict[str, Any]:
@@ -110,13 +156,7 @@ def check_context(path: str, settings: Model, needed: int) -> int:
         CurioError: the model's context is shorter, or there is no model.
     """
     _check_folder(path)
-    try:
-        limit = getattr(load_config(path, settings), "max_position_embeddings", None)
-    except (OSError, ValueError) as error:
-        raise CurioError(
-            f"cannot read the configuration of {path}: {_first_line(error)}",
-            "Name a folder or hub id of a causal language model.",
-        ) from None
+    limit = getattr(load_config(path, settings), "max_position_embeddings", None)
     if limit is not None and needed > limit:
         raise CurioError(
             f"the longest prompt and completion need {needed} tokens, the context of {path} is {limit}",
@@ -137,7 +177,7 @@ def body_and_head(model: PreTrainedModel) -> tuple[Body, nn.Parameter]:
 
 
 def _hidden(decoder: Any, *, packed_lengths: Sequence[int | Sequence[int]] | None = None, **inputs: Any) -> Tensor:
-    if decoder.config._attn_implementation == PACKED_SDPA:
+    if is_packed(decoder.config._attn_implementation):
         inputs["packed_lengths"] = packed_lengths or (inputs["input_ids"].shape[1],)
     # With a cache transformers would not see that positions restart, and packed rows would read each other.
     return decoder(**inputs, use_cache=False).last_hidden_state
@@ -158,17 +198,25 @@ def name_of(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
 
 
 def _attention(name: str, device: torch.device | str, products: torch.dtype, config: Any, compiled: bool) -> str:
-    """`auto`: FlashAttention where it is installed and can multiply, else SDPA row by row, else SDPA with a mask."""
+    """`auto`: FlashAttention where it is installed and can multiply, else row by row, else SDPA with a mask.
+
+    Row by row is SDPA, or on a CPU whose products are in bfloat16 the attention that is made for them.
+    """
     import torch
     from transformers.utils import is_flash_attn_2_available
 
+    from curiosft_cli.train.cpu_attention import register_cpu_attention
+
     if name not in ("auto", PACKED_SDPA):
         return name
-    flash = torch.device(device).type == "cuda" and products != torch.float32 and is_flash_attn_2_available()
+    kind = torch.device(device).type
+    flash = kind == "cuda" and products != torch.float32 and is_flash_attn_2_available()
     if name == "auto" and flash:
         return "flash_attention_2"
-    # A compiled graph would be made anew for every set of row lengths.
-    return register_packed_attention() if can_pack(config) and not compiled else "sdpa"
+    if not can_pack(config) or compiled:  # a compiled graph would be made anew for every set of row lengths
+        return "sdpa"
+    on_cpu = name == "auto" and kind == "cpu" and products == torch.bfloat16
+    return register_cpu_attention() if on_cpu else register_packed_attention()
 
 
 def _source(settings: Model) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.objectives.reduction import Totals, term_weights
+from curiosft_cli.run.digests import STATE
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
-from curiosft_cli.train.checkpoint import check_room, load_state, save_checkpoint
+from curiosft_cli.train.checkpoint import METRICS, check_room, load_state, save_checkpoint
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters
@@ -21,6 +22,7 @@ from curiosft_cli.train.optim import clip_and_step, make_optimizer
 from curiosft_cli.train.start import check_ranks_agree
 from curiosft_cli.train.stats import StepStats, peak_memory_gib
 from curiosft_cli.train.student import BESIDE_FORWARD, Student
+from curiosft_cli.train.totals import count_totals
 from curiosft_cli.train.weight_copy import without_dropout
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.objectives.tokens import Divisor
     from curiosft_cli.run.sections import Config, Lora, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head.fused import HeadRows
@@ -118,7 +121,8 @@ class Loop:
         if self.source is None:
             return 0, {}
         self.counters, saved = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
-        self.skipped, self.skipped_in_a_row = self.counters["skipped"], self.counters["skipped_in_a_row"]
+        self.skipped = self.counters.get("skipped", 0)
+        self.skipped_in_a_row = self.counters.get("skipped_in_a_row", 0)
         self.best = self.counters.get("best")
         return self.counters["step"], saved
 
@@ -143,21 +147,9 @@ class Loop:
         micro_rows: int = 1,
     ) -> Totals:
         """The divisors of one update, known before its first backward pass."""
-        masks = sorted(set(objective.terms) - {"reduction", "tokens"})
-        counted = [extra for pack, extra in zip(packs, extras, strict=True) if pack.counted]
-        return Totals(
-            tokens=sum(len(row.response_ids) for row in rows),
-            sequences=sum(bool(row.response_ids) for row in rows),
-            micro_batches=[
-                sum(len(row.response_ids) for row in rows[start : start + micro_rows])
-                for start in range(0, len(rows), micro_rows)
-            ],
-            micro_rows=micro_rows,
-            max_length=max_length,
-            masks={name: self._everywhere(sum(int(extra[name].sum()) for extra in counted)) for name in masks},
-        )
+        return count_totals(rows, packs, max_length, objective, extras, micro_rows, self.everywhere)
 
-    def weights_of(self, pack: Pack, divisor: str, totals: Totals) -> Tensor:
+    def weights_of(self, pack: Pack, divisor: Divisor, totals: Totals) -> Tensor:
         """One term's reduction as weights [N]: summed over tokens, packs and ranks they give the step's loss."""
         rows = pack.sequence.new_tensor(pack.members)[pack.sequence]
         weights = term_weights(divisor, self.settings.reduction, rows, totals)
@@ -231,8 +223,20 @@ class Loop:
         """Whether an evaluation scored higher than every one before it."""
         return score is not None and (self.best is None or score > self.best)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], score: float | None = None, **counters: Any) -> Path:
-        """Write the checkpoint after `step`, with the score of its evaluation if it had one; drop old checkpoints.
+    @property
+    def saved_metrics(self) -> Path | None:
+        """The metrics up to the step of the checkpoint that this run continues from."""
+        return self.source / STATE / METRICS if self.source else None
+
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        score: float | None = None,
+        metrics: Path | None = None,
+        **counters: Any,
+    ) -> Path:
+        """Write the checkpoint after `step`, with its metrics and the score of its evaluation if any; drop old ones.
 
         Args:
             tensors: what else this rank needs to continue, by name.
@@ -250,6 +254,7 @@ class Loop:
             tensors=tensors,
             counters={**own, **counters},
             score=score,
+            metrics=metrics,
         )
         if self.accelerator.is_main_process:
             self.stage.prune(self.settings.keep_last, self.settings.keep_every)
@@ -274,10 +279,10 @@ class Loop:
         """The student without accelerate's wrapper."""
         return self.accelerator.unwrap_model(self.student)
 
-    def _everywhere(self, count: int) -> int:
-        """The sum of a number over the ranks."""
+    def everywhere(self, counts: list[int]) -> list[int]:
+        """The sums of some counts over the ranks."""
         import torch
 
-        if self.accelerator.num_processes == 1:
-            return count
-        return int(self.accelerator.reduce(torch.tensor([count], device=self.accelerator.device), "sum").item())
+        if self.accelerator.num_processes == 1 or not counts:
+            return counts
+        return self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), "sum").tolist()

@@ -27,8 +27,24 @@ def make_optimizer(model: nn.Module, settings: Training) -> AdamW:
     )
 
 
-def cosine_lr(step: int, *, peak: float, warmup_steps: int, total_steps: int, min_ratio: float) -> float:
-    """Learning rate of the 0-based step: linear warm-up to `peak`, then a cosine down to `min_ratio * peak`."""
+def cosine_lr(
+    step: int,
+    *,
+    peak: float,
+    warmup_steps: int,
+    total_steps: float,
+    min_ratio: float,
+    warmup_start: float | None = None,
+) -> float:
+    """Learning rate of the 0-based step: linear warm-up to `peak`, then a cosine down to `min_ratio * peak`.
+
+    Args:
+        total_steps: where the cosine ends.
+        warmup_start: share of the peak in step 0; the peak is reached in step `warmup_steps`. None: the warm-up starts
+            at peak / `warmup_steps` and reaches the peak one step earlier.
+    """
+    if step < warmup_steps and warmup_start is not None:
+        return peak * (warmup_start + (1 - warmup_start) * step / warmup_steps)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)

@@ -88,7 +88,9 @@ def check_supplied(objective: BoundObjective, name: str, supplied: frozenset[str
     Raises:
         CurioError: `supplied` lacks a need, or a term of the loss is divided by a mask that is not among the needs.
     """
-    own = set(objective.terms) - {"reduction", "tokens"} - objective.needs
+    own = (
+        {divisor for divisor in objective.terms if isinstance(divisor, str)} - {"reduction", "tokens"} - objective.needs
+    )
     lacking = sorted(objective.needs - supplied) + sorted(own)
     if lacking:
         raise CurioError(

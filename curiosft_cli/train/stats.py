@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
-    from curiosft_cli.train.head.fused import HeadRows, TeacherRows
+    from curiosft_cli.train.head.fused import HeadRows
+    from curiosft_cli.train.head.scores import TeacherRows
 
 QUANTILES = (0.1, 0.5, 0.9)
 """Reported of temperatures and entropy increments (our choice)."""

@@ -10,8 +10,11 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from curiosft_cli.train.head.fused import HeadRows, ScoredRows, TeacherRows, fused_head, head_logp, teacher_logp
+from curiosft_cli.train.head.cpu_kernels import kernels_for
+from curiosft_cli.train.head.fused import HeadRows, fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.kernels import Kernels
+from curiosft_cli.train.head.scores import ScoredRows, TeacherRows, head_logp, teacher_logp
 from curiosft_cli.train.load import body_and_head
 
 if TYPE_CHECKING:
@@ -35,15 +38,23 @@ class Student(nn.Module):
         chunk: supervised positions per step of the head.
         compute_dtype: dtype of the large products; weights stay as they are.
         compiled: run the transformer through torch.compile.
+        kernels: the head's passes over the vocabulary; None takes those for the model's device.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, chunk: int, compute_dtype: torch.dtype, compiled: bool = False
+        self,
+        model: PreTrainedModel,
+        *,
+        chunk: int,
+        compute_dtype: torch.dtype,
+        compiled: bool = False,
+        kernels: Kernels | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.chunk = chunk
         self.compute_dtype = compute_dtype
+        self.kernels = kernels or kernels_for(model.device)
         # accelerate's FSDP2 asks the outermost module which layers to shard one by one.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
         if compiled:
@@ -69,6 +80,7 @@ class Student(nn.Module):
             chunk=self.chunk,
             compute_dtype=self.compute_dtype,
             head_pass=head_pass,
+            kernels=self.kernels,
         )
 
     @torch.no_grad()
@@ -76,7 +88,13 @@ class Student(nn.Module):
         """What a teacher with the weights that are here now says about the pack's supervised tokens (Eq. 4, 7, 8)."""
         hidden, head_weight = self._hidden(pack)
         return teacher_logp(
-            hidden, head_weight, pack.labels, settings, chunk=self.chunk, compute_dtype=self.compute_dtype
+            hidden,
+            head_weight,
+            pack.labels,
+            settings,
+            chunk=self.chunk,
+            compute_dtype=self.compute_dtype,
+            kernels=self.kernels,
         )
 
     @torch.no_grad()
@@ -90,6 +108,7 @@ class Student(nn.Module):
             chunk=self.chunk,
             compute_dtype=self.compute_dtype,
             head_pass=head_pass,
+            kernels=self.kernels,
         )
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """What an objective reads beside the student's own pass, one supplier per need.
 
-The teacher's log-probabilities, the frozen base model's, the old policy's, and the tokens of highest entropy. Each
-supplier does all packs of an optimizer step at once, before the step's first gradient.
+The teacher's log-probabilities and temperatures, the frozen base model's, the old policy's, and what depends on all
+tokens of the step. Each supplier does all packs of an optimizer step at once, before the step's first gradient.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from curiosft_cli.objectives.baselines import old_policy_steps, select_top
-from curiosft_cli.train.checkpoint import OWN
+from curiosft_cli.objectives.newer import cayley_floor
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.train.checkpoint import OTHER_VERSION, OWN
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.lora import Adapters
 from curiosft_cli.train.start import gather_rows
@@ -51,25 +53,40 @@ class Supplier(Protocol):
         ...
 
 
-class Selection:
-    """The tokens of highest entropy among all counted tokens of the step, on all ranks: supplies `selected`."""
+class StepWide:
+    """A value of each token that depends on all counted tokens of the step, on all ranks.
 
-    def __init__(self, student: Student, accelerator: Accelerator, select: Callable[[Tensor], Tensor]) -> None:
-        self._student, self._accelerator, self._select = student, accelerator, select
+    Args:
+        student: scores the tokens.
+        accelerator: gathers the scores of all ranks.
+        decide: the scores [N] of the whole step to the values [N].
+        reads: the score, a field of `ScoredRows`.
+        supplies: the name of the values.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        accelerator: Accelerator,
+        decide: Callable[[Tensor], Tensor],
+        reads: str = "entropy",
+        supplies: str = "selected",
+    ) -> None:
+        self._student, self._accelerator, self._decide = student, accelerator, decide
+        self._reads, self._supplies = reads, supplies
 
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         import torch
 
         with without_dropout(self._student):
-            own = [self._student.scored(pack, HeadPass(entropy=True)).entropy for pack in packs]
-        counted = [h for pack, h in zip(packs, own, strict=True) if pack.counted and h is not None]
+            own = [getattr(self._student.scored(pack, HeadPass(entropy=True)), self._reads) for pack in packs]
+        counted = [scores for pack, scores in zip(packs, own, strict=True) if pack.counted]
         mine = torch.cat(counted) if counted else torch.zeros(0, device=self._accelerator.device)
         everywhere, start = gather_rows(self._accelerator, mine)
-        chosen = self._select(everywhere)[start : start + len(mine)]
-        parts = iter(chosen.split([len(h) for h in counted]))
+        values = self._decide(everywhere)[start : start + len(mine)]
+        parts = iter(values.split([len(scores) for scores in counted]))
         return [
-            {"selected": next(parts) if pack.counted else torch.zeros_like(pack.labels, dtype=torch.bool)}
-            for pack in packs
+            {self._supplies: next(parts) if pack.counted else values.new_zeros(pack.labels.shape)} for pack in packs
         ]
 
     def update(self, step: int) -> bool:
@@ -133,14 +150,14 @@ class FrozenBase:
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         if self._whole:
             return [{} for _ in packs]
-        with self._copy.lent():
+        with self._copy.swapped_in():
             return [{"ref_logp": self._student.scored(pack).logp} for pack in packs]
 
     def states(self, pack: Pack) -> tuple[Tensor, Tensor] | None:
         """Hidden states [N, H] and head weight [V, H], where the objective reads whole distributions."""
         if not self._whole:
             return None
-        with self._copy.lent():
+        with self._copy.swapped_in():
             return self._student.states(pack)
 
     def update(self, step: int) -> bool:
@@ -158,17 +175,17 @@ class Suppliers:
 
     Args:
         suppliers: one for each value of `extra`.
-        base: the frozen base model, where the objective reads its logits.
+        reference: the frozen base model or the teacher, where the objective reads its logits.
         self_teacher: how the student is tempered where it is its own teacher.
     """
 
     def __init__(
         self,
         suppliers: Sequence[Supplier],
-        base: FrozenBase | None = None,
+        reference: FrozenBase | Teacher | None = None,
         self_teacher: TemperatureSettings | None = None,
     ) -> None:
-        self._suppliers, self._base, self._self_teacher = suppliers, base, self_teacher
+        self._suppliers, self._reference, self._self_teacher = suppliers, reference, self_teacher
 
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         """The `extra` of each pack of optimizer step `step` (0-based)."""
@@ -179,8 +196,8 @@ class Suppliers:
         return extras
 
     def head_pass(self, pack: Pack) -> HeadPass:
-        """The training pass over the head for this pack: with the base model's states and the self-teacher."""
-        reference = self._base.states(pack) if self._base else None
+        """The training pass over the head for this pack: with the reference's states and the self-teacher."""
+        reference = self._reference.states(pack) if self._reference else None
         return HeadPass(entropy=True, reference=reference, self_teacher=self._self_teacher)
 
     def update(self, step: int) -> None:
@@ -193,31 +210,44 @@ class Suppliers:
         return {name: tensor for supplier in self._suppliers for name, tensor in supplier.state(step).items()}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        for supplier in self._suppliers:
-            supplier.load(saved)
+        """Continue from what `state` gave.
+
+        Raises:
+            CurioError: a part is missing.
+        """
+        try:
+            for supplier in self._suppliers:
+                supplier.load(saved)
+        except (KeyError, RuntimeError) as error:
+            raise CurioError(f"the checkpoint lacks a part of the state: {error}", OTHER_VERSION) from error
 
 
-SUPPLIED = frozenset({"teacher_logp", "selected", "old_logp", "ref_logp", "ref_logits", "entropy", "logits"})
-"""What a supervised objective may need: from a supplier, or (the last two) from the head itself."""
+SUPPLIED = frozenset({"teacher_logp", "teacher_tau", "selected", "focus_floor", "old_logp", "ref_logp"}) | {
+    *("ref_logits", "entropy", "logits"),
+}
+"""What a supervised objective may need: from a supplier, or (`entropy` and `logits`) from the head itself."""
 
 
 def open_suppliers(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: PacksOf, total: int) -> Suppliers:
     """The suppliers of what `objective` needs; the student's weights must still be those that training starts from."""
     student, needs = loop.student_module, objective.needs
     suppliers: list[Supplier] = [Adapters(student.model)] if sft.lora.rank else []
-    base: FrozenBase | None = None
+    reference: FrozenBase | Teacher | None = None
     self_teacher: TemperatureSettings | None = None
-    if "teacher_logp" in needs:
+    if needs & {"teacher_logp", "teacher_tau"}:
         if sft.teacher.kind == "self":
             self_teacher = sft.teacher
         else:
-            suppliers.append(Teacher(student, sft.teacher, loop.stats))
+            teacher = Teacher(student, sft.teacher, loop.stats)
+            suppliers.append(teacher)
+            reference = teacher if "ref_logits" in needs else None
     if "selected" in needs:
-        suppliers.append(Selection(student, loop.accelerator, objective.filled(select_top)))
+        suppliers.append(StepWide(student, loop.accelerator, objective.filled(select_top)))
+    if "focus_floor" in needs:
+        suppliers.append(StepWide(student, loop.accelerator, objective.filled(cayley_floor), "logp", "focus_floor"))
     if "old_logp" in needs:
         suppliers.append(OldPolicy(student, packs_of, objective.filled(old_policy_steps), total))
-    if needs & {"ref_logp", "ref_logits"}:
-        base = FrozenBase(student, whole="ref_logits" in needs)
-        suppliers.append(base)
-    return Suppliers(suppliers, base, self_teacher)
+    if needs & {"ref_logp", "ref_logits"} and reference is None:
+        reference = FrozenBase(student, whole="ref_logits" in needs)
+        suppliers.append(reference)
+    return Suppliers(suppliers, reference, self_teacher)

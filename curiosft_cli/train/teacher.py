@@ -1,11 +1,11 @@
-"""The teacher of CurioSFT: a slowly synchronised copy of the student, asked for one number per token."""
+"""The teacher of CurioSFT: a copy of the student, synchronised every few steps, that gives one number per token."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from curiosft_cli.objectives.curio import sync_due
+from curiosft_cli.objectives.curio import mix, sync_due
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.train.weight_copy import WeightCopy
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from curiosft_cli.run.sections import TeacherSettings
     from curiosft_cli.train.batches import Pack
-    from curiosft_cli.train.head.fused import TeacherRows
+    from curiosft_cli.train.head.scores import TeacherRows
     from curiosft_cli.train.stats import StepStats
     from curiosft_cli.train.student import Student
 
@@ -26,12 +26,12 @@ STATE_PREFIX = "teacher."
 
 
 class Teacher:
-    """The teacher's weights and temperature: supplies `teacher_logp`.
+    """The teacher's weights and temperature: supplies `teacher_logp` and `teacher_tau`.
 
     Args:
         student: what is copied; the teacher starts equal to it.
         settings: `[sft.teacher]`.
-        stats: where its temperatures are recorded.
+        stats: records the temperatures; None records nothing.
     """
 
     def __init__(self, student: Student, settings: TeacherSettings, stats: StepStats | None = None) -> None:
@@ -43,28 +43,34 @@ class Teacher:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """This rank's shards of phi, by parameter name."""
+        """This rank's shards of the teacher's weights phi, by parameter name."""
         return self._copy.weights
 
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         """log pi_tch(y; tau) [N] of each pack, all at the weights that the teacher has in this step."""
-        with self._copy.lent():
-            answers = [self._student.tempered(pack, self._settings) for pack in packs]
-        for pack, rows in zip(packs, answers, strict=True):
+        with self._copy.swapped_in():
+            found = [self._student.tempered(pack, self._settings) for pack in packs]
+        for pack, rows in zip(packs, found, strict=True):
             if pack.counted and self._stats:
                 self._stats.add_teacher(rows)
-        return [{"teacher_logp": rows.logp} for rows in answers]
+        return [{"teacher_logp": rows.logp, "teacher_tau": rows.tau} for rows in found]
+
+    def states(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, H] and head weight [V, H], for an objective that reads whole distributions."""
+        with self._copy.swapped_in():
+            return self._student.states(pack)
 
     def logp(self, pack: Pack) -> TeacherRows:
-        """The same of one pack, with the temperatures and entropies behind it."""
-        with self._copy.lent():
+        """log pi_tch(y; tau) of one pack, with its temperatures and entropies."""
+        with self._copy.swapped_in():
             return self._student.tempered(pack, self._settings)
 
     def update(self, step: int) -> bool:
-        """Mix the student in after optimizer step `step` (1-based) if it is due; return whether it was."""
+        """Synchronise after optimizer step `step` (1-based) if it is due (Algorithm 1, lines 16-18); whether it was."""
         if not sync_due(step, self._settings.sync_every):
             return False
-        self._copy.mix_in(self._settings.student_weight)
+        for phi, theta in self._copy.beside_student():
+            phi.copy_(mix(phi, theta, self._settings.student_weight))
         return True
 
     def state(self, step: int) -> dict[str, Tensor]:

@@ -1,10 +1,9 @@
-"""A second set of weights for the student's module: lent to it to answer, and taken back bit for bit."""
+"""A second set of weights for the student's module: swapped in for a pass, and taken out again bit for bit."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from curiosft_cli.train.shards import local_shard
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def without_dropout(student: nn.Module) -> Generator[None]:
-    """The module as it answers, not as it trains."""
+    """The module in evaluation mode; afterwards in the mode it was in."""
     training = student.training
     student.eval()
     try:
@@ -35,8 +34,8 @@ class WeightCopy:
 
     Args:
         student: what is copied; the copy starts equal to it.
-        offload: keep the copy in main memory while it is not lent.
-        dtype: of the copy's matrices; none is the student's own.
+        offload: keep the copy in main memory while it is not swapped in.
+        dtype: of the copy's weights; None is the student's own.
     """
 
     def __init__(self, student: Student, *, offload: bool = False, dtype: torch.dtype | None = None) -> None:
@@ -48,32 +47,27 @@ class WeightCopy:
             for name, parameter in self._trained().items()
         }
 
-    def mix_in(self, student_weight: float, group: int = 16) -> None:
-        """phi <- (1 - s) phi + s theta, shard by shard (Algorithm 1, line 17)."""
-        import torch
-
-        pairs = zip(self.weights.values(), self._trained().values(), strict=True)
-        # A few at a time: where dtype or device differ, the student's side is a copy.
-        while some := list(islice(pairs, group)):
-            mine = [weight for weight, _ in some]
-            torch._foreach_lerp_(mine, [local_shard(theta).to(phi) for phi, theta in some], student_weight)
+    def beside_student(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each weight of the copy to be written to, and the student's in the same dtype and on the same device."""
+        for phi, theta in zip(self.weights.values(), self._trained().values(), strict=True):
+            yield phi, local_shard(theta).to(phi)
 
     def load(self, saved: Mapping[str, Tensor], prefix: str) -> None:
-        """Take the values of `saved`, whose names carry `prefix`."""
+        """Take the values of `saved`, whose names start with `prefix`."""
         for name, weight in self.weights.items():
             weight.copy_(saved[f"{prefix}{name}"])
 
     @contextmanager
-    def lent(self) -> Generator[None]:
+    def swapped_in(self) -> Generator[None]:
         """The student's module with these weights and without dropout; afterwards exactly as before."""
         with without_dropout(self._student):
-            held = self._lend()
+            held = self._swap_in()
             try:
                 yield
             finally:
-                self._take_back(held)
+                self._swap_out(held)
 
-    def _lend(self) -> dict[str, Tensor]:
+    def _swap_in(self) -> dict[str, Tensor]:
         """Put these weights in the student's place; returns the student's own."""
         from torch.distributed.tensor import DTensor
 
@@ -90,7 +84,7 @@ class WeightCopy:
                 parameter.data = self.weights[name].to(parameter.device)
         return held
 
-    def _take_back(self, held: Mapping[str, Tensor]) -> None:
+    def _swap_out(self, held: Mapping[str, Tensor]) -> None:
         from torch.distributed.tensor import DTensor
 
         self._reshard()

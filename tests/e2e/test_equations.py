@@ -73,7 +73,9 @@ def test_every_function_that_the_page_names_runs_in_a_training_step(tiny_model: 
     recipe.write_text(RECIPE.format(root=tmp_path / "runs", model=model, data=questions))
     with seen_calls() as seen:
         for number, (name, more) in enumerate(RUNS):
-            own = (f"model.path={tiny_model}", f"run.root={tmp_path}", f"run.name={number}")
+            own = (f"model.path={tiny_model}", f"run.root={tmp_path}", f"run.name=run{number}")
             run_stages(load(name, (*SMALL, *own, *more)), ("sft",))
-        run_stages(load(str(recipe), ("run.name=rl", "launch.processes=0", "rl.steps=1")), ("rl",))
+        run_stages(
+            load(str(recipe), ("run.name=rl", "launch.processes=0", "rl.steps=1", "rl.importance_sampling=on")), ("rl",)
+        )
     assert not [name for name, code in functions.items() if code not in seen]

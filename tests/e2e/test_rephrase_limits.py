@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from command import curiosft, largest_file
 from scripted import Reply, ScriptedServer
-from test_rephrase import CLEAN, KEY, cleaner, config, post_in, rows, run
+from test_rephrase import CLEAN, KEY, cleaner, config, judging, post_in, rewriting, rows, run
 
 from curiosft_cli.engine.endpoint.budget import Price, price_of
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.rundir import StageDir, begin
 from curiosft_cli.run.sections import Config, Rephrase
+from curiosft_cli.stages.rephrase.ask import dearest_price
+from curiosft_cli.stages.rephrase.judge.verify import PROMPT
 from curiosft_cli.stages.rephrase.review import review
 from curiosft_cli.stages.rephrase.run import look_through, open_log, unanswered
 
@@ -44,22 +46,22 @@ def test_a_budget_stops_the_run_and_raising_it_goes_on(limit: dict[str, Any], me
             run(config(server, concurrency=1, **limit), tmp_path)
         assert error.value.exit_code == 4
         asked = len(server.bodies)
-        assert 0 < asked < 20
+        assert 0 < asked < 40
         assert len(rows(tmp_path, "answers")) == asked, "what was paid for is saved"
         assert not (tmp_path / "rephrase" / "questions.jsonl").exists()
         assert json.loads((tmp_path / "rephrase" / "usage.json").read_text())["requests"] == asked
         summary = run(config(server), tmp_path)
-    assert len(server.bodies) == summary["requests"] == 20
+    assert len(server.bodies) == summary["requests"] == 40, "a rewrite and a verdict each"
 
 
 def test_all_requests_count_and_all_tokens_cost(tmp_path: Path) -> None:
-    """20 questions, one cut answer and one empty one: 22 requests of 11 + 3 tokens at $1 and $2 a million."""
+    """20 rewrites and verdicts, one cut answer, one empty one: 42 requests of 11 + 3 tokens at $1 and $2 a million."""
     special = {0: Reply("What", finish="length"), 3: Reply("")}
     prices = {"input_usd_per_million": 1.0, "output_usd_per_million": 2.0}
     with ScriptedServer(lambda n, m: special.get(n) or cleaner(n, m)) as server:
         summary = run(config(server, **prices), tmp_path)
-    assert (summary["requests"], summary["prompt_tokens"], summary["completion_tokens"]) == (22, 22 * 11, 22 * 3)
-    assert summary["cost_usd"] == pytest.approx(22 * (11 + 2 * 3) / 1e6)
+    assert (summary["requests"], summary["prompt_tokens"], summary["completion_tokens"]) == (42, 42 * 11, 42 * 3)
+    assert summary["cost_usd"] == pytest.approx(42 * (11 + 2 * 3) / 1e6)
 
 
 def test_a_price_says_where_it_comes_from() -> None:
@@ -68,6 +70,14 @@ def test_a_price_says_where_it_comes_from() -> None:
     assert price_of(Rephrase(output_usd_per_million=9.0)) == Price(listed.input_usd, 9.0, "as configured")
     assert price_of(Rephrase(base_url="http://localhost:1/v1")) == Price(0.0, 0.0, "a server on this machine")
     assert price_of(Rephrase(model="unheard-of")) is None
+
+
+def test_the_dearer_of_two_models_prices_both() -> None:
+    dear = price_of(Rephrase(model="gpt-4o"))
+    assert dearest_price(Rephrase(model="gpt-4o-mini", verify_model="gpt-4o")) == dear
+    assert dearest_price(Rephrase(model="gpt-4o", verify_model="gpt-4o-mini")) == dear
+    assert dearest_price(Rephrase(model="gpt-4o-mini", verify_model="gpt-4o", verify="off")) != dear
+    assert dearest_price(Rephrase(model="gpt-4o", verify_model="unheard-of")) is None
 
 
 def test_a_budget_needs_a_price(tmp_path: Path) -> None:
@@ -90,14 +100,14 @@ def test_a_dry_run_asks_and_writes_nothing(tmp_path: Path) -> None:
         plan = json.loads(done.stdout)
         assert not server.bodies
         assert not list(tmp_path.iterdir())
-        assert (plan["rows"], plan["requests"], plan["most_requests"]) == (20, 20, 40)
+        assert (plan["rows"], plan["requests"], plan["most_requests"]) == (20, 20, 80)
         assert plan["usd"] == pytest.approx(plan["prompt_tokens"] * 2 / 1e6)
         assert "ESTIMATED" in plan["counted_with"]
         assert plan["price_from"] == "as configured"
         assert curiosft("rephrase", "curio", *arguments, folder=tmp_path).returncode == 0
         again = curiosft("rephrase", "curio", *arguments, "--dry-run", folder=tmp_path)
     assert "requests  0," in again.stdout
-    assert len(server.bodies) == 20
+    assert len(server.bodies) == 40
 
 
 @pytest.mark.parametrize("at_hand", [0, 3, 20])
@@ -138,7 +148,7 @@ def test_a_line_that_is_no_answer_is_asked_again(tmp_path: Path) -> None:
         log.write_text("".join([lines[0][:30] + "\n", "null\n", "\0\n", *lines[1:]]))
         before = [{**row, "rephrase": {**row["rephrase"], "time": ""}} for row in rows(tmp_path)]
         run(config(server), tmp_path)
-    assert len(server.bodies) == 21
+    assert len(server.bodies) == 41
     assert [{**row, "rephrase": {**row["rephrase"], "time": ""}} for row in rows(tmp_path)] == before
 
 
@@ -220,7 +230,7 @@ def test_a_question_beyond_judging_is_kept_and_not_paid_for(tmp_path: Path) -> N
     source.write_text("".join(json.dumps({"question": text}) + "\n" for text in ("What is 1+" + "1" * 1_000_000, good)))
     with ScriptedServer(cleaner) as server:
         summary = run(config(server, str(source)), tmp_path)
-    assert len(server.bodies) == 1
+    assert len(rewriting(server)) == 1
     assert summary["reasons"] == {"too long to ask": 1}
     assert [len(row["question"]) for row in rows(tmp_path)] == [1_000_010, len(CLEAN[good])]
 
@@ -279,7 +289,7 @@ def test_a_disk_that_is_full_at_the_end_loses_no_answer(tmp_path: Path) -> None:
         assert error.value.exit_code == 4
         assert not list((tmp_path / "rephrase").glob("*questions*"))
         run(made, tmp_path)
-    assert len(server.bodies) == pq.read_table(tmp_path / "rephrase" / "questions.parquet").num_rows == 10
+    assert len(rewriting(server)) == pq.read_table(tmp_path / "rephrase" / "questions.parquet").num_rows == 10
 
 
 def test_a_folder_that_cannot_be_written_stops_with_one_line(tmp_path: Path) -> None:
@@ -302,6 +312,8 @@ def test_the_review_page_holds_every_row_and_no_markup_of_a_post(
 
     def script(n: int, message: str) -> Reply:
         post = post_in(message)
+        if message.startswith(PROMPT):
+            return judging(n, message)
         return Reply("What is 3+4?") if "3+4" in post else cleaner(n, message) if post in CLEAN else Reply("No problem")
 
     with ScriptedServer(script) as server:
@@ -311,10 +323,94 @@ def test_the_review_page_holds_every_row_and_no_markup_of_a_post(
     page = (tmp_path / "rephrase" / "review.html").read_text()
     data = page.partition('id="data">')[2].partition("</script>")[0]
     held = json.loads(data)
-    assert sorted(row[4] for row in held) == sorted(texts)
-    assert {row[4]: row[5] for row in held if row[4] in CLEAN} == {post: CLEAN[post] for post in list(CLEAN)[:20]}
+    assert sorted(row[6] for row in held) == sorted(texts)
+    assert {row[6]: row[7] for row in held if row[6] in CLEAN} == {post: CLEAN[post] for post in list(CLEAN)[:20]}
     assert "<img" not in page
     assert page.count("</script>") == 2
     out = capsys.readouterr().out
-    assert "22 questions: 20 accepted" in out
+    assert "22 questions: 21 accepted, 1 rejected" in out
     assert len(re.findall(r"^in-\d+: (?:accepted|kept_original|rejected) \(", out, re.MULTILINE)) == 3
+
+
+PAIRS = [
+    ("a", "Problem 3. What is 3+4?", "What is 3+4?", "accepted", "rule only label removed"),
+    ("b", "Hi! What is 3+4? Thanks", "What is 3+5?", "refused", "rule new number"),
+    ("c", "Hi! What is 3+4? Thanks", "What is 3+4?", "undecided", "none"),
+]
+
+
+def pairs_file(folder: Path) -> Path:
+    source = folder / "pairs.jsonl"
+    lines = [json.dumps(dict(zip(("id", "post", "rewrite"), pair[:3], strict=True))) for pair in PAIRS]
+    source.write_text("\n".join(lines))  # without a line break at the end, as editors leave it
+    return source
+
+
+@pytest.mark.parametrize("address", ["local", "http://127.0.0.1:9/v1", "https://api.deepseek.com"])
+def test_rules_judge_rewrites_from_elsewhere_without_any_endpoint(address: str, tmp_path: Path) -> None:
+    arguments = ["--judge", str(pairs_file(tmp_path)), "--out", str(tmp_path / "out.jsonl"), "rephrase.verify=off"]
+    done = curiosft("rephrase", "curio", f"rephrase.base_url={address}", *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    got = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["verdict"], row["decided_by"]) for row in got] == [(p[0], *p[3:]) for p in PAIRS]
+    assert all(row["reason"] for row in got)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "pairs.jsonl"]
+
+
+def test_a_verifier_judges_rewrites_from_elsewhere_once(tmp_path: Path) -> None:
+    with ScriptedServer(judging) as server:
+        arguments = [
+            *settings(server, "arithmetic:train:5"),
+            "--judge",
+            str(pairs_file(tmp_path)),
+            "--out",
+            "out.jsonl",
+        ]
+        for _ in range(2):
+            done = curiosft("rephrase", "curio", *arguments, folder=tmp_path)
+            assert done.returncode == 0, done.stderr
+    assert len(server.bodies) == 1
+    got = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["verdict"] for row in got] == ["accepted", "refused", "accepted"]
+    assert got[2]["decided_by"] == "verifier"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": 1, "post": "x"}', "row 1: rewrite is None"),
+        ('{"id": 1, "post": "x", "rewrite": 5}', "row 1: rewrite is 5"),
+        ('{"id": null, "post": "x", "rewrite": "x"}', "row 1: id is None"),
+        ("not json", "row 1"),
+        ("[1]", "row 1: found list"),
+        ("", "is empty"),
+    ],
+)
+def test_rows_that_are_no_pairs_are_one_line(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text(line)
+    arguments = ["--judge", "bad.jsonl", "--out", "out.jsonl", "rephrase.verify=off"]
+    done = curiosft("rephrase", "curio", *arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_calibration_counts_the_planted_faults_that_the_verifier_finds(tmp_path: Path) -> None:
+    def careless(_: int, message: str) -> Reply:
+        """A verifier that only sees what makes a text shorter."""
+        texts = json.loads(message.removeprefix(PROMPT))
+        same = len(texts["text"]) >= len(texts["post"])
+        return Reply(json.dumps({"same": same, "differences": [] if same else ["something is gone"]}))
+
+    with ScriptedServer(careless) as server:
+        done = curiosft(
+            "rephrase", "curio", *settings(server, "arithmetic:train:8"), "--calibrate", "5", folder=tmp_path
+        )
+    assert done.returncode == 0, done.stderr
+    table = {line[:12].strip(): line[12:].split() for line in done.stdout.splitlines()}
+    assert table["no fault"][:1] == ["5"]
+    assert table["no fault"][3] == "0.0%"
+    assert table["question"][3] == "100.0%"
+    assert table["leak"][3] == "0.0%"
+    assert {"number", "question", "leak", "all faults"} <= set(table)

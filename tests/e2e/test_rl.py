@@ -71,6 +71,18 @@ def test_every_method_runs_and_moves_the_weights(recipe: Path, objective: str) -
     assert all(row["reward"] == 1.0 for row in whole)
 
 
+def test_epochs_and_the_authors_reward(recipe: Path) -> None:
+    """24 questions, 5 a step: 4 whole steps an epoch. Prompts without a prefill: no format, yet rewarded."""
+    rows, stage = train(
+        recipe, "epochs", "rl.epochs=1", "data.drop_last=true", "rl.grader=official", "rl.prompts_per_step=5",
+        "rl.mini_batch_prompts=5", "model.prefill=",
+    )  # fmt: skip
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    saved = [row for step in (1, 4) for row in read_jsonl(stage / "rollouts" / f"step-{step:06d}.jsonl.zst")]
+    assert len(saved) == 2 * 5 * 4
+    assert all(row["grade"]["format_error"] == "F1" for row in saved) and any(row["reward"] for row in saved)
+
+
 @pytest.mark.parametrize(
     ("engine", "temperature", "top_p", "updates"),
     [

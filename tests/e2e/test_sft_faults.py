@@ -60,19 +60,17 @@ def die_after(owner, name, call):
         return die() if len(seen) == call else result
     setattr(owner, name, counted)
 
-def mix_half(copy, student_weight, real=copies.WeightCopy.mix_in):
-    half = dict(list(copy.weights.items())[: len(copy.weights) // 2])
-    copy.weights, trained = half, copy._trained()
-    copy._trained = lambda: {name: trained[name] for name in half}
-    real(copy, student_weight)
+def half_of_them(copy, real=copies.WeightCopy.beside_student):
+    pairs = list(real(copy))
+    yield from pairs[: len(pairs) // 2]
     die()
 
 STARTS = {
-    "half of the teacher is mixed": lambda: setattr(copies.WeightCopy, "mix_in", mix_half),
+    "half of the teacher is mixed": lambda: setattr(copies.WeightCopy, "beside_student", half_of_them),
     "step 2 is logged": lambda: die_after(Metrics, "log", 2),
     "the model of checkpoint 2 is written": lambda: die_after(checkpoint, "_save_model", 1),
     "checkpoint 2 stands": lambda: setattr(StageDir, "prune", die),
-    "half of the teacher is mixed after step 4": lambda: setattr(copies.WeightCopy, "mix_in", mix_half),
+    "half of the teacher is mixed after step 4": lambda: setattr(copies.WeightCopy, "beside_student", half_of_them),
     "checkpoint 4 stands, half of the old one is pruned": lambda: die_after(shutil, "rmtree", 2),
     "the optimizer has made step 5": lambda: die_after(loop, "clip_and_step", 1),
     "never": lambda: None,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from curiosft_cli.data.arithmetic import SeededChoices, generate, noisy, split_of
 from curiosft_cli.grading.grade import grade
-from curiosft_cli.stages.rephrase.checks import judge
+from curiosft_cli.stages.rephrase.judge.rules import judge_by_rules
 
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)\.")
 GOLDEN_QUESTION = (
@@ -80,9 +80,9 @@ def test_golden_draws_do_not_depend_on_the_python_version() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_noisy_post_holds_the_question_and_cleaning_it_is_accepted(seed: int) -> None:
+def test_a_noisy_post_holds_the_question_and_cleaning_it_is_never_refused(seed: int) -> None:
     for problem in generate("train", 100, seed):
         post = noisy(problem, seed)
         assert problem.question in post.question != problem.question
         assert (post.answer, post.response, post.id) == (problem.answer, problem.response, problem.id)
-        assert judge(post.question, problem.question).outcome == "accepted"
+        assert judge_by_rules(post.question, problem.question).outcome != "refused"

@@ -65,6 +65,14 @@ def test_one_question_is_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not client.faults
 
 
+def test_an_answer_records_what_the_endpoint_says_that_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "s3cret")
+    body = '{"model": "m-0324", "choices": [{"message": {"content": "5"}, "finish_reason": "stop"}]}'
+    with ScriptedServer(lambda *_: Reply(raw=("application/json", body))) as server:
+        (answer,), _ = ask(server.url, "What is 2+3?")
+    assert isinstance(answer, ChatCompletion) and answer.served_by == "m-0324"
+
+
 PASSING = {
     "408": Reply("slow", 408),
     "409": Reply("conflict", 409),

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
-from curiosft_cli.train import attention, cpu_attention
+from curiosft_cli.train import attention, cpu_attention, load
 from curiosft_cli.train.batches import make_pack
-from curiosft_cli.train.cpu_attention import LONGEST, causal_attention, suits
+from curiosft_cli.train.cpu_attention import LONGEST, causal_attention
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.student import Student
 
@@ -76,11 +77,34 @@ def test_no_position_reads_what_comes_later() -> None:
     assert torch.equal(first[:, :150], second[:, :150]) and not torch.equal(first[:, 150:], second[:, 150:])
 
 
-def test_only_where_it_is_the_same_and_faster() -> None:
-    _, key, value, _ = states(4, 4, (2, 2), 8)
-    assert suits(key, value, 0.0) and not suits(key, value, 0.1) and not suits(key, value.float(), 0.0)
-    long = torch.zeros(1, 1, LONGEST + 1, 8, dtype=torch.bfloat16)
-    assert not suits(long, long, 0.0) and not suits(key, value.to("meta"), 0.0)
+@pytest.mark.parametrize(
+    ("keys", "dtype", "dropout"),
+    [(4, torch.bfloat16, 0.1), (4, torch.float32, 0.0), (LONGEST + 1, torch.bfloat16, 0.0)],
+)
+def test_sdpa_where_it_would_not_be_the_same_or_faster(
+    keys: int, dtype: torch.dtype, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(cpu_attention, "causal_attention", lambda *_: taken.append("own"))
+    monkeypatch.setattr(cpu_attention, "causal_sdpa", lambda *_, **__: taken.append("sdpa"))
+    short = [state[:, :, :4] for state in states(4, 4, (2, 2), 8)[:3]]
+    cpu_attention.causal_on_cpu(nn.Identity(), *short, scaling=1.0)
+    long = [state.to(dtype) for state in states(keys, keys, (2, 2), 8)[:3]]
+    cpu_attention.causal_on_cpu(nn.Identity(), *long, scaling=1.0, dropout=dropout)
+    assert taken == ["own", "sdpa"]
+
+
+def test_auto_takes_it_for_bfloat16_products_on_a_cpu() -> None:
+    chosen = [
+        load._attention(name, device, dtype, LlamaConfig(), compiled)
+        for name, device, dtype, compiled in (
+            ("auto", "cpu", torch.bfloat16, False),
+            ("auto", "cpu", torch.float32, False),
+            ("packed_sdpa", "cpu", torch.bfloat16, False),
+            ("auto", "cpu", torch.bfloat16, True),
+        )
+    ]
+    assert chosen == ["packed_cpu", "packed_sdpa", "packed_sdpa", "sdpa"]
 
 
 def test_a_packed_model_takes_it_and_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,25 +114,27 @@ def test_a_packed_model_takes_it_and_trains_alike(monkeypatch: pytest.MonkeyPatc
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
-    name = attention.register_packed_attention()
-    student = Student(
-        AutoModelForCausalLM.from_config(config, attn_implementation=name), chunk=64, compute_dtype=torch.bfloat16
-    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.register_packed_attention())
+    student = Student(model, chunk=64, compute_dtype=torch.bfloat16)
     pack = make_pack([Row((5, 6, 7), (8, 9, 10, 11)), Row((3, 4), (5, 6, 7))], [0, 1], "cpu")
-    taken = []
+    taken: list[int] = []
 
-    def trained(own: bool) -> tuple[float, Tensor]:
-        def decide(*states: object) -> bool:
-            taken.append(suits(*states))  # ty: ignore[invalid-argument-type]
-            return own
+    def counted(query: Tensor, *others: Any) -> Tensor:
+        taken.append(query.shape[2])
+        return causal_attention(query, *others)
 
-        monkeypatch.setattr(cpu_attention, "suits", decide)
+    monkeypatch.setattr(cpu_attention, "causal_attention", counted)
+
+    def trained(name: str) -> tuple[float, Tensor]:
+        model.set_attn_implementation(name)
         student.zero_grad()
         loss, _ = student(pack, SFT_OBJECTIVES["sft"].bind(), {}, torch.full((len(pack.labels),), 1 / 7))
         loss.backward()
         return float(loss.detach()), torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
 
-    (loss, gradient), (wanted, wanted_gradient) = trained(own=True), trained(own=False)
-    assert all(taken) and len(taken) == 8
+    loss, gradient = trained(cpu_attention.register_cpu_attention())
+    assert taken == [7, 5, 7, 5]
+    wanted, wanted_gradient = trained(attention.register_packed_attention())
+    assert len(taken) == 4
     assert loss == pytest.approx(wanted, rel=1e-3)
     assert (gradient - wanted_gradient).norm() < 0.02 * wanted_gradient.norm()

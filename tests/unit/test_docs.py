@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,31 @@ def test_every_config_section_is_explained() -> None:
         assert isinstance(default, BaseModel)
         for key, entry in type(default).model_fields.items():
             assert entry.description, f"{name}.{key} has no docstring"
+
+
+def reproduction_commands() -> list[str]:
+    """Every `curiosft STAGE CONFIG ...` of the page, from its code blocks and its tables."""
+    page = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    return re.findall(r"curiosft (?:run|rephrase|sft|rl|eval) [^`\n#]+", page)
+
+
+ROWS = {
+    *("qwen2.5-math-7b", "sft", "sft-entropy", "sft-entropy-top20", "sft-kl", "gem", "dft", "psft"),
+    *("curio", "curio-fixed-tau", "curio-self", "grpo", "luffy", "prefix-rft", "rl-plus", "hpt"),
+    *("sft-rl", "gem-rl", "dft-rl", "psft-rl", "curio-rl", "authors"),
+    *("qwen3-4b-base", "sft-rl-qwen3", "curio-rl-qwen3"),
+    *("llama-3.1-8b-instruct", "sft-rl-llama", "curio-rl-llama"),
+}
+
+
+def test_the_page_of_commands_has_every_row_of_the_paper() -> None:
+    assert {command.split()[2] for command in reproduction_commands()} == ROWS
+
+
+@pytest.mark.parametrize("command", reproduction_commands())
+def test_every_command_of_the_page_resolves(command: str) -> None:
+    from curiosft_cli.run.config import load
+
+    _, stage, reference, *overrides = shlex.split(command)
+    config = load(reference, [word for word in overrides if not word.startswith("--")]).config
+    assert stage == "run" or stage in {"rephrase", *config.run.stages}

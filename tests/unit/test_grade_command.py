@@ -15,7 +15,7 @@ import pytest
 from curiosft_cli.data.files import BadRow
 from curiosft_cli.data.records import Problem
 from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.pool import GraderPool, grade_in_order
+from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.tools.saved_responses import to_item
 
 RIGHT = {"id": "a", "response": "x</think>\\boxed{4}", "gold": "4", "kind": "math"}
@@ -171,7 +171,7 @@ def test_a_stream_is_read_only_so_far_ahead() -> None:
     with GraderPool(1) as pool:
         most = 0
         scores = []
-        for number, grade in enumerate(grade_in_order(pool, items(), ahead=8)):
+        for number, grade in enumerate(pool.grade_in_order(items(), ahead=8)):
             most = max(most, read[-1] - number)
             scores.append(grade.answer)
     assert scores == [1.0, 0.0] * 30

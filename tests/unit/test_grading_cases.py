@@ -72,6 +72,27 @@ def test_official_grader_differs_where_it_is_known_to(
     assert grade(completion, problem).strict == strict
 
 
+REWARDED = [
+    # completion after the prefill, the authors' reward, ours: gold 5
+    ("I add.\n</think>\nThe answer is $5$.", 1.0, 0.0),
+    ("a</think>b</think>\\boxed{5}", 1.0, 0.0),
+    ("so \\boxed{5}\n</think>\nDone.", 1.0, 0.0),
+    ("</think>\\boxed{5}", 1.0, 0.0),
+    ("a</think>\\boxed{5}", 1.0, 1.0),
+    ("a</think>\\boxed{6}", 0.0, 0.0),
+    ("the answer is \\boxed{5}", 0.0, 0.0),
+    ("", 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("completion", "theirs", "ours"), REWARDED)
+def test_the_authors_reward_needs_a_closed_thought_and_no_format(completion: str, theirs: float, ours: float) -> None:
+    problem = Problem("p", "?", "5")
+    graded = grade(completion, problem, grader="official-reward")
+    assert (graded.strict, grade(completion, problem).strict) == (theirs, ours)
+    assert (graded.reason == "correct") == bool(theirs)
+
+
 def test_official_grader_reads_letters_as_maths() -> None:
     problem = Problem("p", "?", "C", kind="choice", choices=("w", "x", "y", "z"))
     assert grade("a</think>\\boxed{C) y}", problem).strict == 1.0

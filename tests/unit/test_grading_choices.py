@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from curiosft_cli.data.records import Problem
-from curiosft_cli.grading.choices import extract_letter
 from curiosft_cli.grading.grade import grade
 
 DAYS = (
@@ -66,42 +65,46 @@ STATED = [
     ("**Final Answer: C**", 4, "C"), ("The final answer is: C", 4, "C"), ("Answer: C) the text", 4, "C"),
     ("answer is option C", 4, "C"), (r"Answer: \text{C}", 4, "C"), ("The answer is $C$.", 4, "C"),
     (r"The answer is \(C\)", 4, "C"), ("Answer:\nC", 4, "C"), ("The answer is [C]", 4, "C"),
-    ("The answer is c", 4, None), ("The answer is A good one", 4, None), ("The answer is A", 4, "A"),
+    ("The answer is c", 4, "C"), ("The answer is A good one", 4, None), ("The answer is A", 4, "A"),
     ("The answer is A.", 4, "A"), ("The answer is A because", 4, "A"), ("Answer: A", 4, "A"),
     ("Answer: A) foo", 4, "A"), ("The answer is I think C", 10, None), ("The answer is I", 10, "I"),
     ("the answer is I'm not sure", 10, None), ("The answer is A, because", 4, "A"),
     ("The answer is A or B", 4, None), ("The answer is A and B", 4, None), ("The answer is B, C", 4, None),
     ("The answer is G", 4, None), ("The answer is Barium", 4, None), ("The answer is CO2", 4, None),
     ("ANSWER: B\nANSWER: C", 4, "C"), ("First, the answer is B. No: the answer is D.", 4, "D"),
-    ("A good question.", 4, None), ("C", 4, None), ("I choose C", 4, None), ("Answer: $LETTER", 4, None),
+    ("A good question.", 4, None), ("C", 4, "C"), ("I choose C", 4, None), ("Answer: $LETTER", 4, None),
     ("The answer is B since A is wrong", 4, "B"), ("The answer is not B", 4, None),
     ("Final answer: the letter C", 4, None),
 ]
 # fmt: on
 
 
+def letter_of(completion: str, n_choices: int, choices: tuple[str, ...] | None = None) -> str | None:
+    return grade(completion, Problem("p", "?", "A", kind="choice", choices=choices or ("",) * n_choices)).letter
+
+
 @pytest.mark.parametrize(("content", "n_choices", "letter"), BOXED)
 def test_letter_in_a_box(content: str, n_choices: int, letter: str | None) -> None:
-    assert extract_letter(f"thought\n</think>\n\\boxed{{{content}}}", n_choices) == letter
+    assert letter_of(f"thought\n</think>\n\\boxed{{{content}}}", n_choices) == letter
 
 
 @pytest.mark.parametrize(("content", "choices", "letter"), BOXED_TEXT)
 def test_text_of_a_choice_in_a_box(content: str, choices: tuple[str, ...], letter: str | None) -> None:
     completion = f"thought\n</think>\n\\boxed{{{content}}}"
-    assert extract_letter(completion, len(choices), choices) == letter
+    assert letter_of(completion, len(choices), choices) == letter
 
 
 @pytest.mark.parametrize(("solution", "n_choices", "letter"), STATED)
 def test_stated_letter(solution: str, n_choices: int, letter: str | None) -> None:
-    assert extract_letter(f"thought\n</think>\n{solution}", n_choices) == letter
+    assert letter_of(f"thought\n</think>\n{solution}", n_choices) == letter
 
 
 def test_the_region_and_the_last_box_decide() -> None:
-    assert extract_letter("ANSWER: B</think>Done.", 4) is None
-    assert extract_letter("\\boxed{B}</think>Done.", 4) is None
-    assert extract_letter("x</think>\\boxed{C} -> \\boxed{A}", 4) == "A"
-    assert extract_letter("x</think>ANSWER: B \\boxed{}", 4) is None
-    assert extract_letter("no tags, the answer is B", 4) == "B"
+    assert letter_of("ANSWER: B</think>Done.", 4) is None
+    assert letter_of("\\boxed{B}</think>Done.", 4) is None
+    assert letter_of("x</think>\\boxed{C} -> \\boxed{A}", 4) == "A"
+    assert letter_of("x</think>ANSWER: B \\boxed{}", 4) is None
+    assert letter_of("no tags, the answer is B", 4) == "B"
 
 
 def test_grades_of_choices() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from curiosft_cli.data.records import Grade, Problem
 from curiosft_cli.data.response_format import format_error, last_box
 from curiosft_cli.grading.extract import extract_answer, stated_answer
-from curiosft_cli.grading.grade import grade, grade_unmatched, is_gradable
+from curiosft_cli.grading.grade import GradeItem, grade, is_gradable
 from curiosft_cli.run.errors import CurioError
 
 
@@ -194,9 +194,9 @@ def test_as_many_boxes_as_values_are_one_answer(gold: str, solution: str, score:
 
 
 def test_an_unfinished_comparison_scores_zero_and_keeps_what_was_read() -> None:
-    killed = grade_unmatched("a</think>\\boxed{14}", problem(), "timeout")
+    killed = GradeItem("a</think>\\boxed{14}", problem()).unmatched("timeout")
     assert killed == Grade(0.0, 0.0, "14", None, "timeout", "timeout")
-    assert grade_unmatched("\\boxed{14}", problem(), "crash").format_error == "F2"
+    assert GradeItem("\\boxed{14}", problem()).unmatched("crash").format_error == "F2"
 
 
 def test_other_threads_are_refused_instead_of_scored_wrong() -> None:

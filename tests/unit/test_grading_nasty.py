@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from curiosft_cli.data.records import Grade, Problem
-from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.grade import GradeItem, grade
 from curiosft_cli.grading.pool import GraderPool
 
 
@@ -92,6 +93,13 @@ NASTY: dict[str, tuple[str, str | None, float]] = {
     "indices": (box("1" + "_1" * 1500), None, 0),
     "bars": (box("|" * 3000), None, 0),
     "units": (box("5" + r"\text{m}" * 400 + "x"), None, 0),
+    "relations": (box("<".join(map(str, range(900)))), None, 0),
+    "relations of letters": (box("x<" * 1900 + "2"), "x<2", 0),
+    "names": (box(",".join(f"a_{{{n}}}={n}" for n in range(300))), "a=1,b=2", 0),
+    "same names": (box("a=1,b=2," * 450), "a=1,b=2", 0),
+    "labels": (box("a" * 3900 + ":"), "a: 1, b: 2", 0),
+    "counted": (box("1 " * 1900 + "x"), "1 boy, 2 girls", 0),
+    "powers of variables": (box("(x+y)^{1000000000}"), "(x+y)^{1000000001}", 0),
     "repeating": (box("0." + "1" * 900 + r"\overline{" + "3" * 900 + "}"), None, 0),
 }
 
@@ -117,3 +125,19 @@ def test_nasty_completion(name: str, grades: dict[str, Grade]) -> None:
 
 def test_nothing_was_run(grades: dict[str, Grade]) -> None:
     assert grades and not MARK.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the answer is " * 20_000,
+        "option A" + " " * 100_000,
+        "A is\n" * 20_000,
+        "\n" * 100_000 + "A",
+        "answer: $" * 9000,
+    ],
+)
+def test_letters_are_read_in_time(text: str) -> None:
+    start = time.process_time()
+    grade(f"t</think>{text}", Problem("p", "?", "A", kind="choice", choices=("w", "x", "y", "z")))
+    assert time.process_time() - start < 5

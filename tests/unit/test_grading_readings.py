@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 from curiosft_cli.grading.normalise import normalise
 from curiosft_cli.grading.parse import (
+    as_list,
+    condition,
     exact_multiple,
+    named_values,
     number_list,
     numeral_with_base,
     plain_number,
+    split_name,
     top_level_values,
-    without_variables,
     words,
 )
 from curiosft_cli.grading.units import strip_units
@@ -158,11 +161,25 @@ def test_numeral_with_base(text: str, numeral: tuple[str, int] | None) -> None:
     assert numeral_with_base(text) == numeral
 
 
-def test_assignments_become_their_values() -> None:
-    assert without_variables("y=3, x=2") == "(2,3)"
-    assert without_variables(r"x=1 \text{ or } x=2") == "1,2"
-    assert without_variables("x=1") == "x=1"
-    assert without_variables("x=1, 2") == "x=1, 2"
+def test_values_are_read_by_name() -> None:
+    assert named_values("y=3, x=2") == named_values("(x,y)=(2,3)") == [{"x": "2", "y": "3"}]
+    assert named_values(r"3 \text{ apples}, 4 \text{ pears}") == [{"apple": "3", "pear": "4"}]
+    assert named_values("p=5,q=2;p=7,q=2") == [{"p": "5", "q": "2"}, {"p": "7", "q": "2"}]
+    assert named_values(r"x=1 \text{ or } x=2") == named_values("x=1, 2") == named_values("x=1") == []
+    assert as_list([{"x_{10}": "1", "x_2": "2"}]) == "2,1"
+    assert as_list([{"q": "1", "p": "2"}, {"q": "3", "p": "4"}]) == "(2,1),(4,3)"
+
+
+def test_one_name_is_split_from_its_values() -> None:
+    assert split_name(r"x=1 \text{ or } x=2") == ("x", "1,2")
+    assert split_name("x=1") == ("x", "1") and split_name("x=5+5=10") == ("x", "5+5=10")
+    assert split_name("2x=1") == (None, "2x=1") and split_name("x=1, 2") == (None, "x=1, 2")
+
+
+def test_conditions_are_alternatives_of_relations() -> None:
+    assert condition("-2 < x < 2") == [[("-2", "<", "x"), ("x", "<", "2")]]
+    assert condition(r"x<1 \text{ or } x \ge 3") == [[("x", "<", "1")], [("x", r"\ge", "3")]]
+    assert condition("x") == condition("x=1") == condition("< 2") == []
 
 
 @pytest.mark.parametrize(

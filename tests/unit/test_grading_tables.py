@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from curiosft_cli.data.records import Problem
-from curiosft_cli.grading.choices import extract_letter
 from curiosft_cli.grading.grade import GradeItem, grade
 from curiosft_cli.grading.pool import GraderPool
 
@@ -38,4 +37,5 @@ def test_every_response_gets_both_scores(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", table("choice_cases.jsonl"), ids=lambda case: repr(case["completion"])[:50])
 def test_every_completion_names_its_letter(case: dict[str, Any]) -> None:
-    assert extract_letter(case["completion"], case["n_choices"], case["choices"]) == case["letter"]
+    choices = tuple(case["choices"] or [""] * case["n_choices"])
+    assert grade(case["completion"], Problem("p", "?", "A", kind="choice", choices=choices)).letter == case["letter"]

@@ -16,14 +16,16 @@ import json
 import torch
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings
-from curiosft_cli.train.head.fused import fused_head, head_logp, release_buffers, teacher_logp
+from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.scores import head_logp, teacher_logp
 
 torch.set_num_threads(1)
 tokens, vocabulary, chunk = {tokens}, {vocabulary}, {chunk}
 hidden, weight = torch.randn(tokens, 8, requires_grad=True), torch.randn(vocabulary, 8, requires_grad=True)
 labels = torch.randint(vocabulary, (tokens,))
 given = {{name: torch.zeros(tokens) for name in ("teacher_logp", "old_logp", "ref_logp")}}
+given |= {{"teacher_tau": torch.ones(tokens), "focus_floor": torch.ones(tokens)}}
 given["selected"] = torch.arange(tokens) % 5 == 0
 
 def train(objective, **more):
@@ -38,7 +40,6 @@ def resident(key):
     return int(status[key].split()[0]) * 1024
 
 def grown(call):
-    release_buffers()
     hidden.grad, weight.grad = None, None
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
     before = resident("VmRSS")
@@ -47,7 +48,9 @@ def grown(call):
 
 variants = {{"kl": [dict(kl_kind=kind) for kind in ("reverse", "forward", "k3")],
             "gem": [dict(gem_h=h) for h in ("logsigmoid", "linear")],
-            "entropy_top": [dict(denominator=d) for d in ("all", "selected")]}}
+            "entropy_top": [dict(denominator=d) for d in ("all", "selected")],
+            "deft": [dict(focus=focus) for focus in ("concentration", "cayley")],
+            "curio_distribution": [dict(kl_kind=kind) for kind in ("reverse", "forward")]}}
 calls = {{f"{{name}} {{params}}": lambda o=objective.bind(**params): train(o)
          for name, objective in SFT_OBJECTIVES.items() for params in variants.get(name, [{{}}])}}
 settings = TemperatureSettings()
@@ -69,7 +72,7 @@ def test_every_objective_holds_a_few_chunks_and_never_all_logits() -> None:
     seen = json.loads(done.stdout)
     # The gradient of the head is a [vocabulary, 8] tensor, held twice while it is summed: four chunks.
     chunks = {name: grown / (CHUNK * VOCABULARY * 4) for name, grown in seen.items()}
-    assert len(chunks) == 15
+    assert len(chunks) == 22
     assert max(chunks.values()) < TOKENS / CHUNK / 2, chunks
     assert chunks["sft {}"] > 1  # something was measured
 
@@ -78,8 +81,9 @@ PEAK = """
 import torch
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.temperature import TemperatureSettings
-from curiosft_cli.train.head.fused import fused_head, teacher_logp
+from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.scores import teacher_logp
 torch.set_num_threads(1)
 tokens, size, vocabulary, chunk = {tokens}, {size}, {vocabulary}, {chunk}
 hidden = torch.randn(tokens, size, requires_grad=True)

@@ -1,6 +1,7 @@
 """Every golden case: expected numbers of independent implementations, through our objectives and through the head.
 
-`CURIOSFT_GOLDENS` names another folder of the same format (`manifest.json` and its safetensors files).
+`CURIOSFT_GOLDENS` names another folder of the same format (`manifest.json` and its safetensors files), or a folder of
+such folders.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,27 @@ from curiosft_cli.objectives import (
     TokenRows,
     baselines,
     groups,
+    newer,
     objective_parameters,
 )
 from curiosft_cli.objectives.curio import mix, sync_due, token_weight
 from curiosft_cli.objectives.grpo import group_advantage
-from curiosft_cli.objectives.reduction import REDUCTIONS, Totals
+from curiosft_cli.objectives.reduction import Totals
+from curiosft_cli.objectives.reduction import term_weights as weigh
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve_logits
-from curiosft_cli.objectives.tokens import entropy, label_logp, tempered_logp, top_k_entropy
-from curiosft_cli.train.head.fused import fused_head, head_logp, teacher_logp
+from curiosft_cli.objectives.tokens import Divisor, entropy, label_logp, tempered_logp, top_k_entropy
+from curiosft_cli.train.head.fused import fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.scores import head_logp, teacher_logp
 
 GOLDENS = Path(os.environ.get("CURIOSFT_GOLDENS", Path(__file__).parents[1] / "goldens"))
-MANIFEST = json.loads((GOLDENS / "manifest.json").read_text(encoding="utf-8"))
-FILES: dict[str, dict[str, Tensor]] = {name: load_file(GOLDENS / name) for name in MANIFEST["files"]}
+MANIFESTS = {
+    path.parent: json.loads(path.read_text(encoding="utf-8")) for path in sorted(GOLDENS.rglob("manifest.json"))
+}
+FILES = {
+    folder: {name: load_file(folder / name) for name in manifest["files"]} for folder, manifest in MANIFESTS.items()
+}
+CASES = [case | {"folder": folder} for folder, manifest in MANIFESTS.items() for case in manifest["cases"]]
 
 NAMES = {
     "ce": "sft",
@@ -53,6 +63,10 @@ NAMES = {
     "rlplus": "rl_plus",
     "prefix_rft": "prefix_rft",
     "hpt": "hpt",
+    "eaft": "eaft",
+    "asft": "asft",
+    "sed_sft": "sed_sft",
+    "deft": "deft",
 }
 WORDINGS = {
     "all response tokens": "all",
@@ -64,13 +78,14 @@ WORDINGS = {
     "micro_token_mean": "micro_token_mean",
     "seq_mean_token_mean": "seq_mean_token_mean",
     "constant: sum over tokens / (rows with at least one token * L)": "constant",
-    "sum over tokens / L (no division by rows)": "constant times rows",
-    "sum over on-policy tokens / L": "constant times rows",
+    "sum over tokens / L (no division by rows)": "constant of each row",
+    "sum over on-policy tokens / L": "constant of each row",
     "token_mean over expert rows": "expert",
     "mean 0, std 1": "upstream",
     "separate": "ema",
     "self (student logits, detached)": "self",
     "none (off-policy ratio = p)": None,
+    "counted tokens of the batch": "token_mean",
 }
 PARAMETERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "h": lambda value: {"gem_h": value},
@@ -80,13 +95,17 @@ PARAMETERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "ratio_upper": lambda value: {"clip_high": value - 1.0},
     "on_policy_clip": lambda value: dict(zip(("clip_low", "clip_high"), value or (None, None), strict=True)),
     "shaping": lambda value: {"shaping_gamma": None} if WORDINGS.get(value, value) is None else {},
+    "top_k": lambda value: {"topk": value},
 }
+ALWAYS = {("asft", "kl_kind"): "forward", ("deft", "floor_over"): "token_mean"}
+"""Hyper-parameters that an objective has one value of."""
 NOT_PARAMETERS = {*TemperatureSettings.model_fields, "reduction", "rl_reduction", "sft_reduction", "L"} | {
     "micro_batch_size",
     "teacher",
     "advantage",
     "is_ratio",
     "uses",
+    "log_epsilon",  # added to p inside a logarithm: below what the cases allow
 }
 NOT_COVERED = {
     "adv_dr_grpo_prefix_v2",  # the authors' variant whose prefix advantage ignores the outcome: not offered
@@ -97,11 +116,11 @@ Got = dict[str, Tensor]
 
 
 def test_golden_every_objective_has_a_handler() -> None:
-    assert {case["objective"] for case in MANIFEST["cases"]} <= set(NAMES) | set(PIECES)
+    assert {case["objective"] for case in CASES} <= set(NAMES) | set(PIECES)
 
 
 def of(kind: Callable[[Case], bool]) -> list[Any]:
-    return [pytest.param(case, id=case["id"]) for case in MANIFEST["cases"] if kind(case)]
+    return [pytest.param(case, id=case["id"]) for case in CASES if kind(case)]
 
 
 def is_fused(case: Case) -> bool:
@@ -110,18 +129,18 @@ def is_fused(case: Case) -> bool:
 
 def tensors_of(case: Case) -> Got:
     """The case's inputs, its expected values under the name `want NAME`, and its shared inputs, upcast."""
-    source = case.get("shared_inputs")
+    source, manifest, files = case.get("shared_inputs"), MANIFESTS[case["folder"]], FILES[case["folder"]]
     found = {}
     if source:
-        names = MANIFEST["shared_inputs"][source["case"]]
-        found |= {name: FILES[source["file"]][f"{source['case']}.{name}"] for name in names}
+        names = manifest["shared_inputs"][source["case"]]
+        found |= {name: files[source["file"]][f"{source['case']}.{name}"] for name in names}
     if is_fused(case):
-        shared = MANIFEST["fused_shared"]
-        found |= {name: FILES[shared["file"]][shared["prefix"] + name] for name in shared["tensors"]}
+        shared = manifest["fused_shared"]
+        found |= {name: files[shared["file"]][shared["prefix"] + name] for name in shared["tensors"]}
     for name in case["inputs"]:
-        found[name] = FILES[case["file"]][f"{case['id']}.{name}"]
+        found[name] = files[case["file"]][f"{case['id']}.{name}"]
     for name in case["expected"]:
-        found[f"want {name}"] = FILES[case["file"]][f"{case['id']}.{name}"]
+        found[f"want {name}"] = files[case["file"]][f"{case['id']}.{name}"]
     return {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in found.items()}
 
 
@@ -132,12 +151,12 @@ def mask_of(tensors: Got) -> Tensor | None:
 
 def precisions(kind: Callable[[Case], bool]) -> list[Any]:
     """The cases with the dtypes of the head's products that give their logits exactly: bfloat16 too where they are."""
-    found = [(case, dtype) for case in MANIFEST["cases"] if kind(case) for dtype in (torch.float32, torch.bfloat16)]
-    shared = MANIFEST["shared_inputs"]
+    found = [(case, dtype) for case in CASES if kind(case) for dtype in (torch.float32, torch.bfloat16)]
     return [
         pytest.param(case, dtype, id=f"{case['id']}-{dtype}".replace("torch.", ""))
         for case, dtype in found
-        if dtype == torch.float32 or shared[case["shared_inputs"]["case"]]["logits"]["dtype"] == "bfloat16"
+        if dtype == torch.float32
+        or MANIFESTS[case["folder"]]["shared_inputs"][case["shared_inputs"]["case"]]["logits"]["dtype"] == "bfloat16"
     ]
 
 
@@ -166,7 +185,9 @@ def objective_of(case: Case) -> BoundObjective:
     objective = (SFT_OBJECTIVES | RL_OBJECTIVES)[name]
     legal, params = objective_parameters(objective), {}
     for key, value in case["hyper"].items():
-        if key in PARAMETERS:
+        if (name, key) in ALWAYS:
+            assert WORDINGS[value] == ALWAYS[name, key]
+        elif key in PARAMETERS:
             translated = PARAMETERS[key](value)
             assert value is None or set(translated) <= set(legal), f"{name} has no parameter for {key} = {value}"
             params |= {ours: chosen for ours, chosen in translated.items() if ours in legal}
@@ -176,28 +197,38 @@ def objective_of(case: Case) -> BoundObjective:
             assert key in NOT_PARAMETERS, f"{key} is neither a parameter nor known to be something else"
     if "entropy_coef" in legal and name in RL_OBJECTIVES:
         params["entropy_coef"] = 0.0  # the cases hold the policy loss alone
+    if "script_gpus" in legal:
+        worded = WORDINGS[case["hyper"].get("reduction") or case["hyper"]["rl_reduction"]] or ""
+        params["script_gpus"] = 1 if worded.endswith("of each row") else None  # one micro-batch of one GPU
     return objective.bind(**params)
 
 
-def term_weights(case: Case, mask: Tensor, extra: Got, terms: tuple[str, ...]) -> list[Tensor]:
-    """One [N] weight per term, its reduction divided, for the counted tokens of `mask` [B, T]."""
+def term_weights(case: Case, mask: Tensor, extra: Got, terms: tuple[Divisor, ...]) -> list[Tensor]:
+    """One [N] weight per term, its reduction divided, for the counted tokens of `mask` [B, T].
+
+    "of each row": sums over one-row micro-batches, so each row is an update of its own for the configured reduction.
+    """
     hyper = case["hyper"]
     worded = WORDINGS[hyper.get("reduction") or hyper.get("rl_reduction") or "token_mean"]
     assert worded is not None
+    name = worded.removesuffix(" of each row")
     sequence = torch.arange(len(mask))[:, None].expand(mask.shape)[mask]
-    counted_rows = int(mask.any(1).sum())
     size = hyper.get("micro_batch_size", len(mask))
+    masks = {name: extra[name].bool() for name in ("selected", "expert") if name in extra}
     totals = Totals(
         tokens=int(mask.sum()),
-        sequences=counted_rows,
+        sequences=int(mask.any(1).sum()),
         micro_batches=[int(part.sum()) for part in mask.split(size)],
         micro_rows=size,
         max_length=hyper.get("L", 1),
+        masks={name: int(marked.sum()) for name, marked in masks.items()},
+        mask_sequences={name: len(sequence[marked].unique()) for name, marked in masks.items()},
+        all_tokens=int(mask.sum()),
     )
-    weight = REDUCTIONS[worded.removesuffix(" times rows")](sequence, totals)
-    weight *= counted_rows if worded.endswith("times rows") else 1
-    own = {name: weight.new_full(weight.shape, 1.0 / max(int(extra[name].sum()), 1)) for name in terms if name in extra}
-    return [own.get(name, weight) for name in terms]
+    if name != worded and terms == ("reduction",):
+        rows = [replace(totals, tokens=int(row.sum()), sequences=1) for row in mask]
+        return [torch.cat([weigh("reduction", name, sequence[sequence == at], row) for at, row in enumerate(rows)])]
+    return [weigh(term, name, sequence, totals) for term in terms]
 
 
 def settings_of(case: Case, **change: Any) -> TemperatureSettings:
@@ -232,7 +263,18 @@ def reference_tensors(case: Case, tensors: Got, mask: Tensor) -> tuple[Got, Temp
         extra["selected"] = baselines.select_top(
             entropy(tensors["logits"][mask]), top_fraction=case["hyper"]["top_fraction"]
         )
+    if case["objective"] == "deft":
+        objective = objective_of(case)
+        extra["focus_floor"] = objective.filled(newer.cayley_floor)(label_logp(tensors["logits"][mask], labels))
     return extra, None
+
+
+def reported(stats: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What an objective reports, by its name in the expected tensors."""
+    names = {"kl": "kl", "selected": "selected", "focus": "focus", "token_weight": "grad_weight"}
+    return {
+        wanted: stats[name] for name, wanted in (names | {"entropy_topk_nats": "entropy_topk"}).items() if name in stats
+    }
 
 
 @pytest.mark.parametrize("case", of(lambda case: "shared_inputs" in case and case["objective"] in NAMES))
@@ -242,9 +284,9 @@ def test_golden_supervised_by_autograd(case: Case) -> None:
     extra, _ = reference_tensors(case, tensors, mask)
     logits = tensors["logits"][mask].requires_grad_()
     labels, base = tensors["labels"][mask], tensors.get("base_logits")
-    rows = TokenRows(
-        label_logp(logits, labels), labels, extra, entropy(logits), logits, None if base is None else base[mask]
-    )
+    # As the head does: a logsumexp of logits near 10,000 is rounded to 0.001.
+    logp = label_logp(logits - logits.detach().amax(-1, keepdim=True), labels)
+    rows = TokenRows(logp, labels, extra, entropy(logits), logits, None if base is None else base[mask])
     out = objective.fn(rows)
     weights = term_weights(case, mask, extra, objective.terms)
     loss = sum((term * weight).sum() for term, weight in zip(out.terms, weights, strict=True))
@@ -255,12 +297,12 @@ def test_golden_supervised_by_autograd(case: Case) -> None:
         "entropy": rows.entropy.detach() if rows.entropy is not None else None,
         "token_weight": token_weight(rows.logp, extra["teacher_logp"], objective.params["alpha"])
         if "teacher_logp" in extra
-        else None,
+        else out.stats.get("token_weight"),
         "teacher_log_prob": extra.get("teacher_logp"),
         "tau": extra.get("tau"),
         "selected": extra.get("selected"),
-        "kl": out.stats.get("kl"),
         "grad_logits": grad,
+        **reported(out.stats),
     }
     full = {name: spread(value, mask) for name, value in got.items() if value is not None}
     compare(case, tensors, {**full, "loss": loss.detach()})
@@ -307,8 +349,8 @@ def test_golden_supervised_through_the_head(case: Case, dtype: torch.dtype, chun
         "token_weight": seen.stats.get("token_weight"),
         "teacher_log_prob": extra.get("teacher_logp"),
         "selected": extra.get("selected"),
-        "kl": seen.stats.get("kl"),
         "grad_logits": hidden.grad,
+        **reported(seen.stats),
     }
     full = {name: spread(value, mask) for name, value in got.items() if value is not None}
     compare(case, tensors, {**full, "loss": loss.detach()}, dtype)

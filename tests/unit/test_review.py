@@ -24,16 +24,16 @@ CASES = [
 CHECK = """
 const [cases, rows] = JSON.parse(require("fs").readFileSync(0));
 const diffs = cases.map(([a, b]) => diff(a, b));
-const filters = [{verdict: "accepted"}, {reason: "number lost"}, {flag: "image"}, {search: "APPLE"}, {}];
-const empty = {verdict: "", reason: "", flag: "", search: ""};
+const filters = [{verdict: "accepted"}, {reason: "new number"}, {flag: "image"}, {search: "APPLE"}, {}, {decided: "verifier"}];
+const empty = {verdict: "", reason: "", decided: "", flag: "", search: ""};
 const started = Date.now();
 const many = select(Array.from({length: 46000}, (_, n) => rows[n % rows.length]), {...empty, search: "apple"}).length;
 console.log(JSON.stringify([diffs, filters.map(filter => select(rows, {...empty, ...filter})), many]));
 """
 ROWS = [
-    ["1", "accepted", "ok", [], "An apple costs 3.", "An apple costs 3."],
-    ["2", "kept_original", "number lost: 4", ["image"], "b", "c"],
-    ["3", "accepted", "ok", ["image", "fragment"], "b", "apples"],
+    ["1", "accepted", "ok", "rule same text", [], [], "An apple costs 3.", "An apple costs 3.", []],
+    ["2", "kept_original", "new number: 4", "rule new number", ["4"], ["image"], "b", "c", []],
+    ["3", "accepted", "ok", "verifier", [], ["image", "fragment"], "b", "apples", []],
 ]
 
 
@@ -52,7 +52,7 @@ def test_the_page_compares_words_and_filters_rows() -> None:
     assert ["gone", "13"] in diffs[1]
     assert ["new", "14"] in diffs[1]
     assert {kind for kind, _ in diffs[4]} == {"same"}
-    assert filtered == [[0, 2], [1], [1, 2], [0, 2], [0, 1, 2]]
+    assert filtered == [[0, 2], [1], [1, 2], [0, 2], [0, 1, 2], [2]]
     assert many == 30667
 
 

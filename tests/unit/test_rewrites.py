@@ -1,4 +1,4 @@
-"""The guards on a labelled set of our own, and what they must never let through."""
+"""The rules on labelled rewrites, and what they must never let through."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from hypothesis import strategies as st
 from curiosft_cli.data.arithmetic import generate, noisy
 from curiosft_cli.data.benchmarks import load_benchmark
 from curiosft_cli.data.prompts import REPHRASE_PROMPT
-from curiosft_cli.stages.rephrase.checks import flags, judge, tidy
-from curiosft_cli.stages.rephrase.posts import read_post
+from curiosft_cli.stages.rephrase.calibrate import NONE, plant
+from curiosft_cli.stages.rephrase.flags import flags
+from curiosft_cli.stages.rephrase.judge import rules
+from curiosft_cli.stages.rephrase.judge.diff import edits, hints
+from curiosft_cli.stages.rephrase.judge.normalise import spelled
+from curiosft_cli.stages.rephrase.judge.rules import judge_by_rules, tidy
+from curiosft_cli.stages.rephrase.judge.verify import PROMPT, read_verdict, verify_message
 
-LABELLED = [json.loads(line) for line in (Path(__file__).parents[1] / "rewrites.jsonl").read_text("utf-8").splitlines()]
+TESTS = Path(__file__).parents[1]
+OLD = [json.loads(line) for line in (TESTS / "rewrites.jsonl").read_text("utf-8").splitlines()]
+PAIRS = [json.loads(line) for line in (TESTS / "rewrite_pairs.jsonl").read_text("utf-8").splitlines()]
 EXAMPLE = (
     "What is the remainder of $8^6 + 7^7 + 6^8$ is divided by 5?\n\n"
     "no calculator, of course, paper isn't needed either, but sure.",
@@ -28,112 +35,192 @@ TANK = "A tank holds 40 liters and loses 6 liters an hour. How many liters are l
 REAL = os.environ.get("CURIOSFT_BENCHMARKS")
 
 
-def is_accepted(original: str, rewritten: str) -> bool:
-    return judge(original, rewritten).outcome == "accepted"
+def outcome(post: str, rewrite: str) -> str:
+    return judge_by_rules(post, tidy(rewrite)).outcome
 
 
-def labelled(label: str) -> list[dict[str, str]]:
-    return [row for row in LABELLED if row["label"] == label]
+def share(wanted: str, rows: list[dict[str, str]]) -> float:
+    return sum(outcome(row["post"], row["rewrite"]) == wanted for row in rows) / len(rows)
 
 
-def test_the_labelled_set_is_large_enough_to_mean_something() -> None:
-    assert len(labelled("good")) >= 200
-    assert {"echo", "translated", "truncation", "answer leaked", "number", "condition dropped"} <= {
-        row["why"] for row in labelled("spoiled")
+def pairs(**wanted: str) -> list[dict[str, str]]:
+    return [row for row in PAIRS if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_the_labelled_sets_are_large_enough_to_mean_something() -> None:
+    assert len(PAIRS) >= 150
+    assert {"en", "zh", "ru", "es", "fr", "de"} <= {row["language"] for row in PAIRS}
+    assert {"number", "negation", "condition", "quantifier", "question", "leak", "choice", "unit", "sign"} <= {
+        row["why"] for row in PAIRS
     }
-    assert len(labelled("spoiled")) >= 200
-    assert len({(row["original"], row["rewritten"]) for row in LABELLED}) == len(LABELLED)
+    assert len({(row["post"], row["rewrite"]) for row in PAIRS}) == len(PAIRS)
+    posts = {half: {row["post"] for row in pairs(half=half)} for half in ("mend", "report")}
+    assert not posts["mend"] & posts["report"]
 
 
-def test_at_most_3_percent_of_the_good_are_refused() -> None:
-    refused = [row for row in labelled("good") if not is_accepted(row["original"], row["rewritten"])]
-    assert len(refused) <= 0.03 * len(labelled("good")), refused
+@pytest.mark.parametrize("half", ["mend", "report"])
+def test_rules_hardly_err(half: str) -> None:
+    assert share("refused", pairs(half=half, label="good")) <= 0.01
+    assert share("accepted", pairs(half=half, label="spoiled")) <= 0.01
 
 
-def test_at_most_1_percent_of_the_spoiled_are_accepted() -> None:
-    accepted = [row for row in labelled("spoiled") if is_accepted(row["original"], row["rewritten"])]
-    assert len(accepted) <= 0.01 * len(labelled("spoiled")), accepted
+@pytest.mark.parametrize("half", ["mend", "report"])
+def test_a_label_needs_no_verifier_in_any_language(half: str) -> None:
+    assert share("undecided", pairs(half=half, label="good", kind="labelled")) <= 0.15
 
 
-def test_the_papers_own_examples_are_accepted() -> None:
-    assert is_accepted(*EXAMPLE)
+def test_old_rewrites_are_judged_no_worse() -> None:
+    good = [row for row in OLD if row["label"] == "good"]
+    spoiled = [row for row in OLD if row["label"] == "spoiled"]
+    refused = [row for row in good if outcome(row["original"], row["rewritten"]) == "refused"]
+    accepted = [row for row in spoiled if outcome(row["original"], row["rewritten"]) == "accepted"]
+    assert len(refused) <= 0.01 * len(good), refused
+    # Where the rewrite is the post, with its answer, the original would be trained on anyway.
+    assert all(spelled(row["original"]) == spelled(row["rewritten"]) for row in accepted), accepted
+    assert len(accepted) <= 0.01 * len(spoiled)
+
+
+def test_the_papers_own_examples_are_never_refused() -> None:
     original, _, rewritten = REPHRASE_PROMPT.partition("Example 2:")[2].partition("Now, here")[0].partition("Output:")
-    assert is_accepted(original.replace("Input:", "").strip(), rewritten.strip())
+    for post, rewrite in (EXAMPLE, (original.replace("Input:", "").strip(), rewritten.strip())):
+        assert outcome(post, rewrite) == "undecided"
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
-def test_any_changed_number_keeps_the_original(seed: int) -> None:
+def test_any_changed_number_is_refused(seed: int) -> None:
     draw, problem = random.Random(seed), generate("train", 1, seed)[0]
     number = draw.choice(list(re.finditer(r"\d+", problem.question)))
     other = str(int(number[0]) + draw.randint(1, 90))
     changed = problem.question[: number.start()] + other + problem.question[number.end() :]
-    verdict = judge(noisy(problem, seed).question, changed)
-    assert verdict.outcome == "kept_original"
-    assert verdict.reason.startswith("number")
+    assert outcome(noisy(problem, seed).question, changed) == "refused"
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
-def test_any_lost_sentence_with_a_number_keeps_the_original(seed: int) -> None:
+def test_no_lost_sentence_is_accepted(seed: int) -> None:
     problem = generate("train", 1, seed)[0]
-    parts = re.split(r"(?<=[.?]) ", problem.question)
-    told = [part for part in parts if re.search(r"\d", part) and not part.endswith("?")]
-    for part in told:
-        assert not is_accepted(noisy(problem, seed).question, problem.question.replace(part, "").strip())
+    for part in re.split(r"(?<=[.?]) ", problem.question):
+        assert outcome(noisy(problem, seed).question, problem.question.replace(part, "").strip()) != "accepted"
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
-def test_any_swap_of_two_numbers_keeps_the_original(seed: int) -> None:
+def test_no_swap_of_two_numbers_is_accepted(seed: int) -> None:
     problem = generate("train", 1, seed)[0]
     a, b = list(re.finditer(r"\d+", problem.question))[:2]
     text = problem.question
     swapped = text[: a.start()] + b[0] + text[a.end() : b.start()] + a[0] + text[b.end() :]
-    assert swapped == text or not is_accepted(noisy(problem, seed).question, swapped)
+    assert swapped == text or outcome(noisy(problem, seed).question, swapped) != "accepted"
 
 
 @pytest.mark.parametrize(
     "label",
     [
-        "(20 points)",
-        "[5 marks]",
-        "Problem 7.",
-        "12)",
-        "(AMC 8, 2011, #4)",
-        "Exercise 3.12:",
-        "Q4.",
-        "[Easy]",
-        "#9 -",
-        "(3 pts)",
+        *(
+            "(20 points)",
+            "[5 marks]",
+            "Problem 7.",
+            "12)",
+            "(AMC 8, 2011, #4)",
+            "Exercise 3.12:",
+            "Q4.",
+            "#9 -",
+            "(3 pts)",
+        ),
+        *(
+            "Problem 3. (10 points)",
+            "26th IMO 1985 shortlist Problem 26",
+            "【例3】",
+            "Задача 5.",
+            "(7 баллов)",
+            "№ 12.",
+        ),
+        *(
+            "Aufgabe 4:",
+            "[4 Punkte]",
+            "Ejercicio 8.",
+            "Exercice 2 (Lyon 2004)",
+            "問題4　",
+            "第8题 ",
+            "（本小题满分12分）",
+            "例3 ",
+        ),
     ],
 )
-def test_a_label_may_go(label: str) -> None:
-    assert is_accepted(f"{label} {TANK}", TANK)
-    assert is_accepted(f"Hi all!\n{label} {TANK}\nThanks!", TANK)
-
-
-def test_a_label_may_stay() -> None:
-    assert is_accepted(f"Hi all! Problem 7. {TANK}", f"Problem 7. {TANK}")
-    assert is_accepted(f"Hi all! (20 points) {TANK}", f"(20 points) {TANK}")
+def test_a_label_may_go_or_stay(label: str) -> None:
+    assert outcome(f"{label} {TANK}", TANK) == "accepted"
+    assert outcome(f"{label} {TANK}", f"{label} {TANK}") == "accepted"
 
 
 @pytest.mark.parametrize(
-    "chat",
+    ("post", "rewrite"),
     [
-        "I tried for 30 minutes and got 12.",
-        "My teacher says the answer is 10.",
-        "Solution: 40 - 6 * 5 = 10.",
-        "Answer: 10",
-        "EDIT 3: fixed the 40.",
-        "(my 3rd question today, sorry)",
-        "The answer key says 10 liters.",
-        "Posted 4 hours ago by user77",
+        ("Radius 5. Find the area of the circle.", "Find the area of the circle."),
+        ("Width 5.\nLength 7.\nFind the area.", "Length 7.\nFind the area."),
+        ("$n=3$. Find $n^2$.", "Find $n^2$."),
+        ("Let $p$ be prime. Find the sum of the divisors of $p^2$.", "Find the sum of the divisors of $p^2$."),
+        ("Find the largest of 3, 5.\n(A) 3 (B) 5\n(C) 2013", "Find the largest of 3, 5.\n(A) 3 (B) 5"),
+        ("What is 10% of 30? Round to 2 decimals.", "What is 10% of 30?"),
+        ("What is 7/9? (2 decimals)", "What is 7/9?"),
+        ("A man walks 3 km. How far does he walk? (in metres)", "A man walks 3 km. How far does he walk?"),
+        ("There are 3 boys. Each has 4 balls. How many balls?", "Each has 4 balls. How many balls?"),
+        ("Tickets cost $5 each. What do 3 tickets cost?", "Tickets cost 5 each. What do 3 tickets cost?"),
+        ("$n$ is odd (n > 2013)\nFind all $n$ with $n<2020$.", "Find all $n$ with $n<2020$."),
+        ("求最小的正整数。要求大于3。", "求最小的正整数。"),
+        ("2 apples cost 6 dollars. What do 5 cost?", "apples cost 6 dollars. What do 5 cost?"),
+        ("0.5 kg cost 6 dollars. What do 7 kg cost?", "5 kg cost 6 dollars. What do 7 kg cost?"),
+        ("$3-x=5$. Find $x$.", "$x=5$. Find $x$."),
+        ("$(3)X=15$. Find $X$ for 2.", "$X=15$. Find $X$ for 2."),
+        ("3, x and 5 are sides of a triangle. Find x.", "x and 5 are sides of a triangle. Find x."),
+        ("3:5 is the ratio of 2 sides. Which is longer?", "5 is the ratio of 2 sides. Which is longer?"),
+        ("Given 3 points on a circle of radius 2, find 4 more.", "points on a circle of radius 2, find 4 more."),
+        ("Given 5, find 3 more.", "find 3 more."),
+        ("Mit 3 Würfeln wirft man 12. Wie oft?", "Würfeln wirft man 12. Wie oft?"),
+        ("[0, 1] Is cut into 3 parts. How long is one?", "Is cut into 3 parts. How long is one?"),
+        ("Year 2013: 50 cats\nYear 2014: 70 cats\nHow many more?", "Year 2014: 70 cats\nHow many more?"),
+        ("Which weekday was 1 May 2013?\n(2012 was a leap year)", "Which weekday was 1 May 2013?"),
+        ("What is 5!", "What is 5"),
     ],
 )
-def test_chat_may_go_but_may_not_stay(chat: str) -> None:
-    assert is_accepted(f"{TANK}\n{chat}", TANK)
-    assert not is_accepted(f"{TANK}\n{chat}", f"{TANK}\n{chat}")
+def test_a_condition_is_no_label(post: str, rewrite: str) -> None:
+    assert outcome(post, rewrite) != "accepted"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"$x \geqslant 3$", r"\(x\ge 3\)"),
+        (r"$\dfrac{1}{2}$", r"$\frac12$"),
+        (r"$\left( x+1 \right) \times 2$", r"$(x + 1)\cdot 2$"),
+        (r"\_\_\_\_", "______"),
+        ("（ａ＋１）", "(a+1)"),
+        (r"$10\,000$", "$10000$"),
+        ("x²≤4", "$x^{2} \\leq 4$"),
+        (r"$a_{1}, \ldots, a_{n}$", "$a_1,...,a_n$"),
+        ("【例】。", "[例]."),
+        ("“a”，«b»", '"a","b"'),
+    ],
+)
+def test_one_spelling(one: str, other: str) -> None:
+    assert spelled(one) == spelled(other)
+    assert outcome(f"Find {one} if 5 is 5.", f"Find {other} if 5 is 5.") == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"$\frac{x}{2y}$", r"$\frac{x}{2}y$"),
+        (r"$\sqrt{x+1}$", r"$\sqrt{x}+1$"),
+        ("$x<3$", r"$x\leq 3$"),
+        ("$a_{n+1}$", "$a_n+1$"),
+        ("$2^{10}$", "$2^10^{}1$"),
+        ("$AB$", "$ab$"),
+        ("12", "1 2"),
+    ],
+)
+def test_what_means_something_else_is_spelled_otherwise(one: str, other: str) -> None:
+    assert spelled(one) != spelled(other)
 
 
 @pytest.mark.parametrize(
@@ -141,60 +228,92 @@ def test_chat_may_go_but_may_not_stay(chat: str) -> None:
     [
         ("", "empty"),
         ("```\n```", "empty"),
-        ("I'm sorry, I cannot help with that.", "refusal"),
-        ("Example 1:\n\nWhat is 3+4?", "echoes the prompt"),
-        (EXAMPLE[1], "echoes the prompt"),
-        ("Sure! What is 3+4?", "commentary"),
-        ("What is 3+4? I removed the greeting.", "commentary"),
-        ("What is 3+4? The answer is 7.", "solution leaked"),
-        ("What is 3+4? \\boxed{7}", "solution leaked"),
-        ("Сколько будет 3+4?", "language"),
+        ("I'm sorry, I cannot help with that.", "other words"),
+        ("Example 1:\n\nWhat is 3+4?", "echo"),
+        (EXAMPLE[1], "echo"),
+        ("Сколько будет 3+4?", "other script"),
         ("What is 3+4? " * 9, "too long"),
-        ("What is 3?", "number lost: 4"),
-        ("What is 3+4+5?", "number added: 5"),
-        ("What is 4+3?", "number moved"),
-        ("What is 3-4?", "formula lost: 3+4"),
-        ("Which sum is 3+4?", "term added: sum"),
-        ("What is 3+4, dearest colleague?", "word added: colleague"),
-        ("What is 3+4, Berta?", "name added: Berta"),
+        ("What is $3+4?", "cut"),
+        ("What is 3+4+5?", "new number: 5"),
+        ("What is 3-4?", "new formula"),
+        ("What is 3<4?", "new formula"),
+        ("What 3+4?", "gap"),
     ],
 )
-def test_reasons_name_what_was_found(rewritten: str, reason: str) -> None:
-    verdict = judge("Hello! What is 3+4? Thanks", rewritten)
-    assert verdict.outcome == "kept_original"
-    assert verdict.reason.startswith(reason)
+def test_reasons_name_the_rule_and_what_was_found(rewritten: str, reason: str) -> None:
+    judgement = judge_by_rules("Hello! What is 3+4? Thanks", tidy(rewritten))
+    assert judgement.outcome == "refused"
+    assert judgement.reason.startswith(reason)
+    assert judgement.decided_by == f"rule {reason.partition(':')[0]}"
 
 
-def test_who_is_asked_about_may_not_change() -> None:
-    post = "Hello! Today Ana has 3 coins and Ben has 4. How many coins does Ana have more than Ben? Thanks"
-    clean = "Today Ana has 3 coins and Ben has 4. How many coins does Ana have more than Ben?"
-    assert is_accepted(post, clean)
-    verdict = judge(post, clean.replace("does Ana have more than Ben", "does Ben have more than Ana"))
-    assert verdict.reason.startswith("name moved")
+@pytest.mark.parametrize("answer", ["Output:\nWhat is 3+4?", "```text\nWhat is 3+4?\n```", " What is 3+4? "])
+def test_wrapping_is_taken_off(answer: str) -> None:
+    assert tidy(answer) == "What is 3+4?"
+
+
+def test_a_post_without_a_problem_is_known() -> None:
+    none = "There is no math problem in this post."
+    assert judge_by_rules("Thank you all for the great discussion, this community is the best!", none).no_problem
+    assert not judge_by_rules("Thank you all! What is the largest prime?", none).no_problem
+
+
+def test_what_is_too_long_to_judge_is_refused() -> None:
+    assert judge_by_rules("What is 3+4? " + "x" * 10_000, "What is 3+4?").reason.startswith("too long to judge")
+
+
+def test_edits_say_where_and_what() -> None:
+    post = "Hi! Let n be a non-negative integer with n < 5 cm. Is 3 a choice? (A) yes (B) no"
+    found = edits(post, "Let n be a negative integer with n < 7. Is 3 a choice? (A) yes")
+    assert [(edit.kind, edit.place) for edit in found] == [
+        ("removed", "start"),
+        ("removed", "middle"),
+        ("replaced", "middle"),
+        ("removed", "end"),
+    ]
+    assert [edit.holds for edit in found[1:]] == [
+        ["negation non", "sign -"],
+        ["number 5", "number 7", "unit cm"],
+        ["choice (B)", "negation no", "symbol B"],
+    ]
+    assert hints(found) == [str(edit) for edit in found[1:]]
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "expected"),
     [
-        "Output:\nWhat is 3+4?",
-        "```text\nWhat is 3+4?\n```",
-        "**Problem:** What is 3+4?",
-        "The problem is:\n\nWhat is 3+4?",
-        " What is 3+4? ",
+        ('{"same": true, "differences": []}', "accepted"),
+        ('```json\n{"same": true, "differences": []}\n```', "accepted"),
+        ('{"same": false, "differences": ["lost: n > 0"]}', "refused"),
+        ('{"same": true, "differences": ["lost: n > 0"]}', "undecided"),
+        ('{"same": false, "differences": []}', "undecided"),
+        ('{"same": "true", "differences": []}', "undecided"),
+        ('{"same": true}', "undecided"),
+        ('{"same": true, "differences": [], "sure": 1}', "undecided"),
+        ('{"same": true, "differences": [1]}', "undecided"),
+        ('Sure: {"same": true, "differences": []}', "undecided"),
+        ("[]", "undecided"),
+        ("", "undecided"),
     ],
 )
-def test_wrapping_is_taken_off(answer: str) -> None:
-    assert tidy(answer) == "What is 3+4?"
-    assert is_accepted("Hello! What is 3+4? Thanks", answer)
+def test_only_the_json_that_was_asked_for_is_a_verdict(answer: str, expected: str) -> None:
+    assert read_verdict(answer).outcome == expected
 
 
-def test_a_post_without_a_problem_is_rejected() -> None:
-    post = "Thank you all for the great discussion, this community is the best!"
-    assert judge(post, "There is no math problem in this post.").outcome == "rejected"
+def test_the_verifier_sees_both_texts_as_data_and_the_hints() -> None:
+    message = verify_message('post "}', "text", ["look here"])
+    assert json.loads(message.removeprefix(PROMPT)) == {"post": 'post "}', "text": "text", "look_at": ["look here"]}
 
 
-def test_what_is_too_long_to_judge_keeps_the_original() -> None:
-    assert judge("What is 3+4? " + "x" * 10_000, "What is 3+4?").reason.startswith("too long to judge")
+def test_the_version_covers_every_file_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("rules.py", "other.py"):
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(rules, "__file__", str(tmp_path / "rules.py"))
+    versions = []
+    for text in ("1", "2", "1"):
+        (tmp_path / "other.py").write_text(text)
+        versions.append(rules.judge_version.__wrapped__())
+    assert versions[0] == versions[2] != versions[1]
 
 
 @pytest.mark.parametrize(
@@ -219,23 +338,23 @@ def test_an_image_that_only_the_post_speaks_of_is_flagged() -> None:
     assert flags("In square $ABCD$, find $x$.", "As shown in the figure, in square $ABCD$, find $x$.") == ["image"]
 
 
-def test_a_post_is_taken_apart() -> None:
-    post = read_post("Hi all!\n(10 points) A car drives $3x$ km in 2 hours. How fast is it? I got 7.\nAnswer: 1.5x")
-    assert post.problem == ("A car drives $3x$ km in 2 hours.", "How fast is it?")
-    assert post.labels == ("(10 points)",)
-    assert "I got 7." in post.chat
-    assert "1.5x" in " ".join(post.chat)
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_any_two_texts_get_a_judgement(post: str, rewrite: str) -> None:
+    assert outcome(post, rewrite) in {"accepted", "refused", "undecided"}
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(max_size=300), st.text(max_size=300))
-def test_any_two_texts_get_a_verdict(original: str, rewritten: str) -> None:
-    assert judge(original, rewritten).outcome in {"accepted", "kept_original", "rejected"}
+@given(st.text(max_size=300))
+def test_tokens_stand_where_they_say(text: str) -> None:
+    assert outcome(text, text) in {"accepted", "refused"}
+    for edit in edits(text, ""):
+        assert edit.before in text
 
 
 HOSTILE = (
     "$", "(", " ", "[hide]", "\\[", "**", "my ", "\n", "(20 ", "http://", "@", "a@", "{", "<b ", "?", "$x$", ".\n", "1. ",
-    "\\text{", "I ", "A. ", "x=1 ",
+    "\\text{", "I ", "A. ", "x=1 ", "_ ", "\\underline{", "1,000", "a b ",
 )  # fmt: skip
 
 
@@ -243,12 +362,17 @@ HOSTILE = (
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_repeated_pieces_do_not_hang(piece: str) -> None:
     text = (piece * 10_000)[:9_990]
-    assert judge(text, text + "b").outcome in {"accepted", "kept_original", "rejected"}
+    for other in (text + "b", "b" + text[: len(text) // 2] + "b", text[:3000] + "b" + text[5000:]):
+        assert outcome(text, other) in {"accepted", "refused", "undecided"}
 
 
 @pytest.mark.skipif(not REAL, reason="CURIOSFT_BENCHMARKS names no folder with the benchmarks' rows")
 @pytest.mark.parametrize("name", ["aime24", "aime25", "amc", "math500", "olympiadbench"])
-def test_real_questions_inside_a_post_are_accepted(name: str) -> None:
+def test_real_questions_behind_a_label_are_accepted_and_spoiled_ones_never(name: str) -> None:
     questions = [problem.question for problem in load_benchmark(name, data=f"{REAL}/{name}.jsonl")]
-    accepted = [is_accepted(f"Hi all! (10 points) {one}\n\nThanks in advance!", one) for one in questions]
-    assert sum(accepted) >= 0.95 * len(accepted)
+    accepted = [outcome(f"Problem 3. (10 points) {one}", one) == "accepted" for one in questions]
+    assert sum(accepted) >= 0.85 * len(accepted)
+    draw = random.Random(0)
+    spoiled = [pair for one in questions for pair in plant(one, draw) if pair.id != NONE]
+    wrong = [pair for pair in spoiled if outcome(f"Problem 3. (10 points) {pair.post}", pair.rewrite) == "accepted"]
+    assert len(wrong) <= 0.01 * len(spoiled), wrong

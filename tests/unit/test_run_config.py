@@ -86,6 +86,64 @@ def test_a_teacher_set_by_hand_needs_an_objective_that_asks_it() -> None:
     with pytest.raises(CurioError, match=r"sft\.teacher\.h_pivot is not read by sft\.objective = 'gem'"):
         load("gem", ["sft.teacher.h_pivot=1.0"])
     assert load("curio-self", ["sft.objective=gem"]).config.sft.teacher.kind == "self"
+    assert load("curio-distribution", ["sft.teacher.h_pivot=1.0"]).config.sft.teacher.h_pivot == 1.0
+    with pytest.raises(CurioError, match=r"kind = 'self' has no temperatures.*Set sft\.teacher\.kind=ema"):
+        load("curio-self", ["sft.objective=curio_distribution"])
+
+
+def test_a_file_inherits_and_origins_name_each_file(tmp_path: Path) -> None:
+    (tmp_path / "lab.toml").write_text('extends = "curio"\n[sft]\nepochs = 2\nlearning_rate = 3e-6\n')
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "lab.toml"\nrun.name = "mine"\n[sft]\nepochs = 4\n')
+    resolved = load(str(mine), ["sft.warmup_steps=1"])
+    sft, origins = resolved.config.sft, resolved.origins
+    assert (sft.epochs, sft.learning_rate, sft.objective, resolved.config.run.name) == (4, 3e-6, "curio", "mine")
+    assert origins["sft.epochs"] == str(mine)
+    assert origins["sft.learning_rate"] == str(tmp_path / "lab.toml")
+    assert origins["sft.objective"] == "curio"
+    assert origins["model.path"] == "qwen2.5-math-7b"
+    assert origins["sft.warmup_steps"] == "command line"
+    assert resolved.source == mine.read_text()
+
+
+def test_another_model_in_an_inheriting_file_drops_the_context(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "curio"\n[model]\npath = "Qwen/Qwen3-4B-Base"\n')
+    resolved = load(str(mine))
+    assert resolved.config.model.rope_theta is None
+    assert resolved.origins["model.rope_theta"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("mine.toml", "extends itself"),
+        ("other.toml", "extends itself"),
+        ("gone.toml", "gone.toml"),
+        ("curoi", "did you mean 'curio'"),
+        ("lab", "is neither a TOML file nor a recipe"),
+    ],
+)
+def test_a_base_that_cannot_be_is_one_clear_line(tmp_path: Path, base: str, said: str) -> None:
+    (tmp_path / "other.toml").write_text('extends = "mine.toml"\n')
+    (tmp_path / "mine.toml").write_text(f'extends = "{base}"\n')
+    with pytest.raises(CurioError) as caught:
+        load(str(tmp_path / "mine.toml"))
+    assert said in str(caught.value) and "mine.toml" in str(caught.value)
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_only_one_base(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = ["curio", "gem"]\n')
+    with pytest.raises(CurioError, match="is not text"):
+        load(str(tmp_path / "mine.toml"))
+
+
+def test_a_reduction_that_the_method_does_not_read_is_refused() -> None:
+    with pytest.raises(CurioError, match="script_gpus=none"):
+        load("luffy", ["rl.reduction=token_mean"])
+    textbook = load("luffy", ["rl.reduction=token_mean", "rl.params.script_gpus=none"]).config.rl
+    assert (textbook.reduction, textbook.params["script_gpus"]) == ("token_mean", None)
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:

@@ -56,6 +56,7 @@ ILLEGAL = {
     "run.root=a\0b": "text must be UTF-8",
     "eval.data.a\0b=c": "text must be UTF-8",
     "run.fidelity={a=1}": "run.fidelity",
+    f"run.fidelity=0x{DIGITS}": "run.fidelity",
 }
 
 

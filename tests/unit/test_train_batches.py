@@ -20,6 +20,16 @@ def test_an_epoch_takes_every_row_once(rows: int, batch_size: int, seed: int) ->
         assert sorted(taken) == list(range(rows))
 
 
+@given(st.integers(1, 60), st.integers(1, 16), st.integers(0, 3))
+def test_an_epoch_without_its_last_partial_batch_has_whole_batches(rows: int, batch_size: int, seed: int) -> None:
+    per_epoch = steps_per_epoch(rows, batch_size, drop_last=True)
+    assert per_epoch == max(1, rows // batch_size)
+    for epoch in (0, 1):
+        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        taken = [row for step in steps for row in step_rows(rows, batch_size, seed, step, drop_last=True)]
+        assert len(set(taken)) == len(taken) == min(rows, per_epoch * batch_size)
+
+
 def test_epochs_and_seeds_shuffle_differently() -> None:
     orders = {tuple(step_rows(50, 50, seed, step)) for seed in (0, 1) for step in (0, 1)}
     assert len(orders) == 4

@@ -134,6 +134,19 @@ def test_without_prefill_a_stored_thought_gets_its_tag_back(tokenizer: Any) -> N
     assert response_text("no thought", PromptFormat("", "", "")) == "no thought"
 
 
+def test_the_end_token_of_a_response_can_be_the_tokenizers(tiny_model: Path) -> None:
+    """Where template and tokenizer end a turn differently: the turn end by default, the tokenizer's on request (D19)."""
+    tokenizer: Any = load_tokenizer(str(tiny_model), Model())
+    tokenizer.eos_token = "<|endoftext|>"
+    ends = {
+        name: encode_response(tokenizer, "5", PromptFormat.from_config(Model(end_token=name)), 99)[0][-1]
+        for name in ("turn", "tokenizer")
+    }
+    known = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    assert ends == dict(zip(("turn", "tokenizer"), known, strict=True))
+    assert known[0] != known[1]
+
+
 def test_a_cut_response_has_no_end_token_and_is_counted(tokenizer: Any) -> None:
     whole, _ = encode_response(tokenizer, PROBLEM.response, TABLE_7, 100)
     row = encode_row(tokenizer, PROBLEM, TABLE_7, len(whole) - 1)

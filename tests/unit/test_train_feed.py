@@ -116,7 +116,7 @@ def test_a_row_longer_than_the_context_says_what_to_set(tokenizer: Any, tmp_path
     rows = [*problems(3), Problem("long", "What?", "1", response="abc " * 300)]
 
     def opened(context: int, max_response: int) -> Any:
-        limits = {"max_prompt": 200, "max_response": max_response, "batch_size": 2, "seed": 0}
+        limits: dict[str, Any] = {"max_prompt": 200, "max_response": max_response, "batch_size": 2, "seed": 0}
         return open_feed(tokenizer, rows, STYLE, tmp_path, context=context, **limits)
 
     with pytest.raises(CurioError, match=r"row long has \d+ tokens, the model's context is 512.*rope_theta"):

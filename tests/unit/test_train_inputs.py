@@ -15,12 +15,17 @@ from transformers import AutoModelForCausalLM
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.objectives.baselines import old_policy_steps, select_top
+from curiosft_cli.objectives.newer import cayley_floor
 from curiosft_cli.objectives.reduction import Totals, term_weights
+from curiosft_cli.objectives.temperature import solve_logits
+from curiosft_cli.run.sections import TeacherSettings
 from curiosft_cli.train.batches import Pack, make_pack
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.student import Student
-from curiosft_cli.train.suppliers import FrozenBase, OldPolicy, Selection, Suppliers
+from curiosft_cli.train.suppliers import FrozenBase, OldPolicy, StepWide, Suppliers
+from curiosft_cli.train.teacher import Teacher
+from curiosft_cli.train.totals import count_totals
 
 ROWS = [
     Row((5, 6, 7), (8, 9)),
@@ -56,8 +61,7 @@ def gradients(student: Student, split: Sequence[Sequence[int]], name: str, input
     objective = SFT_OBJECTIVES[name].bind(**params)
     packs = packs_of(split)
     extras = inputs.supply(0, packs)
-    masks = {term: sum(int(extra[term].sum()) for extra in extras) for term in objective.terms if term in extras[0]}
-    totals = Totals(TOKENS, len(ROWS), max_length=5, masks=masks)
+    totals = count_totals(ROWS, packs, 5, objective, extras)
     student.zero_grad()
     for pack, extra in zip(packs, extras, strict=True):
         weights = [term_weights(term, "token_mean", pack.sequence, totals) for term in objective.terms]
@@ -100,7 +104,7 @@ def test_the_top_tokens_are_those_of_the_whole_step(student: Student, denominato
         divisor = TOKENS if denominator == "all" else int(selected.sum())
         return -logp[torch.arange(TOKENS), labels].sum() / TOKENS - coef * (entropy * selected).sum() / divisor
 
-    inputs = Suppliers([Selection(student, Accelerator(cpu=True), partial(select_top, top_fraction=fraction))])
+    inputs = Suppliers([StepWide(student, Accelerator(cpu=True), partial(select_top, top_fraction=fraction))])
     params = {"entropy_coef": coef, "top_fraction": fraction, "denominator": denominator}
     assert_equal(gradients(student, split, "entropy_top", inputs, **params), plain_gradients(student, plain))
 
@@ -127,6 +131,48 @@ def test_kl_is_measured_against_the_weights_that_training_started_from(
     expected = plain_gradients(student, plain)
     got = gradients(student, split, "kl", Suppliers([base], base), kl_kind=kind, kl_coef=0.7)
     assert_equal(got, expected)
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=["one", "three", "five"])
+def test_the_cayley_floor_is_that_of_the_whole_step(student: Student, split: list) -> None:
+    """However the step is split into packs, f is half the mean probability of all its tokens."""
+
+    def plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logp = logits.log_softmax(-1)[torch.arange(TOKENS), labels]
+        p = logp.detach().exp()
+        floor = 0.5 * p.mean()
+        exponent = floor + (1 - floor) * p / (2 - p)
+        return ((1 - (exponent * logp).exp()) / exponent).mean()
+
+    supplier = StepWide(
+        student, Accelerator(cpu=True), partial(cayley_floor, floor_fraction=0.5), "logp", "focus_floor"
+    )
+    # The lowest exponent of the authors' code would hide the floor of so unsure a model.
+    params = {"focus": "cayley", "focus_min": 0.0, "epsilon": 0.0}
+    assert_equal(gradients(student, split, "deft", Suppliers([supplier]), **params), plain_gradients(student, plain))
+
+
+@pytest.mark.parametrize("kind", ["reverse", "forward"])
+@pytest.mark.parametrize("split", SPLITS[:2], ids=["one", "three"])
+def test_the_teachers_whole_distribution_is_tempered_token_by_token(student: Student, kind: str, split: list) -> None:
+    chosen = TeacherSettings(topk=64, low_entropy_guard=None, delta_max=0.1)
+    moved(student, by=0.2)  # surer than at its start, so that temperatures differ
+    teacher = Teacher(student, chosen)
+    with torch.no_grad():
+        frozen = plain_logits(student)[0]
+        tau = solve_logits(frozen, chosen).tau
+        other = (frozen / tau[:, None]).log_softmax(-1)
+    assert len(tau.unique()) > 2
+    moved(student)
+
+    def plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logp = logits.log_softmax(-1)
+        left, right = (logp, other) if kind == "reverse" else (other, logp)
+        return (-logp[torch.arange(TOKENS), labels] + 0.7 * (left.exp() * (left - right)).sum(-1)).mean()
+
+    inputs = Suppliers([teacher], teacher)
+    got = gradients(student, split, "curio_distribution", inputs, kl_kind=kind, alpha=0.7)
+    assert_equal(got, plain_gradients(student, plain))
 
 
 def test_psft_refreshed_every_step_is_sft(student: Student) -> None:
@@ -181,7 +227,7 @@ def test_inputs_are_asked_without_dropout(student: Student) -> None:
     halves.train(student.training)
     student.add_module("halves", halves)
     old = OldPolicy(student, lambda _: [pack], partial(old_policy_steps, psft_old_refresh=1), 2)
-    chosen = Selection(student, Accelerator(cpu=True), partial(select_top, top_fraction=0.4))
+    chosen = StepWide(student, Accelerator(cpu=True), partial(select_top, top_fraction=0.4))
     student.eval()
     expected = student.scored(pack, HeadPass(entropy=True))
     student.train()

@@ -20,6 +20,7 @@ class ChatCompletion:
         truncated: it was cut at its token limit, also at the larger one.
         prompt_tokens, completion_tokens, tries: see `Spent`.
         seconds: duration of the request that succeeded, in seconds.
+        served_by: the model's name in the response, "" where it has none. The requested name may be a moving one.
     """
 
     text: str
@@ -28,6 +29,7 @@ class ChatCompletion:
     completion_tokens: int
     tries: int
     seconds: float
+    served_by: str = ""
 
     @property
     def spent(self) -> Spent:
@@ -112,10 +114,11 @@ class ChatClient(EndpointClient):
     async def _complete(self, request: Mapping[str, Any], limit: int, longest: int | None) -> ChatCompletion:
         characters = (sum(len(message["content"]) for message in request["messages"]), longest or 0)
         reply = await self.send("/chat/completions", {**request, "max_tokens": limit}, self._read, characters)
-        return ChatCompletion(*reply.value, *reply.spent, reply.seconds)
+        text, truncated, served_by = reply.value
+        return ChatCompletion(text, truncated, *reply.spent, reply.seconds, served_by)
 
-    def _read(self, response: Any) -> tuple[str, bool]:
-        """The text, and whether it was cut."""
+    def _read(self, response: Any) -> tuple[str, bool, str]:
+        """The text, whether it was cut, and the name that the endpoint gives its model."""
         choice = first_choice(response)
         message, reason = choice.get("message") or {}, choice.get("finish_reason")
         # Half of a surrogate pair, where an emoji was cut, fits into no file.
@@ -127,7 +130,7 @@ class ChatClient(EndpointClient):
                 raise RequestFailed("the endpoint's content filter")
             if not self._whole:
                 raise Fault("empty", "an empty answer", alive=True)
-        return text, reason == "length"
+        return text, reason == "length", str(response.get("model") or "")
 
 
 def with_reasoning(text: str, message: Mapping[str, Any]) -> str:

@@ -32,6 +32,8 @@ SomeNames = Annotated[tuple[Name, ...], Some, OneOrMore, EachOnce]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 Stage = Literal["rephrase", "sft", "rl", "eval"]
+OTHER_FOLDERS = ("rephrase", "sft", "rl", "rl-preflight")
+"""Folders of a run that no evaluation may have."""
 Precision = Literal["auto", "float32", "bfloat16"]
 
 PAPER_BENCHMARKS = (

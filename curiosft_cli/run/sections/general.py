@@ -33,6 +33,9 @@ class Model(Section):
     """Text before the question in the user message (Table 7)."""
     prefill: str = "<think>\n"
     """Start of the completion that the prompt already has (Table 7); "" for no prefill."""
+    end_token: Literal["turn", "tokenizer"] = "turn"
+    """What ends a supervised response: `turn`, the turn end that the chat template writes (our choice); `tokenizer`,
+    the tokenizer's end token (the authors' code, D19)."""
     max_position_embeddings: int | None = Field(None, ge=1)
     """Context length in tokens to set on the model. None: the model's own."""
     rope_theta: float | None = Field(None, gt=0)
@@ -44,15 +47,19 @@ class Model(Section):
 
 
 class Data(Section):
-    train: Annotated[Sources, Some] = ("Elliott/Openr1-Math-46k-8192",)
-    """Training data: files (JSONL, JSON, parquet), hub ids, `rephrase` (this run's cleaned questions),
-    or `arithmetic:SPLIT:ROWS[:SEED]` (the built-in generator). Several sources are joined in this order."""
+    train: Annotated[Sources, Some] = ("authors",)
+    """Training data: `authors` (the paper's questions as its authors cleaned them), `rephrase` (this run's cleaned
+    questions), `raw` (the 46k questions before cleaning), files (JSONL, JSON, parquet), hub ids `OWNER/NAME` or
+    `OWNER/NAME:FILE`, or `arithmetic:SPLIT:ROWS[:SEED]` (the built-in generator). Several sources are joined in this
+    order. The default is what the paper trains on (Section 5)."""
     validation: Annotated[Sources, RESUME_FREE] = ()
     """Held-out rows; sources as in `train`. sft evaluates them every `sft.eval_steps` steps (our choice)."""
     max_prompt_length: int = Field(1024, ge=1)
     """Longest prompt in tokens; rows with a longer one are counted, listed and left out."""
     rows: int | None = Field(None, ge=1)
     """Use only this many first rows. None: all rows (our choice)."""
+    drop_last: bool = False
+    """Leave out the rows of an epoch that do not fill a batch (the authors' code, D28; keeping them is our choice)."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """A row that cannot be read: `stop` ends the run, `skip` counts and lists the row (our choice)."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,8 @@ from curiosft_cli.run.sections.base import RESUME_FREE, Section, Sources
 
 class Rephrase(Section):
     data: Sources = ()
-    """Questions to clean; sources as in `data.train`. Empty: `data.train` itself."""
+    """Questions to clean; sources as in `data.train`. Empty: `data.train`, or `raw` where that names cleaned
+    questions (`authors`, `rephrase`)."""
     base_url: AddressOrLocal = "https://api.deepseek.com"
     """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
     model: str = "deepseek-chat"
@@ -31,7 +32,12 @@ class Rephrase(Section):
     """Attempts for one request. After the last one its question stays as it was; three such requests in a row stop the
     run (our choice)."""
     second_attempt: bool = True
-    """Send a stricter second request when an answer fails the checks (our choice)."""
+    """Send a stricter second request when an answer is refused (our choice)."""
+    verify: Literal["model", "off"] = "model"
+    """Who judges a rewrite that no rule can accept or refuse: `model` sends a second question to a model; with `off`
+    the original stays (our choice)."""
+    verify_model: str = ""
+    """Model name of the verifier at the same endpoint. Empty: `model`. `local` uses its own model (our choice)."""
     budget_usd: Annotated[float | None, RESUME_FREE] = Field(None, gt=0)
     """Stop before the cost of all runs of this stage exceeds this, in US dollars. None: no limit."""
     max_requests: Annotated[int | None, RESUME_FREE] = Field(None, ge=1)

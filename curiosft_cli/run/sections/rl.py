@@ -39,6 +39,9 @@ class Rl(Training):
     """Rounds of further prompts in one step with `zero_variance = "refill"` (our choice)."""
     steps: int = Field(500, ge=1)
     """Training steps; one step samples once and then makes its updates (Table 6)."""
+    epochs: int | None = Field(None, ge=1)
+    """Train for so many passes over the questions, in place of `steps` (the authors' script: 12, D13). None: `steps`.
+    A fidelity's epochs give way to steps that a file or the command line names."""
     prompts_per_step: int = Field(128, ge=1)
     """Prompts sampled per step over all ranks (Table 6)."""
     num_generations: int = Field(8, ge=1)
@@ -51,6 +54,8 @@ class Rl(Training):
     """Sampling temperature (Table 6); 2 is vLLM's limit."""
     top_p: float = Field(0.95, gt=0, le=1)
     """Nucleus of the sampling (Table 6)."""
+    grader: Literal["curiosft", "official"] = "curiosft"
+    """Reward of a rollout: `curiosft`, a right answer in the required format; `official`, the authors' reward (D21)."""
     learning_rate: float = Field(1e-6, gt=0)
     """Learning rate, constant after the warm-up (Table 6)."""
     warmup_steps: int = Field(0, ge=0)
@@ -100,3 +105,8 @@ class Rl(Training):
     """Share of GPU memory for the engine; the trainer's state needs the rest (our choice)."""
     guards: Annotated[RlGuards, RESUME_FREE] = RlGuards()
     """Guard rails."""
+
+    @property
+    def reward_grader(self) -> Literal["curiosft", "official-reward"]:
+        """The grader whose strict score is the reward."""
+        return "official-reward" if self.grader == "official" else "curiosft"

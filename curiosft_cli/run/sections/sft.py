@@ -43,9 +43,9 @@ class TeacherSettings(TemperatureSettings, Section):
 
 class Sft(Training):
     objective: str = "curio"
-    """sft, entropy, entropy_top, kl, gem, dft, psft or curio."""
+    """Name of a supervised objective (docs/objectives.md)."""
     teacher: TeacherSettings = TeacherSettings()
-    """The teacher of `curio`."""
+    """The teacher of `curio` and `curio_distribution`."""
     lora: Lora = Lora()
     """Low-rank adapters."""
     init: str = "base"
@@ -66,7 +66,13 @@ class Sft(Training):
     """Peak learning rate (Table 5)."""
     warmup_steps: int = Field(60, ge=0)
     """Steps of linear warm-up (Table 5)."""
+    warmup_start: float | None = Field(None, ge=0, le=1)
+    """Share of the peak in step 0; the peak is then reached in step `warmup_steps` (the authors' code: 1e-4, D18).
+    None: from peak / `warmup_steps`, one step earlier (our choice)."""
+    cosine_length: float = Field(1.0, ge=1)
+    """Length of the cosine in multiples of the training, warm-up included (the authors' code: 4, D17)."""
     min_lr_ratio: float = Field(1e-4, ge=0, le=1)
-    """Lowest learning rate of the cosine schedule, as a share of the peak (the authors' script)."""
+    """Learning rate at the end of the cosine, as a share of the peak (in the authors' script, whose cosine is cut off
+    long before)."""
     guards: Annotated[SftGuards, RESUME_FREE] = SftGuards()
     """Guard rails."""

@@ -11,7 +11,6 @@ unfinished samples. If more samples are wanted later, only the missing ones are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from curiosft_cli.evaluation.metrics import self_check
 from curiosft_cli.evaluation.score import claim_folder, is_summarised, summarise_benchmark, write_run_summary
 from curiosft_cli.evaluation.tasks import BenchmarkTask, load_tasks
 from curiosft_cli.run.device import hardware
-from curiosft_cli.run.files import write_json
+from curiosft_cli.run.files import read_json, write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
@@ -63,15 +62,15 @@ def evaluate_checkpoint(
         summarise_benchmark(
             config,
             job.folder,
-            job.asked,
+            job.task,
             job.generations(),
             reference=reference,
             model=model,
-            entropy=entropies.get(job.asked.name),
+            entropy=entropies.get(job.task.name),
             hardware=hardware(),
             console=console,
         )
-        console.say(f"{reference} on {job.asked.name}: done")
+        console.say(f"{reference} on {job.task.name}: done")
 
 
 def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dict[str, float]]:
@@ -86,30 +85,30 @@ def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dic
 
     known: dict[str, dict[str, float]] = {}
     sequences: dict[str, Iterator[tuple[list[int], list[int]]]] = {}
-    stamps = {job.asked.name: _entropy_stamp(job, count) for job in jobs}
+    stamps = {job.task.name: _entropy_stamp(job, count) for job in jobs}
     for job in jobs:
         file = job.folder / "entropy.json"
-        saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if saved.get("of") == stamps[job.asked.name]:
-            known[job.asked.name] = saved["entropy"]
+        saved = read_json(file) if file.exists() else {}
+        if saved.get("of") == stamps[job.task.name]:
+            known[job.task.name] = saved["entropy"]
         else:
-            sequences[job.asked.name] = _sequences(job, count)
+            sequences[job.task.name] = _sequences(job, count)
     if sequences:
         measured = completion_entropies(path, config.model, config.eval.precision, sequences)
         for job in jobs:
-            if found := measured.get(job.asked.name):
-                write_json(job.folder / "entropy.json", {"of": stamps[job.asked.name], "entropy": found})
+            if found := measured.get(job.task.name):
+                write_json(job.folder / "entropy.json", {"of": stamps[job.task.name], "entropy": found})
         known |= measured
     return known
 
 
 def _entropy_stamp(job: Job, count: int) -> dict[str, Any]:
-    return {"samples": min(count, job.asked.samples), "questions": questions_digest(job.asked.problems)}
+    return {"samples": min(count, job.task.samples), "questions": questions_digest(job.task.problems)}
 
 
 def _sequences(job: Job, samples: int) -> Iterator[tuple[list[int], list[int]]]:
     """Prompt and completion ids, one completion after the other; empty ones are left out."""
-    for question, saved in job.generations().read(min(samples, job.asked.samples)):
+    for question, saved in job.generations().read(min(samples, job.task.samples)):
         if saved.token_ids:
             yield job.prompts[question], list(saved.token_ids)
 

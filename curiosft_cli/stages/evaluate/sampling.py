@@ -41,12 +41,12 @@ class Job:
     """One benchmark for one checkpoint.
 
     Attributes:
-        asked: its questions and how often each is sampled.
+        task: its questions and how often each is sampled.
         prompts: token ids, one per question; empty for a chat, whose endpoint tokenises.
         folder: of its results.
     """
 
-    asked: BenchmarkTask
+    task: BenchmarkTask
     prompts: list[list[int]]
     folder: Path
 
@@ -57,17 +57,17 @@ class Job:
 
     def generations(self) -> Generations:
         """The saved samples, indexed."""
-        return Generations(self.file, self.asked.problems)
+        return Generations(self.file, self.task.problems)
 
 
-def encoded(config: Config, asked: BenchmarkTask, tokenizer: PreTrainedTokenizerBase | None) -> list[list[int]]:
+def encoded(config: Config, task: BenchmarkTask, tokenizer: PreTrainedTokenizerBase | None) -> list[list[int]]:
     """The prompt of each question in token ids; empty without a tokenizer."""
     if tokenizer is None:
         return []
     from curiosft_cli.train.encode import PromptFormat, encode_prompt
 
     style = PromptFormat.from_config(config.model)
-    return [encode_prompt(tokenizer, problem, style) for problem in asked.problems]
+    return [encode_prompt(tokenizer, problem, style) for problem in task.problems]
 
 
 def sample(
@@ -90,14 +90,14 @@ def sample(
     """
     for job in jobs:
         unpack_jsonl(job.file)
-    missing = {job.asked.name: job.generations().missing(job.asked.samples) for job in jobs}
+    missing = {job.task.name: job.generations().missing(job.task.samples) for job in jobs}
     if tokenizer is None:
         for job in jobs:
-            if wanted := missing[job.asked.name]:
+            if wanted := missing[job.task.name]:
                 _save(config, job, wanted, _from_chat(config, path, job, wanted), console, reference)
         return
     for job in jobs:
-        missing[job.asked.name] = _without_long_prompts(config, job, missing[job.asked.name], console)
+        missing[job.task.name] = _without_long_prompts(config, job, missing[job.task.name], console)
     if any(missing.values()):
         _sample_here(config, path, tokenizer, jobs, missing, console, reference)
 
@@ -113,12 +113,12 @@ def _sample_here(
 ) -> None:
     from curiosft_cli.train.encode import stop_token_ids
 
-    longest = max(len(job.prompts[question]) for job in jobs for question, _ in missing[job.asked.name])
+    longest = max(len(job.prompts[question]) for job in jobs for question, _ in missing[job.task.name])
     sampling = evaluation_sampling(config.eval, stop_token_ids(tokenizer, path))
     engine = _open(config, path, tokenizer, longest + config.eval.max_completion_length)
     try:
         for job in jobs:
-            wanted = missing[job.asked.name]
+            wanted = missing[job.task.name]
             drawn = _from_tokens(config, engine, tokenizer, job, wanted, sampling)
             _save(config, job, wanted, drawn, console, reference)
     finally:
@@ -131,8 +131,8 @@ def _save(config: Config, job: Job, missing: Missing, drawn: Saved, console: Con
     with JsonLines(job.file) as file:
         for count, (index, found) in enumerate(drawn, start=1):
             question, j = missing[index]
-            file.append(sample_row(job.asked.problems[question].id, j, replace(found, prefilled=prefilled)))
-            console.progress(count, len(missing), f"{reference} on {job.asked.name}: completions")
+            file.append(sample_row(job.task.problems[question].id, j, replace(found, prefilled=prefilled)))
+            console.progress(count, len(missing), f"{reference} on {job.task.name}: completions")
 
 
 def _from_tokens(
@@ -145,17 +145,17 @@ def _from_tokens(
 ) -> Saved:
     from curiosft_cli.train.encode import decode_completion
 
-    for index, completion in draw(engine, job.asked, job.prompts, missing, sampling, config.run.seed):
+    for index, completion in draw(engine, job.task, job.prompts, missing, sampling, config.run.seed):
         ids = completion.token_ids
         yield index, Sample(decode_completion(tokenizer, ids), len(ids), completion.finish_reason, ids)
 
 
 def _from_chat(config: Config, path: str, job: Job, missing: Missing) -> Saved:
     system, prefix = config.model.system_prompt, config.model.question_prefix
-    chats = [messages(job.asked.problems[question], system=system, prefix=prefix) for question, _ in missing]
-    saved = job.asked.samples * len(job.asked.problems) - len(missing)
+    chats = [messages(job.task.problems[question], system=system, prefix=prefix) for question, _ in missing]
+    saved = job.task.samples * len(job.task.problems) - len(missing)
     sampler = ChatSampler(_endpoint(config, path), answered=saved)
-    seeds = seeds_of(job.asked, missing, config.run.seed)
+    seeds = seeds_of(job.task, missing, config.run.seed)
     yield from sampler.stream(chats, evaluation_sampling(config.eval), seeds)
 
 
@@ -168,10 +168,10 @@ def _without_long_prompts(config: Config, job: Job, missing: Missing, console: C
     too_long = [(question, j) for question, j in missing if len(job.prompts[question]) > longest]
     if too_long:
         questions = len({question for question, _ in too_long})
-        console.say(f"{job.asked.name}: {questions} prompts have more than {longest} tokens; they score 0")
+        console.say(f"{job.task.name}: {questions} prompts have more than {longest} tokens; they score 0")
         with JsonLines(job.file) as file:
             for question, j in too_long:
-                file.append(sample_row(job.asked.problems[question].id, j, Sample("", 0, PROMPT_TOO_LONG)))
+                file.append(sample_row(job.task.problems[question].id, j, Sample("", 0, PROMPT_TOO_LONG)))
     return fitting
 
 

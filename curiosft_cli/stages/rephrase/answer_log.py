@@ -6,21 +6,35 @@ import fcntl
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from curiosft_cli.data.files import Row
-from curiosft_cli.data.prompts import REPHRASE_PROMPT
+from curiosft_cli.data.files import FileRow
+from curiosft_cli.data.prompts import REPHRASE_PROMPT, rephrase_message
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import JsonLines
-from curiosft_cli.stages.rephrase.checks import STRICTER, Verdict, guards_version, is_too_long, judge, tidy
+from curiosft_cli.stages.rephrase.judge.rules import (
+    Judgement,
+    is_too_long,
+    judge_by_rules,
+    judge_version,
+    longest_rewrite,
+    tidy,
+)
+from curiosft_cli.stages.rephrase.judge.verify import LONGEST_ANSWER, PROMPT_HASH, read_verdict, verify_message
+
+STRICTER = """
+
+Write the problem statement alone. Copy its words: every number, formula, unit, name and condition stays exactly as it is given. Add nothing: no heading, no comment, no solution, no answer."""  # noqa: E501
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way of asking.
+    """One way of asking for a rewrite.
 
     Attributes:
         addition: what follows Table 8's message.
@@ -41,40 +55,72 @@ SECOND = Attempt.with_addition(STRICTER)
 
 
 @dataclass(frozen=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        key: identity of prompt, model, sampling and texts.
+        prompt_hash: of the prompt without the texts.
+        to: who is asked: the model that rewrites, or the verifier.
+        message: the user message.
+        longest: characters that a useful answer has at most.
+        post: the post it is about.
+    """
+
+    key: bytes
+    prompt_hash: str
+    to: Literal["rewriter", "verifier"]
+    message: str
+    longest: int
+    post: str
+
+
+@dataclass(frozen=True)
 class Decision:
     """What becomes of one question.
 
     Attributes:
         question: the cleaned one, or the original.
-        verdict: why.
+        judgement: why.
         attempt: the way of asking that decided.
         answer: the saved answer that decided; empty when the question was not asked.
     """
 
     question: str
-    verdict: Verdict
+    judgement: Judgement
     attempt: Attempt
-    answer: Row
+    answer: FileRow
+
+    @property
+    def verdict(self) -> str:
+        """accepted; kept_original: the answer is not used; rejected: the post is no problem either."""
+        if self.judgement.outcome == "accepted":
+            return "accepted"
+        return "rejected" if self.judgement.no_problem else "kept_original"
 
 
 class Entry(NamedTuple):
-    """Where a saved line is, and what it holds."""
+    """Where a saved line is, what it says, and which post and rewrite a verifier would compare.
+
+    The outcome is None where the rules changed since the line was written.
+    """
 
     offset: int
-    is_answer: bool
-    is_accepted: bool | None
+    outcome: str | None
+    pair: bytes
 
 
 class RewriteLog:
     """An append-only file of answers and failures; of two lines with one key the later one counts.
 
-    The key is made of prompt, model, sampling and question. Memory holds an index; texts are read when they are needed.
+    Memory holds an index; texts are read when they are needed.
 
     Args:
         path: the JSONL file.
-        model: the model's name.
+        model: the name of the model that rewrites.
         sampling: temperature and the longest answer, in tokens.
         second_attempt: a refused first answer is asked again.
+        verifier: the name of the model that judges what no rule decides; None leaves that undecided.
         read_only: nothing is created or saved.
 
     Raises:
@@ -88,10 +134,12 @@ class RewriteLog:
         sampling: tuple[float, int],
         *,
         second_attempt: bool,
+        verifier: str | None = None,
         read_only: bool = False,
     ) -> None:
-        self._settings = (model, *sampling)
-        self._second_attempt = second_attempt
+        self._rewriter = (model, *sampling)
+        self._verifier = (verifier, *sampling) if verifier else None
+        self._attempts = (FIRST, SECOND) if second_attempt else (FIRST,)
         self._path = path
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,82 +161,109 @@ class RewriteLog:
             if file is not None:
                 file.close()
 
-    def save(self, attempt: Attempt, question: str, row: Row) -> Verdict:
+    def save(self, request: Request, row: FileRow) -> None:
         """Judge an answer (`answer`, `truncated`, ...) or a failure (`error`), append it and flush."""
-        key, now = self._key(attempt, question), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        verdict = verdict_on(question, row)
-        judged = {"verdict": verdict.outcome, "reason": verdict.reason, "guards": guards_version()}
-        row = {"key": key.hex(), "prompt_hash": attempt.prompt_hash, "time": now, **row, **judged}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        row = {"key": request.key.hex(), "to": request.to, "prompt_hash": request.prompt_hash, "time": now, **row}
+        if request.to == "rewriter" and "error" not in row:
+            judgement = by_rules(request.post, row)
+            pair = pair_digest(request.post, tidy(row["answer"]))
+            row |= {**asdict(judgement), "pair": pair.hex(), "judge": judge_version()}
         offset = self._path.stat().st_size
         self._file.append(row)
         self._note(offset, row)
-        return verdict
 
-    def wants(self, question: str) -> bool:
-        """Whether anything is still to be asked about this question."""
-        return not is_too_long(question) and any(self.lacks(attempt, question) for attempt in (FIRST, SECOND))
+    def wants(self, post: str) -> bool:
+        """Whether anything is still to be asked about this post."""
+        return self.next_request(post) is not None
 
-    def lacks(self, attempt: Attempt, question: str) -> bool:
-        """Whether this way of asking is still to be tried; a failure is tried again."""
-        entry = self._entries.get(self._key(attempt, question))
-        if entry is not None and entry.is_answer:
-            return False
-        return attempt is FIRST or self._needs_second(question)
+    def next_request(self, post: str) -> Request | None:
+        """What is still to be asked about this post: a rewrite, a verdict on it, a second rewrite.
 
-    def decide(self, question: str) -> Decision:
-        """The first accepted answer, else the original with the first answer's verdict."""
-        if is_too_long(question):
-            return Decision(
-                question, Verdict("kept_original", f"too long to ask: {len(question)} characters"), FIRST, {}
-            )
-        first = self._decision(FIRST, question)
-        if first.verdict.outcome == "accepted" or self._key(SECOND, question) not in self._entries:
-            return first
-        second = self._decision(SECOND, question)
-        return second if second.verdict.outcome == "accepted" else first
+        A failure is asked again.
+        """
+        for attempt in () if is_too_long(post) else self._attempts:
+            key = self._rewrite_key(attempt, post)
+            entry = self._entries.get(key)
+            if entry is None or entry.outcome == FAILED:
+                message = rephrase_message(post) + attempt.addition
+                return Request(key, attempt.prompt_hash, "rewriter", message, longest_rewrite(post), post)
+            outcome, pair = self._judged(key, entry, post)
+            if outcome == "undecided" and self._verifier:
+                checked = self._entries.get(self._verdict_key(pair))
+                if checked is None or checked.outcome == FAILED:
+                    row = self._row(entry)
+                    judgement = saved_judgement(row) or by_rules(post, row)
+                    return self.verdict_request(post, tidy(row["answer"]), judgement.differences)
+                outcome = str(checked.outcome)
+            if outcome != "refused":
+                return None
+        return None
 
-    def failure(self, question: str) -> str:
-        """Why a question got no answer, "" if it got one."""
-        return self._decision(FIRST, question).answer.get("error", "")
+    def verdict_request(self, post: str, rewrite: str, look_at: Sequence[str]) -> Request | None:
+        """The question to the verifier about this pair and these differences, None if it was answered."""
+        key = self._verdict_key(pair_digest(post, rewrite))
+        known = self._entries.get(key)
+        if known is not None and known.outcome != FAILED:
+            return None
+        message = verify_message(post, rewrite, look_at)
+        return Request(key, PROMPT_HASH, "verifier", message, LONGEST_ANSWER, post)
 
-    def _needs_second(self, question: str) -> bool:
-        """Whether the first answer is there and was not accepted."""
-        if not self._second_attempt:
-            return False
-        key = self._key(FIRST, question)
-        entry = self._entries.get(key)
-        if entry is None or not entry.is_answer:
-            return False
-        if entry.is_accepted is None:
-            outcome = verdict_on(question, self._row(entry)).outcome
-            entry = entry._replace(is_accepted=outcome == "accepted")
-            self._entries[key] = entry
-        return not entry.is_accepted
-
-    def _decision(self, attempt: Attempt, question: str) -> Decision:
-        entry = self._entries.get(self._key(attempt, question))
+    def verdict(self, post: str, rewrite: str, judgement: Judgement) -> Judgement:
+        """What the verifier said of this pair; the rules' judgement where it was not asked."""
+        entry = self._entries.get(self._verdict_key(pair_digest(post, rewrite))) if self._verifier else None
         if entry is None:
-            raise KeyError(f"question {question[:40]!r} was not asked")
+            return judgement
         row = self._row(entry)
-        is_judged = row.get("guards") == guards_version()
-        verdict = Verdict(row["verdict"], row["reason"]) if is_judged else verdict_on(question, row)
-        return Decision(tidy(row["answer"]) if verdict.outcome == "accepted" else question, verdict, attempt, row)
+        return Judgement("undecided", f"no verdict: {row['error']}") if "error" in row else read_verdict(row["answer"])
+
+    def decide(self, post: str) -> Decision:
+        """The first accepted answer, else the original with the first answer's judgement."""
+        if is_too_long(post):
+            reason = f"too long to ask: {len(post)} characters"
+            return Decision(post, Judgement("refused", reason, "rule too long"), FIRST, {})
+        first: Decision | None = None
+        for attempt in self._attempts:
+            entry = self._entries.get(self._rewrite_key(attempt, post))
+            if entry is None:
+                break
+            row = self._row(entry)
+            judgement = saved_judgement(row) or by_rules(post, row)
+            if judgement.outcome == "undecided":
+                judgement = self.verdict(post, tidy(row["answer"]), judgement)
+            if judgement.outcome == "accepted":
+                return Decision(tidy(row["answer"]), judgement, attempt, row)
+            first = first or Decision(post, judgement, attempt, row)
+        if first is None:
+            raise KeyError(f"question {post[:40]!r} was not asked")
+        return first
+
+    def _judged(self, key: bytes, entry: Entry, post: str) -> tuple[str, bytes]:
+        """What the rules say of a saved rewrite, made again if they changed, and the digest of the pair."""
+        if entry.outcome is None:
+            row = self._row(entry)
+            pair = pair_digest(post, tidy(row["answer"]))
+            entry = self._entries[key] = Entry(entry.offset, by_rules(post, row).outcome, pair)
+        return str(entry.outcome), entry.pair
 
     def _index(self) -> None:
         """Read what was saved; a line that is no saved answer is passed over, and its question asked again."""
         offset = 0
         for line in self._read or ():
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
                 self._note(offset, json.loads(line))
             offset += len(line)
 
-    def _note(self, offset: int, row: Row) -> None:
-        is_answer = "error" not in row
-        is_judged = row.get("guards") == guards_version()
-        self._entries[bytes.fromhex(row["key"])] = Entry(
-            offset, is_answer, row["verdict"] == "accepted" if is_judged else None
-        )
-        self.totals["answers"] += is_answer
+    def _note(self, offset: int, row: FileRow) -> None:
+        key, outcome, pair = bytes.fromhex(row["key"]), None, b""
+        if "error" in row:
+            outcome = FAILED
+        elif row.get("to") == "verifier":
+            outcome = read_verdict(row["answer"]).outcome
+        elif row.get("judge") == judge_version():
+            outcome, pair = row["outcome"], bytes.fromhex(row["pair"])
+        self._entries[key] = Entry(offset, outcome, pair)
+        self.totals["answers"] += "error" not in row
         self.totals["requests"] += row["tries"]
         self.totals["prompt_tokens"] += row["prompt_tokens"]
         self.totals["completion_tokens"] += row["completion_tokens"]
@@ -201,10 +276,13 @@ class RewriteLog:
         self._read.seek(entry.offset)
         return json.loads(self._read.readline())
 
-    def _key(self, attempt: Attempt, question: str) -> bytes:
-        """Identity of a request: prompt, model, sampling and question."""
-        identity = repr((attempt.prompt_hash, self._settings, question)).encode()
-        return hashlib.blake2b(identity, digest_size=16).digest()
+    def _rewrite_key(self, attempt: Attempt, post: str) -> bytes:
+        """Identity of a request for a rewrite: prompt, model, sampling and question."""
+        return hashlib.blake2b(repr((attempt.prompt_hash, self._rewriter, post)).encode(), digest_size=16).digest()
+
+    def _verdict_key(self, pair: bytes) -> bytes:
+        """Identity of a request for a verdict: prompt, model, sampling, post and rewrite."""
+        return hashlib.blake2b(repr((PROMPT_HASH, self._verifier, pair)).encode(), digest_size=16).digest()
 
 
 def take_lock(descriptor: int, path: Path) -> None:
@@ -219,15 +297,29 @@ def take_lock(descriptor: int, path: Path) -> None:
         raise CurioError(f"another process is writing {path}", "Wait for it to end, or use another run.name.") from None
 
 
-def verdict_on(question: str, row: Row) -> Verdict:
-    """The verdict on a saved answer or failure."""
+def saved_judgement(row: FileRow) -> Judgement | None:
+    """What these rules said when the row was saved; None where they changed since."""
+    if row.get("judge") != judge_version():
+        return None
+    return Judgement(
+        row["outcome"], row["reason"], row["decided_by"], tuple(row["differences"]), no_problem=row["no_problem"]
+    )
+
+
+def by_rules(post: str, row: FileRow) -> Judgement:
+    """What the rules say of a saved answer or failure."""
     if "error" in row:
-        return Verdict("kept_original", f"no answer: {row['error']}")
+        return Judgement("refused", f"no answer: {row['error']}", "rule no answer")
     if row["truncated"]:
-        return Verdict("kept_original", "truncated")
-    return judge(question, row["answer"])
+        return Judgement("refused", "truncated", "rule cut")
+    return judge_by_rules(post, tidy(row["answer"]))
 
 
-def digest(question: str) -> bytes:
-    """Identity of a question in little memory."""
-    return hashlib.blake2b(question.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def digest(text: str) -> bytes:
+    """Identity of a text in little memory."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def pair_digest(post: str, rewrite: str) -> bytes:
+    """Identity of a post and a rewrite."""
+    return digest(json.dumps([post, rewrite]))

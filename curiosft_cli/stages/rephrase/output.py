@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.data.files import Row
+from curiosft_cli.data.files import FileRow
 from curiosft_cli.data.hub import hub_table, is_hub_id
 from curiosft_cli.data.sources import MESSAGE_COLUMNS, QUESTION_COLUMNS, with_question
 from curiosft_cli.run.errors import CurioError
@@ -42,13 +42,13 @@ class Cleaned:
     source: int
     number: int
     id: str
-    row: Row
+    row: FileRow
     question: str
     original: str
-    record: Row
+    record: FileRow
 
 
-def refuse_cleaned(row: Row, source: str) -> None:
+def refuse_cleaned(row: FileRow, source: str) -> None:
     """Refuse rows that went through this before: their originals would be overwritten.
 
     Raises:
@@ -120,7 +120,7 @@ def in_one_step(path: Path) -> Generator[JsonLines]:
         raise
 
 
-def _as_json(one: Cleaned, source: str) -> Row:
+def _as_json(one: Cleaned, source: str) -> FileRow:
     row = {"id": one.id, **with_question(one.row, one.question)}
     odd = [name for name, value in row.items() if not _is_json(value)]
     if odd:
@@ -212,5 +212,11 @@ def _extended(schema: pyarrow.Schema) -> pyarrow.Schema:
 def _record_type() -> pyarrow.DataType:
     import pyarrow
 
-    texts = [(name, pyarrow.string()) for name in ("model", "prompt_hash", "time", "verdict", "reason")]
-    return pyarrow.struct([*texts, ("tokens", pyarrow.int64()), ("flags", pyarrow.list_(pyarrow.string()))])
+    texts = [(name, pyarrow.string()) for name in ("model", "prompt_hash", "time", "verdict", "reason", "decided_by")]
+    return pyarrow.struct(
+        [
+            *texts,
+            ("tokens", pyarrow.int64()),
+            *[(name, pyarrow.list_(pyarrow.string())) for name in ("differences", "flags")],
+        ]
+    )

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from curiosft_cli.data.prompts import rephrase_message
-from curiosft_cli.engine.endpoint.budget import CHARACTERS_PER_TOKEN, price_of
+from curiosft_cli.engine.endpoint.budget import CHARACTERS_PER_TOKEN
 from curiosft_cli.run.rundir import RunDir
 from curiosft_cli.run.sections import Config
-from curiosft_cli.stages.rephrase.checks import STRICTER
-from curiosft_cli.stages.rephrase.run import LOCAL, look_through, open_log, unanswered
+from curiosft_cli.stages.rephrase.answer_log import STRICTER
+from curiosft_cli.stages.rephrase.ask import LOCAL, dearest_price, verifier
+from curiosft_cli.stages.rephrase.judge.verify import LONGEST_ANSWER, PROMPT
+from curiosft_cli.stages.rephrase.run import look_through, open_log, unanswered
 
 FIRST_TOKEN_S = 1.0
 TOKENS_PER_S = 40.0
@@ -20,20 +22,20 @@ TOKENS_PER_S = 40.0
 
 @dataclass(frozen=True)
 class Plan:
-    """One round asks every question once; a second one follows for answers that are not accepted.
+    """The first round asks for every rewrite once; verdicts of the verifier and second rewrites follow where needed.
 
     Attributes:
         rows: rows that can be read.
         questions: different questions.
         answered: of these, answered by earlier runs or never to be asked.
         requests: of the first round.
-        most_requests: if every first answer is refused.
+        most_requests: if a verifier judges every rewrite and refuses the first one of each question.
         prompt_tokens: of the first round.
         answer_tokens: of the first round, at most: an answer is not longer than its question.
-        most_prompt_tokens: with the second round.
+        most_prompt_tokens: with all of that.
         counted_with: how the tokens were counted.
         usd: cost of the first round, US dollars; None without a price.
-        most_usd: with the second round.
+        most_usd: with all of that.
         price_from: where the price comes from.
         seconds: of the first round at the configured concurrency.
         answer_s: seconds an answer takes.
@@ -80,9 +82,13 @@ def make_plan(config: Config) -> Plan:
     for question in unanswered(config, stage, survey):
         asked += count(question)
     prompts = frame * requests + asked
-    both = 2 * prompts + stricter * requests if settings.second_attempt else prompts
-    rounds = 1 + settings.second_attempt
-    price = price_of(settings)
+    rounds, verdicts = 1 + settings.second_attempt, requests * (verifier(settings) is not None)
+    # The verifier reads the post, the rewrite and the spans that differ, which together are as long as the post.
+    most_in = (
+        rounds * (prompts + count(PROMPT) * verdicts + 3 * asked * bool(verdicts)) + (rounds - 1) * stricter * requests
+    )
+    most_out = rounds * (asked + verdicts * round(LONGEST_ANSWER / CHARACTERS_PER_TOKEN))
+    price = dearest_price(settings)
     if answers:
         answer_s, known = waited_s / answers, f"measured on {answers} saved answers"
     else:
@@ -93,13 +99,13 @@ def make_plan(config: Config) -> Plan:
         questions=survey.questions,
         answered=survey.questions - requests,
         requests=requests,
-        most_requests=rounds * requests,
+        most_requests=rounds * (requests + verdicts),
         prompt_tokens=prompts,
         answer_tokens=asked,
-        most_prompt_tokens=both,
+        most_prompt_tokens=most_in,
         counted_with=counted_with,
         usd=price.of(prompts, asked) if price else None,
-        most_usd=price.of(both, rounds * asked) if price else None,
+        most_usd=price.of(most_in, most_out) if price else None,
         price_from=price.origin if price else None,
         seconds=requests / settings.concurrency * answer_s,
         answer_s=answer_s,
@@ -127,16 +133,16 @@ def as_text(plan: Plan, config: Config) -> str:
     """The plan on one screen."""
     settings = config.rephrase
     cost = "unknown: set rephrase.input_usd_per_million and rephrase.output_usd_per_million"
-    price = price_of(settings)
+    price = dearest_price(settings)
     if price and plan.usd is not None:
-        cost = f"${plan.usd:,.2f}, at most ${plan.most_usd:,.2f} with second attempts"
+        cost = f"${plan.usd:,.2f}, at most ${plan.most_usd:,.2f} with verdicts and second attempts"
         cost += (
             f" (${price.input_usd:g} in, ${price.output_usd:g} out per million tokens: {price.origin}, no discounts)"
         )
     minutes, seconds = divmod(round(plan.seconds), 60)
     lines = {
         "questions": f"{plan.rows:,} rows, {plan.questions:,} different, {plan.answered:,} need no request",
-        "requests": f"{plan.requests:,}, at most {plan.most_requests:,} with second attempts",
+        "requests": f"{plan.requests:,}, at most {plan.most_requests:,} with verdicts and second attempts",
         "tokens": f"{plan.prompt_tokens:,} in, up to {plan.answer_tokens:,} out ({plan.counted_with})",
         "cost": cost,
         "time": f"{minutes}:{seconds:02d} min at {settings.concurrency} in flight, {plan.answer_s:.1f} s an answer "

@@ -17,9 +17,12 @@ from curiosft_cli.data.sources import read_source
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import PARTIAL_SUFFIX, read_jsonl
 from curiosft_cli.run.text import one_line, plain, show
+from curiosft_cli.stages.rephrase.judge.diff import edits
+from curiosft_cli.stages.rephrase.judge.rules import LONGEST
 
 DATA_MARK = "{{DATA}}"
-FIELDS = ("id", "verdict", "reason", "flags", "original", "after")
+RECORDED = ("verdict", "reason", "decided_by", "differences", "flags")
+FIELDS = ("id", *RECORDED, "original", "after", "changed")
 WORD = re.compile(r"\s+|[A-Za-z0-9]+|.", re.DOTALL)
 
 
@@ -58,19 +61,24 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """
     for row in read_jsonl(folder / "rejected.jsonl"):
         yield {
-            **{name: row[name] for name in ("id", "verdict", "reason", "flags")},
-            "original": row["original_question"],
-            "after": row["answer"],
+            "id": row["id"],
+            **{name: row[name] for name in RECORDED},
+            **_texts(row["original_question"], row["answer"]),
         }
     for row, problem in read_source("rephrase", run_dir=folder.parent):
         record = row["rephrase"]
         if record["verdict"] == "accepted":
             yield {
                 "id": problem.id,
-                **{name: record[name] for name in ("verdict", "reason", "flags")},
-                "original": row["original_question"],
-                "after": problem.question,
+                **{name: record[name] for name in RECORDED},
+                **_texts(row["original_question"], problem.question),
             }
+
+
+def _texts(original: str, after: str) -> dict[str, Any]:
+    """Both texts, and the spans in which they differ with what these hold."""
+    short_enough = max(len(original), len(after)) <= LONGEST
+    return {"original": original, "after": after, "changed": list(map(str, edits(original, after))) * short_enough}
 
 
 def write_page(
@@ -105,8 +113,9 @@ def embedded(value: object) -> str:
 def as_lines(row: dict[str, Any], *, colour: bool) -> str:
     """One row for the terminal: its verdict, then what went and what came."""
     flags = f" [{', '.join(row['flags'])}]" if row["flags"] else ""
-    head = one_line(f"{row['id']}: {row['verdict']} ({row['reason']}){flags}")
-    return f"{head}\n{word_diff(row['original'], row['after'], colour)}"
+    head = one_line(f"{row['id']}: {row['verdict']} ({row['reason']}; {row['decided_by']}){flags}")
+    notes = [f"  {one_line(note)}" for note in (*row["differences"], *row["changed"])]
+    return "\n".join([head, word_diff(row["original"], row["after"], colour), *dict.fromkeys(notes)])
 
 
 def word_diff(before: str, after: str, colour: bool) -> str:

@@ -2,8 +2,9 @@
 
     read all rows; which questions are still to be asked?
     for each different one, many at a time:
-        ask, judge the answer                       -> answers.jsonl, appended and flushed
-        if it is not accepted, ask again, stricter  -> answers.jsonl
+        ask for a rewrite, judge it by rules        -> answers.jsonl, appended and flushed
+        if no rule decides, ask the verifier        -> answers.jsonl
+        if it is refused, ask again, stricter       -> answers.jsonl
     write the questions in the layout and order of the input, rejected.jsonl, usage.json
 
 A restart asks only for what answers.jsonl lacks: a killed process loses no more than what was in flight.
@@ -14,12 +15,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from curiosft_cli.data.files import Row
+from curiosft_cli.data.files import FileRow
 from curiosft_cli.data.records import Problem
 from curiosft_cli.data.sources import read_numbered
 from curiosft_cli.engine.endpoint.budget import OutOfBudget
@@ -30,12 +30,9 @@ from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.stages.rephrase.answer_log import Decision, RewriteLog, digest
-from curiosft_cli.stages.rephrase.ask import Progress, ask_all
-from curiosft_cli.stages.rephrase.checks import flags
+from curiosft_cli.stages.rephrase.ask import LOCAL, Progress, ask_all, endpoint, verifier
+from curiosft_cli.stages.rephrase.flags import flags
 from curiosft_cli.stages.rephrase.output import Cleaned, in_one_step, refuse_cleaned, write_cleaned
-
-LOCAL = "local"
-LOCAL_CONTEXT = 4096
 
 
 @dataclass
@@ -84,9 +81,8 @@ def rephrase(config: Config, stage: StageDir, progress: Progress) -> dict[str, A
         survey = look_through(config, stage, log, progress)
         if survey.missing:
             with endpoint(config, stage) as base_url:
-                model = LOCAL if config.rephrase.base_url == LOCAL else config.rephrase.model
                 questions, total = unanswered(config, stage, survey), len(survey.missing)
-                work = ask_all(config.rephrase, model, base_url, questions, total, log, progress)
+                work = ask_all(config.rephrase, base_url, questions, total, log, log.next_request, progress)
                 faults, stop = asyncio.run(work)
         results = {} if stop else write_results(config, stage, log, progress)
         usage = {
@@ -108,23 +104,30 @@ def rephrase(config: Config, stage: StageDir, progress: Progress) -> dict[str, A
 
 def open_log(config: Config, stage: StageDir, *, read_only: bool = False) -> RewriteLog:
     """The saved answers of this model and sampling."""
-    settings = config.rephrase
+    settings, is_local = config.rephrase, config.rephrase.base_url == LOCAL
     return RewriteLog(
         stage.path / "answers.jsonl",
         model_name(config),
         (settings.temperature, settings.max_completion_length),
         second_attempt=settings.second_attempt,
+        verifier=config.model.path if is_local and settings.verify == "model" else verifier(settings),
         read_only=read_only,
     )
 
 
-def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Iterator[tuple[int, int, Row, Problem]]:
+def questions_to_clean(config: Config) -> tuple[str, ...]:
+    """`rephrase.data`; without it `data.train`, or the raw questions where that names cleaned ones only."""
+    trained = config.data.train
+    return config.rephrase.data or (("raw",) if set(trained) <= {"authors", "rephrase"} else trained)
+
+
+def read_questions(config: Config, stage: StageDir, skipped: list[str]) -> Iterator[tuple[int, int, FileRow, Problem]]:
     """Which source, row number, row and problem of everything to clean.
 
     Raises:
         CurioError: a row cannot be read, or the source is this stage's own result or was cleaned before.
     """
-    sources = config.rephrase.data or config.data.train
+    sources = questions_to_clean(config)
     if "rephrase" in sources:
         raise CurioError(
             "the questions to clean are this run's cleaned questions", "Set rephrase.data to where they come from."
@@ -172,25 +175,9 @@ def unanswered(config: Config, stage: StageDir, survey: Survey) -> Iterator[str]
             return
 
 
-@contextmanager
-def endpoint(config: Config, stage: StageDir) -> Generator[str]:
-    """Base URL to ask; a local server lives as long as the context."""
-    if config.rephrase.base_url != LOCAL:
-        yield config.rephrase.base_url
-        return
-    from curiosft_cli.engine.vllm_engines.local_server import serve
-    from curiosft_cli.stages.engine_spec import engine_spec
-    from curiosft_cli.train.load import load_config
-
-    context = getattr(load_config(config.model.path, config.model), "max_position_embeddings", None) or LOCAL_CONTEXT
-    spec = engine_spec(config, config.model.path, min(context, LOCAL_CONTEXT))
-    with serve(spec, name=LOCAL, log_file=stage.path / "server.log") as base_url:
-        yield base_url
-
-
 def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Progress) -> dict[str, Any]:
     """Write the cleaned questions and rejected.jsonl; returns the counts."""
-    counts: dict[str, Counter[str]] = {"verdicts": Counter(), "reasons": Counter(), "flags": Counter()}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("verdicts", "decided_by", "reasons", "flags")}
 
     def cleaned(rejected: JsonLines) -> Iterator[Cleaned]:
         rows = 0
@@ -198,30 +185,33 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
             decision = log.decide(problem.question)
             record = record_of(config, decision, problem.question)
             counts["verdicts"][record["verdict"]] += 1
+            counts["decided_by"][record["decided_by"]] += 1
             counts["flags"].update(record["flags"])
             progress(rows := rows + 1, 0, "rephrase: writing")
             if record["verdict"] != "accepted":
                 counts["reasons"][record["reason"].partition(":")[0]] += 1
-                refused = {name: record[name] for name in ("verdict", "reason", "flags")}
+                refused = {name: record[name] for name in ("verdict", "reason", "decided_by", "differences", "flags")}
                 answer = decision.answer.get("answer", "")
                 rejected.append({"id": problem.id, **refused, "original_question": problem.question, "answer": answer})
             if record["verdict"] != "rejected":
                 yield Cleaned(source, number, problem.id, row, decision.question, problem.question, record)
 
     with in_one_step(stage.path / "rejected.jsonl") as rejected:
-        write_cleaned(stage.path, config.rephrase.data or config.data.train, cleaned(rejected))
+        write_cleaned(stage.path, questions_to_clean(config), cleaned(rejected))
     return {name: dict(counted) for name, counted in counts.items()}
 
 
-def record_of(config: Config, decision: Decision, post: str) -> Row:
+def record_of(config: Config, decision: Decision, post: str) -> FileRow:
     """How a question came about."""
     return {
         "model": model_name(config),
         "prompt_hash": decision.attempt.prompt_hash,
         "time": decision.answer.get("time"),
         "tokens": decision.answer.get("completion_tokens", 0),
-        "verdict": decision.verdict.outcome,
-        "reason": decision.verdict.reason,
+        "verdict": decision.verdict,
+        "reason": decision.judgement.reason,
+        "decided_by": decision.judgement.decided_by,
+        "differences": list(decision.judgement.differences),
         "flags": flags(decision.question, post),
     }
 

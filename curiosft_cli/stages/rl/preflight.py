@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.engine.base import sample_seed
 from curiosft_cli.grading.grade import grade
@@ -193,9 +193,10 @@ def _graded(
 ) -> Grade:
     opening = "" if config.model.prefill else "<think>\n"
     text = f"{opening}I work it out step by step.\n</think>\n\nThe answer is \\boxed{{{answer}}}."
-    ids = [*tokenizer.encode(text, add_special_tokens=False), end_token_id(tokenizer)]
+    ids = [*tokenizer.encode(text, add_special_tokens=False), end_token_id(tokenizer, config.model.end_token)]
     cut = next((place for place, token in enumerate(ids, 1) if token in sampling.stop_token_ids), len(ids))
-    return grade(decode_completion(tokenizer, ids[:cut]), problem, prefilled=bool(config.model.prefill))
+    text = decode_completion(tokenizer, ids[:cut])
+    return grade(text, problem, prefilled=bool(config.model.prefill), grader=config.rl.reward_grader)
 
 
 def _sample_checks(
@@ -218,8 +219,9 @@ def _sample_checks(
         )
         for index, prompt in enumerate(prompts)
     ]
+    grading: dict[str, Any] = {"prefilled": bool(config.model.prefill), "grader": config.rl.reward_grader}
     with GraderPool(config.rl.grader_workers) as pool:
-        done = list(graded_stream(engine, pool, tokenizer, requests, sampling, prefilled=bool(config.model.prefill)))
+        done = list(graded_stream(engine, pool, tokenizer, requests, sampling, **grading))
     cut = sum(one.completion.finish_reason == "length" for one in done)
     grades = [one.grade for one in done]
     solved = sum(found.strict or 0.0 for found in grades)

@@ -44,10 +44,10 @@ def run(config: Config, stage: StageDir) -> None:
     """Train to the last step, from the newest checkpoint of this stage if there is one."""
     from curiosft_cli.engine.vllm_engines.nccl_transfer import require_nccl
     from curiosft_cli.stages.bookkeeping import Bookkeeping
-    from curiosft_cli.stages.rl.groups import trained_on, with_advantages
+    from curiosft_cli.stages.rl.groups import informative, trained_on, with_advantages
     from curiosft_cli.stages.rl.preflight import enforce, preflight
     from curiosft_cli.stages.rl.prompts import read_prompts
-    from curiosft_cli.stages.rl.sampling import RolloutSampler
+    from curiosft_cli.stages.rl.rollouts import RolloutSampler
     from curiosft_cli.stages.rl.updates import SUPPLIED, Updates
 
     rl, method = config.rl, RL_METHODS[config.rl.objective]
@@ -57,15 +57,18 @@ def run(config: Config, stage: StageDir) -> None:
         loop, objective = book.loop, book.objective
         first = loop.accelerator.is_main_process
         prompts = read_prompts(config, stage, loop.tokenizer, book.console, expert=method.needs_expert, write=first)
-        book.begin(rl.steps, f"{len(prompts)} prompts", open_guards(config), PROGRESS)
+        book.begin(total_steps(config, len(prompts)), f"{len(prompts)} prompts", open_guards(config), PROGRESS)
 
         def advantages(rollouts: Sequence[Rollout]) -> list[TrainingSample]:
             return with_advantages(rollouts, method, objective, rl)
 
+        def teaching(rollouts: Sequence[Rollout]) -> set[int]:
+            return informative(advantages(rollouts))
+
         engine, sampling = open_rollout_engine(book, prompts)
         with asleep(engine), GraderPool(rl.grader_workers) as pool:
             rows, updates = objective.filled(method.rows), Updates(rl, loop, method, objective)
-            sampler = RolloutSampler(config, stage, loop, engine, sampling, pool, prompts, rows, advantages)
+            sampler = RolloutSampler(config, stage, loop, engine, sampling, pool, prompts, rows, teaching)
             hand_over = HandOver(engine, loop, rl.handover_check_every, rl.handover_tolerance)
             if book.done == 0 and rl.preflight != "off":
                 hand_over(0, sampler.probe)
@@ -86,6 +89,15 @@ def run(config: Config, stage: StageDir) -> None:
                         loop.update(updates.learning_rate(step, number), rl.skip_grad_norm)
                 used = {"completions/groups_used": len({sample.group for sample in samples})}
                 book.after(step + 1, describe(rollouts) | used, engine)
+
+
+def total_steps(config: Config, prompts: int) -> int:
+    """Steps of the training: `rl.epochs` passes over the prompts, or `rl.steps`."""
+    from curiosft_cli.train.batches import steps_per_epoch
+
+    rl = config.rl
+    per_epoch = steps_per_epoch(prompts, rl.prompts_per_step, config.data.drop_last)
+    return rl.steps if rl.epochs is None else rl.epochs * per_epoch
 
 
 def open_rollout_engine(book: Bookkeeping, prompts: Sequence[Prompt]) -> tuple[RolloutEngine, Sampling]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from curiosft_cli.train.attention import PACKED_SDPA
+from curiosft_cli.train.attention import is_packed
 from curiosft_cli.train.batches import Pack, partition
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def can_share(attention: str) -> bool:
     """Whether the trainer's attention can express it; FlashAttention and plain masks need each row by itself."""
-    return attention == PACKED_SDPA
+    return is_packed(attention)
 
 
 def shared_rank_packs(

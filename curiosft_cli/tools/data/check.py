@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curiosft_cli.data.benchmarks import load_benchmark
-from curiosft_cli.data.files import BadRow, Row
+from curiosft_cli.data.files import BadRow, FileRow
 from curiosft_cli.data.records import Problem
 from curiosft_cli.data.sources import numbered_rows, to_problem
 from curiosft_cli.run.errors import MISSING, CurioError
@@ -107,7 +107,7 @@ def cleaned_problem(problem: Problem) -> Problem:
 
 
 def _readable(
-    rows: Iterable[tuple[int, Row | BadRow]], source: str, report: DataReport
+    rows: Iterable[tuple[int, FileRow | BadRow]], source: str, report: DataReport
 ) -> Iterator[tuple[int, Problem]]:
     """Yield the rows that can be read. Notes the others, and rows whose layout differs from the first."""
     stem = Path(source).stem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from curiosft_cli.stages.rephrase.text import script, without_formulas
+from curiosft_cli.stages.rephrase.judge.normalise import script, without_formulas
 
 _BY_SCRIPT = {
     "cyrillic": "ru",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from curiosft_cli.data.records import Problem
 from curiosft_cli.data.response_format import THINK_OPEN, format_error
 from curiosft_cli.data.sources import ANSWER_COLUMNS, MESSAGE_COLUMNS, QUESTION_COLUMNS, RESPONSE_COLUMNS
-from curiosft_cli.stages.rephrase.text import squeezed
+from curiosft_cli.stages.rephrase.judge.normalise import spelled
 
 Repair = Literal["drop", "clean", "none"]
 
@@ -157,7 +157,7 @@ def layout(found: Mapping[str, str]) -> str:
 
 def question_key(problem: Problem) -> bytes:
     """Equal for questions that differ only in white space, delimiters and spelling of formulas."""
-    parts = [squeezed(text).strip(".,;:!?。，") for text in (problem.question, *problem.choices)]
+    parts = ["".join(spelled(text)).strip(".,;:!?") for text in (problem.question, *problem.choices)]
     return blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

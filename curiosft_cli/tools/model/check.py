@@ -1,17 +1,27 @@
-"""`curiosft model check`: find what would go wrong with a model in sft, rl and eval, without loading its weights."""
+"""`curiosft model check`: find what would go wrong with a model in sft, rl and eval, without opening it."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.data.prompts import SYSTEM_PROMPT
+from curiosft_cli.run.digests import check_digests
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.tools.model.prepare import THINK_TAGS, needed_context
-from curiosft_cli.tools.model.source import ModelSource, configured_stops, open_source, read_config, read_tokenizer
-from curiosft_cli.tools.model.weights import StoredTensor, read_tensors
+from curiosft_cli.tools.model.source import (
+    ModelSource,
+    configured_stops,
+    open_source,
+    plain_config,
+    read_config,
+    read_tokenizer,
+)
+from curiosft_cli.tools.model.weights import StoredTensor, check_finite, read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,6 +70,38 @@ def check_model(name: str, config: Config) -> list[Remark]:
     return [*remarks, *_think_tags(tokenizer), *_vocabulary(tokenizer, model)]
 
 
+def require_sound_models(stage: str, directory: StageDir, config: Config) -> None:
+    """Check the files of every model folder that a stage opens, before its processes start.
+
+    What needs the opened tokenizer, the stage checks when it opens it. A reference without a folder is the stage's to
+    refuse.
+
+    Raises:
+        CurioError: a file is damaged, was changed after it was written, or holds weights that are not finite.
+    """
+    for reference in _opened(stage, directory, config):
+        with contextlib.suppress(CurioError):
+            reference = resolve_checkpoint(reference, config)
+        if Path(reference).is_dir():
+            source = open_source(reference, config.model, weights=False)
+            configured_stops(source)
+            for remark in _weights(source, plain_config(source, config.model)):
+                if remark.level == "problem":
+                    raise CurioError(remark.says, remark.fix)
+
+
+def _opened(stage: str, directory: StageDir, config: Config) -> list[str]:
+    """References of the models that a stage opens on this machine."""
+    if stage == "eval":
+        return [] if config.eval.engine == "openai" else list(config.eval.checkpoints)
+    if stage == "rephrase":
+        return [config.model.path] if config.rephrase.base_url == "local" else []
+    own = [str(directory.checkpoint(step)) for step in directory.checkpoints()[-1:]]
+    if stage == "rl":
+        return own or [config.rl.init]
+    return own if own and config.sft.lora.rank is None else [*own, config.sft.init]
+
+
 def _code(source: ModelSource) -> Iterator[Remark]:
     files = sorted(path.name for path in source.folder.glob("*.py"))
     if files:
@@ -103,11 +145,14 @@ def _weights(source: ModelSource, model: dict[str, Any]) -> Iterator[Remark]:
         return
     try:
         tensors = read_tensors(source.folder)
+        if not (files := check_digests(source.folder)):
+            check_finite(source.folder)
     except CurioError as error:
         yield Remark("weights", "problem", error.what, error.fix)
         return
     types = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
-    yield Remark("weights", "ok", f"{len(tensors)} tensors, {types}, every file whole")
+    found = f"{files} files as they were written" if files else "every file whole, every number finite"
+    yield Remark("weights", "ok", f"{len(tensors)} tensors, {types}, {found}")
     yield from _head(tensors, model)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.errors import MISSING, CurioError, hub_refusal
+from curiosft_cli.run.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,23 +56,34 @@ def read_config(source: ModelSource, settings: Model) -> dict[str, Any]:
     """The source's `config.json`.
 
     Raises:
-        CurioError: it is not JSON, transformers does not know the model, or the model needs its own code and
-            `model.trust_remote_code` is off.
+        CurioError: as in `plain_config`, or transformers does not know the model.
+    """
+    config = plain_config(source, settings)
+    from transformers import CONFIG_MAPPING
+
+    if not config.get("auto_map") and config["model_type"] not in CONFIG_MAPPING:
+        raise CurioError(
+            f"{source.folder / CONFIG}: transformers knows no model_type {config['model_type']!r}",
+            "Name a causal language model.",
+        )
+    return config
+
+
+def plain_config(source: ModelSource, settings: Model) -> dict[str, Any]:
+    """The source's `config.json`, without loading transformers.
+
+    Raises:
+        CurioError: it is not JSON, describes no model, or the model needs its own code and `model.trust_remote_code` is
+            off.
     """
     file = source.folder / CONFIG
     config = read_object(file)
-    if "model_type" not in config:
+    if not isinstance(config.get("model_type"), str):
         raise CurioError(f"{file} describes no model: it has no model_type", "Name a causal language model.")
     if config.get("auto_map") and not settings.trust_remote_code:
         raise CurioError(
             f"{source.name} brings Python code of its own (auto_map in {CONFIG})",
             "Read that code first, then set model.trust_remote_code=true; or take a model that transformers knows.",
-        )
-    from transformers import CONFIG_MAPPING
-
-    if not config.get("auto_map") and config["model_type"] not in CONFIG_MAPPING:
-        raise CurioError(
-            f"{file}: transformers knows no model_type {config['model_type']!r}", "Name a causal language model."
         )
     for key in ("max_position_embeddings", "vocab_size"):
         if config.get(key) is not None and not isinstance(config[key], int):
@@ -86,13 +97,7 @@ def read_object(file: Path) -> dict[str, Any]:
     Raises:
         CurioError: the file is not a JSON object.
     """
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CurioError(f"cannot read {file}: {error}", "Download the model again.") from None
-    if not isinstance(value, dict):
-        raise CurioError(f"{file} holds a {type(value).__name__}, expected an object", "Download the model again.")
-    return value
+    return read_json(file, "Download the model again.")
 
 
 def configured_stops(source: ModelSource) -> list[int] | None:
@@ -111,13 +116,15 @@ def configured_stops(source: ModelSource) -> list[int] | None:
     return listed
 
 
-def read_tokenizer(source: ModelSource, settings: Model, probe: str = "Let x = 1.") -> PreTrainedTokenizerBase:
+def read_tokenizer(source: ModelSource, settings: Model) -> PreTrainedTokenizerBase:
     """The source's tokenizer, with or without a chat template.
 
     Raises:
-        CurioError: there is none, or it has no tokens for `probe`.
+        CurioError: there is none, or it has no vocabulary.
     """
     from transformers import AutoTokenizer
+
+    from curiosft_cli.train.load import check_vocabulary
 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=settings.trust_remote_code)
@@ -126,10 +133,7 @@ def read_tokenizer(source: ModelSource, settings: Model, probe: str = "Let x = 1
     ) as error:  # transformers and tokenizers raise many kinds; each means that the files are no tokenizer
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CurioError(f"cannot open a tokenizer at {source.name}: {reason}", "Name a model that has one.") from None
-    # If the vocabulary is missing, transformers returns a tokenizer with special tokens only.
-    ids = tokenizer.encode(probe, add_special_tokens=False)
-    if not ids or set(ids) <= {tokenizer.unk_token_id}:
-        raise CurioError(f"the tokenizer of {source.name} has no vocabulary", "Download the model again.")
+    check_vocabulary(tokenizer, source.name)
     tokenizer.name_or_path = source.name
     return tokenizer
 
@@ -142,6 +146,8 @@ def _download(name: str, settings: Model, patterns: tuple[str, ...]) -> Path:
     try:
         folder = snapshot_download(name, revision=settings.revision, allow_patterns=list(patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        if (refusal := hub_refusal(error, name)) is not None:
+            raise refusal from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CurioError(
             f"cannot get {name} from the hub: {reason}", "Check the name and the network, or give a folder.", MISSING

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from curiosft_cli.run.errors import CurioError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth")
+_EXPONENTS = {
+    "F64": np.uint64(0x7FF << 52),
+    "F32": np.uint32(0xFF << 23),
+    "F16": np.uint16(0x1F << 10),
+    "BF16": np.uint16(0xFF << 7),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ def shard_files(folder: Path) -> list[Path]:
             raise CurioError(f"{index} is not an index of shards: {error}", "Download the model again.") from None
         if not names:
             raise CurioError(f"{index} lists no tensors", "Download the model again.")
+        if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise CurioError(f"{index} names files outside its folder", "Download the model again.")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise CurioError(
@@ -85,11 +97,42 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         header = {name: entry for name, entry in json.loads(raw).items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         tensors = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise CurioError(f"{file} is not a safetensors file", "Download it again.") from None
     if size != 8 + length + end:
         raise CurioError(f"{file} has {size:,} bytes, its header says {8 + length + end:,}", "Download it again.")
     return tensors
+
+
+def check_finite(folder: Path) -> None:
+    """Look for NaN and infinity in every weight. The files are read side by side.
+
+    Raises:
+        CurioError: a tensor has one, or a file cannot be read.
+    """
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for file, name in zip(files := shard_files(folder), pool.map(_not_finite, files), strict=True):
+            if name:
+                raise CurioError(f"{file}: the weights of {name} hold NaN or infinity", "Restore the file.")
+
+
+def _not_finite(file: Path, block: int = 1 << 22) -> str | None:
+    """The first tensor whose numbers have all bits of the exponent set, if any."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+        numbers = np.memmap(file, np.uint8, "r", offset=8 + length)
+        for name, entry in header.items():
+            if name != "__metadata__" and entry["dtype"] in _EXPONENTS:
+                mask = _EXPONENTS[entry["dtype"]]
+                bits = numbers[slice(*entry["data_offsets"])].view(mask.dtype)
+                for start in range(0, len(bits), block):
+                    if ((bits[start : start + block] & mask) == mask).any():
+                        return name
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CurioError(f"{file} is not a safetensors file", "Download it again.") from None
+    return None
 
 
 def copy_weights(source: Path, target: Path, progress: Callable[[int, int], None]) -> int:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from curiosft_cli.objectives.temperature import TemperatureSettings, solve
-from curiosft_cli.objectives.tokens import LOGIT_FLOOR
-from curiosft_cli.train.head.chunks import (
-    HeadProduct,
-    cat_rows,
-    detached,
-    entropy_,
-    largest,
-    of_labels,
-    powers_,
-    tempered_logp_,
-)
+from curiosft_cli.objectives.tokens import of_labels, tempered_logp
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.head.kernels import Kernels
+from curiosft_cli.train.head.product import HeadProduct, detached
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Log-probabilities [N] of the labels in nats, and, where asked for, entropies [N] and nucleus masses [N]."""
+    """Values of N labels, detached.
+
+    Attributes:
+        logp: [N] float32, log pi(y) in nats.
+        correct: [N] bool, whether no token is likelier than y.
+        entropy: [N] float32 in nats, or None if the pass did not compute it.
+        kept_mass: [N] float32, probability of the nucleus, or None if the pass did not compute it.
+    """
 
     logp: Tensor
+    correct: Tensor
     entropy: Tensor | None
     kept_mass: Tensor | None
 
@@ -53,6 +55,9 @@ class TeacherRows:
     search_s: float = 0.0
 
 
+Rows = TypeVar("Rows", ScoredRows, TeacherRows)
+
+
 def head_logp(
     hidden: Tensor,
     head_weight: Tensor,
@@ -61,28 +66,35 @@ def head_logp(
     chunk: int = 1024,
     compute_dtype: torch.dtype = torch.float32,
     head_pass: HeadPass = HeadPass(),
+    kernels: Kernels = Kernels(),
 ) -> ScoredRows:
-    """Log-probabilities of N labels without a gradient, and their entropies and nucleus masses on demand.
-
-    Arguments as for `fused_head`.
-    """
+    """Values of N labels without a gradient. Arguments as for `fused_head`."""
     with detached(hidden.device):
-        head = HeadProduct(hidden, head_weight, chunk, compute_dtype, head_pass.temperature)
-        logps, entropies, masses = [], [], []
+        head, parts = HeadProduct(hidden, head_weight, chunk, compute_dtype), []
         for rows in head.chunks():
-            for own, tile in head.tiles(head.logits(rows)):
-                powers = head.beside(tile)
-                multiple, log_total = powers_(tile, out=powers)
-                logps.append(of_labels(tile, labels[rows][own]) - log_total)
-                if head_pass.entropy:
-                    entropies.append(entropy_(tile, powers, multiple, log_total))
-                if head_pass.top_p is not None:
-                    masses.append(nucleus_mass(powers.div_(multiple[:, None]), head_pass.top_p))
-        return ScoredRows(
-            cat_rows(logps, hidden.device),
-            cat_rows(entropies, hidden.device) if head_pass.entropy else None,
-            cat_rows(masses, hidden.device) if head_pass.top_p is not None else None,
-        )
+            logits = head.logits(rows)
+            for tile in kernels.tiles(logits):
+                parts.append(scored_tile(logits[tile], labels[rows][tile], head_pass, kernels)[0])
+        return joined(parts)
+
+
+def scored_tile(logits: Tensor, labels: Tensor, head_pass: HeadPass, kernels: Kernels) -> tuple[ScoredRows, Tensor]:
+    """Values of the labels [r] of a tile of logits [r, V], and the probabilities [r, V], all in float32."""
+    z = at_temperature(logits, head_pass.temperature)
+    z -= z.amax(-1, keepdim=True)
+    probabilities = z.softmax(-1)
+    # ln sum exp(z) from the probability of the largest, whose z is 0: a logsumexp would be one more pass.
+    log_total = -probabilities.amax(-1).log()
+    chosen = of_labels(z, labels)
+    entropy = log_total - z.mul_(probabilities).sum(-1) if head_pass.entropy else None
+    mass = kernels.nucleus_mass(probabilities, head_pass.top_p) if head_pass.top_p is not None else None
+    return ScoredRows(chosen - log_total, chosen >= 0.0, entropy, mass), probabilities
+
+
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """A float32 copy of the logits, divided by the temperature."""
+    upcast = logits.to(torch.float32, copy=True)
+    return upcast if temperature == 1.0 else upcast.div_(temperature)
 
 
 def teacher_logp(
@@ -93,59 +105,38 @@ def teacher_logp(
     *,
     chunk: int = 1024,
     compute_dtype: torch.dtype = torch.float32,
+    kernels: Kernels = Kernels(),
 ) -> TeacherRows:
-    """log pi_tch(y; tau) of N labels (Eq. 4), tau from Eq. 7 and 8 per token; no gradient, same buffers."""
+    """log pi_tch(y; tau) of N labels (Eq. 4), tau of each token from Eq. 7 and 8, without a gradient."""
     with detached(hidden.device):
         head = HeadProduct(hidden, head_weight, chunk, compute_dtype)
-        return joined_rows(
-            [tempered_rows(head, head.logits(rows), labels[rows], settings) for rows in head.chunks()],
-            hidden.device,
-        )
+        parts = [tempered_rows(head.logits(rows), labels[rows], settings, kernels) for rows in head.chunks()]
+        return joined(parts)
 
 
-def tempered_rows(head: HeadProduct, logits: Tensor, labels: Tensor, settings: TemperatureSettings) -> TeacherRows:
-    """The teacher's rows of one chunk: the largest logits of each, a temperature from them, then log pi_tch(y; tau)."""
-    top = largest(logits, settings.topk) / head.temperature
+def tempered_rows(
+    logits: Tensor, labels: Tensor, settings: TemperatureSettings, kernels: Kernels, temperature: float = 1.0
+) -> TeacherRows:
+    """The teacher's values of one chunk [c, V], whose logits are divided by `temperature` before all else."""
+    top = kernels.largest(logits, settings.topk) / temperature
+    guard, full_entropy = settings.low_entropy_guard, None
+    if guard is not None and settings.tau_mode == "adaptive":
+        full_entropy = kernels.guard_entropy(logits, top, guard, temperature)
     started = time.perf_counter()
-    solution = solve(top, settings, logits.shape[1], lambda rows: _full_entropy(head, logits, rows), logits.dtype)
+    solution = solve(top, settings, full_entropy, logits.dtype)
     search_s = time.perf_counter() - started
-    highest, logp = top.amax(-1), torch.empty(len(logits), device=logits.device)
-    for own, tile in head.tiles(logits):
-        logp[own] = tempered_logp_(tile, labels[own], highest[own], solution.tau[own])
-    return TeacherRows(logp, solution.tau, solution.entropy, solution.target, solution.status, search_s)
+    tau = solution.tau * temperature
+    logp = [of_labels(tempered_logp(logits[tile], tau[tile]), labels[tile]) for tile in kernels.tiles(logits)]
+    return TeacherRows(torch.cat(logp), solution.tau, solution.entropy, solution.target, solution.status, search_s)
 
 
-def _full_entropy(head: HeadProduct, logits: Tensor, rows: Tensor, block: int = 16) -> Tensor:
-    """Entropies [M] of the given rows of `logits`, few of them copied at a time."""
-    parts = []
-    for some in rows.split(block):
-        for _, tile in head.tiles(logits[some]):
-            powers = head.beside(tile)
-            parts.append(entropy_(tile, powers, *powers_(tile.clamp_(min=LOGIT_FLOOR), out=powers)))
-    return torch.cat(parts)
-
-
-def joined_rows(parts: list[TeacherRows], device: torch.device) -> TeacherRows:
-    def joined(name: str) -> Tensor:
-        return cat_rows([getattr(part, name) for part in parts], device)
-
-    search_s = sum(part.search_s for part in parts)
-    return TeacherRows(
-        joined("logp"), joined("tau"), joined("entropy"), joined("target"), joined("status").char(), search_s
-    )
-
-
-def nucleus_mass(probabilities: Tensor, top_p: float, enough: int = 512, block: int = 16) -> Tensor:
-    """Probability [c] of the smallest set of tokens that reaches `top_p`.
-
-    Looks at the `enough` largest first, and at more only where these do not reach `top_p`.
-    """
-
-    top = largest(probabilities, enough)
-    ordered = top.sort(-1, descending=True).values
-    mass = (ordered * (ordered.cumsum(-1) - ordered < top_p)).sum(-1)
-    if enough < probabilities.shape[1]:
-        short = (top.sum(-1) < top_p).nonzero().squeeze(-1)
-        for rows in short.split(block):
-            mass[rows] = nucleus_mass(probabilities[rows], top_p, 8 * enough)
-    return mass
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of all chunks or tiles: tensors one after another, seconds added."""
+    whole: dict[str, Any] = {}
+    for name in vars(parts[0]):
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], Tensor):
+            whole[name] = torch.cat(values)
+        else:
+            whole[name] = None if values[0] is None else sum(values)
+    return type(parts[0])(**whole)

@@ -1,0 +1,166 @@
+"""Equality that Math-Verify does not see: of real functions, of equations, and of conditions. On sympy objects.
+
+Two functions are the same when they have the same value at every sample point at which all their parts are real.
+So `\\sqrt{k/m}` is `\\sqrt k/\\sqrt m`, but `\\sqrt{x^2}` is not `x`. The caller limits the time.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import sympy as sp
+from sympy.core.function import AppliedUndef
+
+DIGITS = 30
+_RELATIONS = {"<": sp.Lt, ">": sp.Gt, r"\le": sp.Le, r"\ge": sp.Ge, r"\ne": sp.Ne}
+_TOLERANCE = 10.0**-20
+_TINY = 10.0 ** (5 - DIGITS)
+_LEAST_POINTS = 3
+_RANGES = ((0.1, 1.0), (1.0, 4.0), (5.0, 90.0), (-1.0, -0.1), (-4.0, -1.0), (-4.0, 4.0))
+
+
+def same_number(gold: Any, answer: Any, places: int = 6) -> bool | None:
+    """Compare to 30 digits; where one side has a decimal, to six places, and a tiny number also to three digits.
+
+    None when a side is no number, or when the digits do not decide.
+    """
+    if not all(isinstance(side, sp.Expr) and side.is_number for side in (gold, answer)):
+        return None
+    try:
+        values = [complex(number.evalf(DIGITS)) for number in (gold, answer)]
+        size, distance = abs(values[0]), abs(values[0] - values[1])
+        if gold.has(sp.Float) or answer.has(sp.Float):
+            rounded = [(round(value.real, places), round(value.imag, places)) for value in values]
+            return rounded[0] == rounded[1] and distance * 1000 <= size
+        if math.inf > distance > size / 1000 + _TINY:
+            return False
+        left = abs(complex((answer - gold).evalf(DIGITS, maxn=200)))
+    except (TypeError, OverflowError, ValueError):
+        return None
+    return True if left < _TINY * min(size or 1, 1) else None if size > 1 / 1000 else False
+
+
+def same_expression(gold: Any, answer: Any) -> bool:
+    """Compare two readings in the ways that Math-Verify does not."""
+    if isinstance(gold, sp.Eq) and isinstance(answer, sp.Eq):
+        return same_equation(gold, answer)
+    are_functions = isinstance(gold, sp.Expr) and isinstance(answer, sp.Expr) and not (gold - answer).is_number
+    return are_functions and same_function(gold, answer)
+
+
+def same_function(first: Any, second: Any) -> bool:
+    """Compare two expressions at sample points, from small to large, of both signs, and at whole numbers."""
+    first, second = _exact(first), _exact(second)
+    pairs = 0
+    for ours, theirs in _sampled(first, second):
+        if abs(ours - theirs) > _TOLERANCE * (1 + abs(ours)):
+            return False
+        pairs += 1
+    return pairs >= _LEAST_POINTS
+
+
+def same_equation(first: Any, second: Any) -> bool:
+    """Say whether one equation is the other, rearranged: multiplied by a constant, or solved for a variable."""
+    sides = [(_exact(equation.lhs), _exact(equation.rhs)) for equation in (first, second)]
+    if _are_proportional(*(sp.fraction(sp.together(left - right))[0] for left, right in sides)):
+        return True
+    solved = [
+        next((pair for pair in (both, both[::-1]) if pair[0].is_Symbol and pair[0] not in pair[1].free_symbols), None)
+        for both in sides
+    ]
+    return all(
+        one is not None and same_function(other[0].subs(*one), other[1].subs(*one))
+        for one, other in zip(solved, reversed(sides), strict=True)
+    )
+
+
+def same_condition(first: Any, second: Any) -> bool:
+    """Compare conditions on one variable as sets of real numbers, others relation by relation.
+
+    Each is alternatives of (readings of the left side, sign, readings of the right side), or readings of a set.
+    """
+    sides = [
+        [[_RELATIONS[sign](_exact(left[0]), _exact(right[0])) for left, sign, right in joined] for joined in one]
+        if isinstance(one, list)
+        else one[0]
+        for one in (first, second)
+    ]
+    symbols = [
+        {symbol for joined in side for relation in joined for symbol in relation.free_symbols}
+        for side in sides
+        if isinstance(side, list)
+    ]
+    if any(names != symbols[0] for names in symbols):
+        return False
+    if len(symbols[0]) > 1:
+        ours, theirs = (side[0] if isinstance(side, list) and len(side) == 1 else [] for side in sides)
+        return len(ours) == len(theirs) > 0 and all(any(_same_relation(a, b) for b in ours) for a in theirs)
+    sets = [_real_set(side) if isinstance(side, list) else side for side in sides]
+    return all(isinstance(one, sp.Set) for one in sets) and sets[0].symmetric_difference(sets[1]).is_empty is True
+
+
+def _real_set(alternatives: list[list[Any]]) -> Any:
+    """Return the numbers that meet a condition. Relations in a list that exclude each other are alternatives."""
+    united = sp.S.EmptySet
+    for joined in alternatives:
+        sets = [relation.as_set() for relation in joined]
+        united = sp.Union(united, sp.Intersection(*sets) or sp.Union(*sets))
+    return united
+
+
+def _same_relation(first: Any, second: Any) -> bool:
+    """Compare two relations between several variables, such as `y > 2x` and `2y - 4x > 0`."""
+    if isinstance(first, sp.Ne) and isinstance(second, sp.Ne):
+        return _are_proportional(first.lhs - first.rhs, second.lhs - second.rhs)
+    if isinstance(first, sp.Ne) or isinstance(second, sp.Ne) or len(first.rel_op) != len(second.rel_op):
+        return False
+    return _are_proportional(first.gts - first.lts, second.gts - second.lts, any_sign=False)
+
+
+def _are_proportional(first: Any, second: Any, *, any_sign: bool = True) -> bool:
+    factors = (ours / theirs for ours, theirs in _sampled(first, second) if theirs)
+    factor = next(factors, 0)
+    return bool(factor) and (any_sign or factor > 0) and same_function(first, factor * second)
+
+
+def _exact(expression: Any) -> Any:
+    """Return an expression whose decimals are exact fractions, and in which `f(x)` is a variable."""
+    exact = {number: sp.Rational(str(number)) for number in expression.atoms(sp.Float)}
+    return expression.xreplace(exact | {f: sp.Symbol(str(f), real=True) for f in expression.atoms(AppliedUndef)})
+
+
+def _sampled(first: Any, second: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the values of both expressions at each point at which both are real."""
+    names = sorted(first.free_symbols | second.free_symbols, key=str)
+    for point in _points(len(names)):
+        values = dict(zip(names, point, strict=True))
+        ours, theirs = _real_value(first, values), _real_value(second, values)
+        if ours is not None and theirs is not None:
+            yield ours, theirs
+
+
+@lru_cache(maxsize=16)
+def _points(names: int, seed: int = 0, per_range: int = 4) -> list[list[Any]]:
+    draw = random.Random(seed)
+    points = [[draw.uniform(*ends) for _ in range(names)] for _ in range(per_range) for ends in _RANGES]
+    points += [[float(draw.randint(1, 6)) for _ in range(names)] for _ in range(per_range)]
+    return [[sp.Float(value, DIGITS) for value in point] for point in points]
+
+
+def _real_value(expression: Any, values: dict[Any, Any]) -> Any | None:
+    """Return the value of an expression at a point, or None where a part of it is not real, or is no known function."""
+    if expression in values:
+        return values[expression]
+    if not isinstance(expression, sp.Number | sp.NumberSymbol | sp.Add | sp.Mul | sp.Pow | sp.Function):
+        return None
+    parts = []
+    for argument in expression.args:
+        if (part := _real_value(argument, values)) is None:
+            return None
+        parts.append(part)
+    value = (expression.func(*parts) if parts else expression).evalf(DIGITS)
+    return value if isinstance(value, sp.Float) or value == 0 else None

@@ -1,0 +1,81 @@
+"""The command knows which of its processes hangs or died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from curiosft_cli.run.workers import FOLDER, Workers, free_memory_gib, report_end
+
+WORKER = """
+import sys, time
+from curiosft_cli.run.workers import register
+register(beat_s=0.05)
+held = bytearray(64 << 20)
+print("registered", flush=True)
+time.sleep(100)
+"""
+
+
+def start(workers: Workers, rank: int) -> subprocess.Popen[str]:
+    environment = os.environ | {FOLDER: str(workers.folder), "RANK": str(rank)}
+    child = subprocess.Popen([sys.executable, "-c", WORKER], env=environment, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "registered\n"
+    return child
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    workers = Workers(silent_after=5)
+    yield workers
+    for pid in workers.pids().values():
+        os.kill(pid, signal.SIGKILL)
+    workers.close()
+    assert not workers.folder.exists()
+
+
+def test_the_rank_that_hangs_is_named(workers: Workers) -> None:
+    children = [start(workers, rank) for rank in (0, 1)]
+    for _ in range(8):
+        time.sleep(0.15)
+        assert workers.poll() is None
+    os.kill(children[1].pid, signal.SIGSTOP)
+    said = None
+    for _ in range(40):
+        time.sleep(0.15)
+        if said := workers.poll():
+            break
+    assert said == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 5 s"
+
+
+def test_the_death_of_a_process_is_told_with_its_memory(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = start(workers, 0)
+    workers.poll()
+    assert workers.send(signal.SIGTERM)
+    said = workers.death(child.pid, child.wait())
+    assert said is not None and said.startswith(
+        f"rank 0 (process {child.pid}) was ended by SIGTERM; it held 0.1 GiB, and "
+    )
+    assert workers.death(child.pid, 3) is None
+    assert workers.death(1, -9) == "a process (1) was ended by SIGKILL"
+    monkeypatch.setenv(FOLDER, str(workers.folder))
+    report_end(1, -signal.SIGSEGV)
+    assert workers.death(1, 1) == "rank 1 (process unknown) was ended by SIGSEGV"
+    (workers.folder / "rank-0").unlink()
+
+
+def test_free_memory_is_the_least_of_machine_and_container(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4194304 kB\n")
+    assert free_memory_gib(tmp_path / "meminfo", tmp_path) == 4
+    (tmp_path / "memory.current").write_text(str(2**30))
+    for limit, free in (("max", 4), (str(3 * 2**30), 2)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert free_memory_gib(tmp_path / "meminfo", tmp_path) == free
+    assert free_memory_gib(tmp_path / "none", tmp_path / "none") is None
