@@ -49,6 +49,11 @@ def curiosft(
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
+def last_of_each(*arguments: object) -> list[str]:
+    """The arguments, with only the last of those that set the same key: a command refuses a key that is given twice."""
+    return list({str(argument).partition("=")[0]: str(argument) for argument in arguments}.values())
+
+
 @contextmanager
 def largest_file(size: int | None) -> Generator[None]:
     """No file of this process may grow beyond `size` bytes, as on a disk that is nearly full."""

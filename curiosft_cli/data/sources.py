@@ -19,6 +19,7 @@ from curiosft_cli.data.hub import hub_rows, is_hub_id
 from curiosft_cli.data.records import Problem
 from curiosft_cli.data.response_format import THINK_OPEN, last_box
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.text import shortened
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Data
@@ -287,11 +288,13 @@ def _text(row: Mapping[str, Any], column: str) -> str:
 GENERATORS = ("arithmetic", "arithmetic-forum")
 
 
-def _generated(source: str) -> Iterator[Problem]:
+def _generated(source: str, digits: int = 6) -> Iterator[Problem]:
     kind, *arguments = source.split(":")
-    if not 2 <= len(arguments) <= 3 or arguments[0] not in SPLITS or not all(n.isdecimal() for n in arguments[1:]):
+    numbers = all(n.isdecimal() and len(n) <= digits for n in arguments[1:])
+    if not 2 <= len(arguments) <= 3 or arguments[0] not in SPLITS or not numbers:
         raise CurioError(
-            f"'{source}' is not a generator", f"Write {kind}:SPLIT:ROWS[:SEED] with SPLIT {' or '.join(SPLITS)}."
+            f"{shortened(source)} is not a generator",
+            f"Write {kind}:SPLIT:ROWS[:SEED] with SPLIT {' or '.join(SPLITS)} and numbers of at most {digits} digits.",
         )
     seed = int(arguments[2]) if len(arguments) == 3 else 0
     problems = generate(arguments[0], int(arguments[1]), seed)

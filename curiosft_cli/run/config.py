@@ -18,7 +18,7 @@ from curiosft_cli.run.layers import Layer, merged, read_layers, recipe_names, wi
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.sections.base import OTHER_FOLDERS
 from curiosft_cli.run.text import shortened
-from curiosft_cli.run.values import DEEPEST, check_numbers, check_secrets, flatten, toml_value
+from curiosft_cli.run.values import DEEPEST, check_secrets, check_values, flatten, toml_value
 
 __all__ = ["Resolved", "differing", "flatten", "from_json", "load", "parse_overrides", "recipe_names", "resolve"]
 
@@ -56,7 +56,7 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "", base
     if isinstance(own := user.get("rl"), dict) and "steps" in own:
         fidelity["rl"].pop("epochs", None)
     config = _validate(merge(fidelity, user))
-    check_numbers(config.model_dump())
+    check_values(config.model_dump())
     check_secrets(config.model_dump(), {config.rephrase.api_key_env, config.eval.api_key_env})
     _check_objectives(config)
     _check_relations(config)
@@ -73,8 +73,8 @@ OBJECTIVES = (("sft", "objective"), ("rl", "objective"))
 def _chosen(user: Tree, section: str, key: str) -> str:
     """A value of the user, or its default."""
     given = user.get(section)
-    default = getattr(getattr(Config(), section), key)
-    return str(given.get(key, default)) if isinstance(given, dict) else default
+    chosen = given.get(key) if isinstance(given, dict) else None
+    return chosen if isinstance(chosen, str) else getattr(getattr(Config(), section), key)
 
 
 def parse_overrides(overrides: Iterable[str]) -> Tree:

@@ -39,7 +39,7 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+FORBIDDEN = (errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def file_trouble(error: BaseException, written: Path | None = None) -> CurioError | None:
@@ -52,7 +52,7 @@ def file_trouble(error: BaseException, written: Path | None = None) -> CurioErro
     if isinstance(error, RecursionError):
         return CurioError("a file or a setting is nested too deeply", "Correct the one that was read last.")
     number = error.errno if isinstance(error, OSError) else None
-    where = written or getattr(error, "filename", None) or "a file"
+    where = str(written or getattr(error, "filename", None) or "a file")[:300]
     for code in FULL:
         if code == number or os.strerror(code) in str(error):
             return CurioError(

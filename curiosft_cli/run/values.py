@@ -48,11 +48,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def check_numbers(tree: Mapping[str, Any], limit: int = 2**63) -> None:
-    """Refuse a number that is not finite or beyond what 64 bits hold."""
+def check_values(tree: Mapping[str, Any], limit: int = 2**63) -> None:
+    """Refuse a number that is not finite or beyond what 64 bits hold, and a text that no file or path can hold."""
     for key, value in _leaves(tree):
         if isinstance(value, int | float) and not -limit <= value < limit:
             raise CurioError(f"{key} = {shortened(value)} is not legal: numbers must be finite and below 2^63")
+        if re.search("[\0\ud800-\udfff]", f"{key}{value}"):
+            raise CurioError(f"{shortened(key)} = {shortened(value)} is not legal: text must be UTF-8 without NUL")
 
 
 def check_secrets(tree: Mapping[str, Any], variables: Set[str], shortest: int = 8) -> None:

@@ -95,7 +95,9 @@ def _command(
         f"sft.save_steps={steps}",
         "sft.keep_last=2",
     ]
-    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", reference, *overrides, *own]
+    replaced = {setting.partition("=")[0] for setting in own}
+    kept = [setting for setting in overrides if setting.partition("=")[0].strip() not in replaced]
+    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", reference, *kept, *own]
     return [*command, "--", *launch_arguments] if launch_arguments else command
 
 

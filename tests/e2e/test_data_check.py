@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import curiosft
+from command import curiosft, last_of_each
 
 pytestmark = pytest.mark.e2e
 
@@ -144,7 +144,7 @@ def test_solved_problems_make_the_exit_code_0(tmp_path: Path) -> None:
 
 def test_what_is_out_of_reach_is_told_and_ends_with_3(tmp_path: Path, settings: list[str]) -> None:
     file = write(tmp_path / "fine.jsonl", ROWS["fine"])
-    unreachable = (*settings, 'check.benchmarks=["amc","aime24"]', "model.path=nobody/nothing")
+    unreachable = last_of_each(*settings, 'check.benchmarks=["amc","aime24"]', "model.path=nobody/nothing")
     done = curiosft("data", "check", file, *unreachable)
     assert done.returncode == 3
     assert "NOT CHECKED contamination: no questions of aime24" in done.stdout

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import curiosft
+from command import curiosft, last_of_each
 
 from curiosft_cli.run.log import Metrics
 
@@ -47,8 +47,9 @@ class Sft:
             *more,
         ]
 
-    def start(self) -> subprocess.Popen[str]:
-        return self._started([sys.executable, "-m", "curiosft_cli.cli", "sft", *self.arguments])
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        arguments = last_of_each(*self.arguments, *more)
+        return self._started([sys.executable, "-m", "curiosft_cli.cli", "sft", *arguments])
 
     def start_in_a_shell_loop(self) -> subprocess.Popen[str]:
         command = shlex.join([sys.executable, "-m", "curiosft_cli.cli", "sft", *self.arguments])
@@ -59,7 +60,7 @@ class Sft:
 
     def here(self, *more: object, check: int | None = 0) -> str:
         """Train inside this process; returns what it printed."""
-        done = curiosft("sft", *self.arguments, "launch.processes=0", *more)
+        done = curiosft("sft", *last_of_each(*self.arguments, "launch.processes=0", *more))
         assert check is None or done.returncode == check, done.stderr
         assert "Traceback" not in done.stderr
         return done.stderr

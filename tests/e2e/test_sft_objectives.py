@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from command import last_of_each
 from safetensors.torch import load_file
 
 from curiosft_cli.run.config import load, recipe_names
@@ -47,7 +48,7 @@ def small(recipe: str) -> tuple[str, ...]:
 
 def sft(recipe: str, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Through the command line, in processes of its own."""
-    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", recipe, *small(recipe), *more]
+    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", recipe, *last_of_each(*small(recipe), *more)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
@@ -55,8 +56,8 @@ def sft(recipe: str, *more: str, check: bool = True) -> subprocess.CompletedProc
 
 def train(recipe: str, model: Path, root: Path, *more: str) -> Path:
     """In this process; returns the stage's folder."""
-    overrides = (*small(recipe), f"model.path={model}", f"run.root={root}", "launch.processes=0", *more)
-    resolved = load(recipe, overrides)
+    own = (f"model.path={model}", f"run.root={root}", "launch.processes=0")
+    resolved = load(recipe, last_of_each(*small(recipe), *own, *more))
     run_stages(resolved, ("sft",))
     return root / resolved.config.run.name / "sft"
 

@@ -52,7 +52,11 @@ ILLEGAL = {
     "data.train=[]": "at least 1 item",
     "eval.pass_k=[0]": "greater than or equal to 1",
     "run.fidelity=[1]": "run.fidelity",
+    "model.path=\udcff": "text must be UTF-8",
+    "run.root=a\0b": "text must be UTF-8",
+    "eval.data.a\0b=c": "text must be UTF-8",
     "run.fidelity={a=1}": "run.fidelity",
+    f"run.fidelity=0x{DIGITS}": "run.fidelity",
 }
 
 
@@ -214,6 +218,13 @@ def test_grades_replace_no_device(tmp_path: Path) -> None:
     done = curiosft("grade", rows, "--out", out)
     assert done.returncode == 2
     assert out.is_fifo()
+
+
+@pytest.mark.parametrize("rows", [DIGITS, "9" * 20])
+def test_a_generator_without_end_is_refused(rows: str) -> None:
+    done = curiosft("data", "check", f"arithmetic:train:{rows}", "check.depth=quick")
+    assert done.returncode == 2
+    assert len(done.stderr) < 1000
 
 
 def test_deep_data_is_one_line(tmp_path: Path) -> None:
