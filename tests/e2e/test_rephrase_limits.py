@@ -121,11 +121,12 @@ def test_every_missing_question_is_asked_once_however_few_are_at_hand(at_hand: i
 
 
 def test_starting_over_pays_for_nothing_twice(tmp_path: Path) -> None:
-    with ScriptedServer(cleaner) as server:
-        made = config(server)
-        run(made, tmp_path)
     from curiosft_cli.run.rundir import RunDir
 
+    with ScriptedServer(cleaner) as server:
+        made = config(server)
+        begin(RunDir(tmp_path), "rephrase", made)
+        run(made, tmp_path)
     begin(RunDir(tmp_path), "rephrase", made, fresh=True)
     assert not (tmp_path / "rephrase" / "questions.jsonl").exists()
     run(made, tmp_path)  # nobody listens any more
