@@ -72,7 +72,7 @@ def test_every_objective_holds_a_few_chunks_and_never_all_logits() -> None:
     seen = json.loads(done.stdout)
     # The gradient of the head is a [vocabulary, 8] tensor, held twice while it is summed: four chunks.
     chunks = {name: grown / (CHUNK * VOCABULARY * 4) for name, grown in seen.items()}
-    assert {name.split(" ")[0] for name in chunks} == SFT_OBJECTIVES.keys()
+    assert {name.split(" ")[0] for name in chunks} - {"self-teacher"} >= SFT_OBJECTIVES.keys()
     assert max(chunks.values()) < TOKENS / CHUNK / 2, chunks
     assert chunks["sft {}"] > 1  # something was measured
 
