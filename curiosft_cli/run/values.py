@@ -34,7 +34,7 @@ def toml_value(raw: str, key: str) -> Any:
         CurioError: it nests too deeply.
     """
     try:
-        return _parsed(f"value = {raw}", key)["value"]
+        return _parsed(f"value = {raw}", shortened(key))["value"]
     except ValueError:
         return None if raw == "none" else raw
 
@@ -86,9 +86,7 @@ def _parsed(toml: str, what: str, most_dots: int = 1000) -> dict[str, Any]:
         tree = tomllib.loads(toml)
         _check_depth(tree)
     except RecursionError:
-        raise CurioError(
-            f"{shortened(what)} nests brackets or keys too deeply", f"Use at most {DEEPEST} levels."
-        ) from None
+        raise CurioError(f"{what} nests brackets or keys too deeply", f"Use at most {DEEPEST} levels.") from None
     return tree
 
 

@@ -11,6 +11,8 @@ import pytest
 
 TOKENS, VOCABULARY, CHUNK = 256, 100_000, 4
 
+from curiosft_cli.objectives import SFT_OBJECTIVES
+
 SCRIPT = """
 import json
 import torch

@@ -10,17 +10,17 @@ nothing is computed twice, and there is never a [tokens, vocabulary] tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from curiosft_cli.objectives import BoundObjective, TokenRows
-from curiosft_cli.objectives.tokens import entropy, label_logp
+from curiosft_cli.train.head.gradients import Attached, LabelValues
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.head.kernels import Kernels, at_temperature
-from curiosft_cli.train.head.product import Attached, HeadProduct, WeightGradient, detached
+from curiosft_cli.train.head.product import HeadProduct, WeightGradient, detached
 from curiosft_cli.train.head.scores import (
     ScoredRows,
     TeacherRows,
@@ -83,7 +83,7 @@ def fused_head(
             HeadProduct(*head_pass.reference, chunk, compute_dtype) if head_pass.reference else None,
             objective,
             (weights,) if isinstance(weights, Tensor) else tuple(weights),
-            head_pass,
+            replace(head_pass, entropy=head_pass.entropy or "entropy" in objective.needs),
             kernels,
             torch.empty_like(hidden) if wanted and hidden.requires_grad else None,
             WeightGradient() if wanted and head_weight.requires_grad else None,
@@ -144,20 +144,28 @@ class _Walk:
         """Replace the logits by the gradient, with respect to the logits at the temperature; the factor [c] is 1."""
         reference = self.reference.logits(rows) if self.reference else None
         for tile in self.kernels.tiles(logits):
-            scores, _ = scored_tile(logits[tile], labels[tile], self.head_pass, self.kernels)
+            scores, probabilities = scored_tile(logits[tile], labels[tile], self.head_pass, self.kernels)
             own = {name: values[tile] for name, values in extra.items()}
             base = None if reference is None else reference[tile].float()
-            token_rows = partial(self._rows_of_logits, labels=labels[tile], extra=own, base=base)
+            token_rows = partial(self._rows_of_logits, scores, probabilities, labels[tile], own, base)
             here = slice(rows.start + tile.start, rows.start + tile.stop)
             z = at_temperature(logits[tile], self.head_pass.temperature)
-            z -= z.amax(-1, keepdim=True)  # the difference of two large logits would be rounded
             logits[tile] = self._differentiate(here, scores, own, z, token_rows)
         return torch.ones(len(logits), device=logits.device)
 
-    def _rows_of_logits(self, z: Tensor, labels: Tensor, extra: dict[str, Tensor], base: Tensor | None) -> TokenRows:
+    def _rows_of_logits(
+        self,
+        scores: ScoredRows,
+        probabilities: Tensor,
+        labels: Tensor,
+        extra: dict[str, Tensor],
+        base: Tensor | None,
+        z: Tensor,
+    ) -> TokenRows:
         """What the objective reads, as functions of the logits z [r, V]."""
-        spread = entropy(z) if "entropy" in self.objective.needs else None
-        return TokenRows(label_logp(z, labels), labels, extra, spread, z, base)
+        spread = scores.entropy if "entropy" in self.objective.needs else None
+        logp, spread = LabelValues.apply(z, labels, probabilities, scores.logp, spread)
+        return TokenRows(logp, labels, extra, spread, z, base)
 
     def _differentiate(
         self,

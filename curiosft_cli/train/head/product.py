@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,31 +63,6 @@ class WeightGradient:
             # In blocks: to add bfloat16 to float32 a CPU makes a float32 copy, here of one block.
             for rows, more in zip(self.total.split(block), (by_logits.t() @ states).split(block), strict=True):
                 rows += more
-
-
-class Attached(torch.autograd.Function):
-    """Gives autograd the gradients that exist already, multiplied by the gradient of the loss; only once."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        head_weight: Tensor,
-        loss: Tensor,
-        by_hidden: Tensor | None,
-        by_weight: Tensor | None,
-    ) -> Tensor:
-        ctx.gradients = [by_hidden, by_weight]
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        # In place and only once: another [V, H] tensor would cost as much memory as the gradient itself.
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            raise RuntimeError("the head's gradients are used up: a second backward needs a second forward")
-        scaled = [None if grad is None else grad.mul_(upstream[0]) for grad in gradients]
-        return scaled[0], scaled[1], None, None, None
 
 
 @contextmanager
