@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-TOKENS, VOCABULARY, CHUNK = 256, 100_000, 4
-
 from curiosft_cli.objectives import SFT_OBJECTIVES
+
+TOKENS, VOCABULARY, CHUNK = 256, 100_000, 4
 
 SCRIPT = """
 import json
