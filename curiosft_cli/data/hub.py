@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from curiosft_cli.data.files import READERS, FileRow
 from curiosft_cli.run.errors import MISSING, CurioError, hub_refusal
+from curiosft_cli.run.hub import use_hub
 
 if TYPE_CHECKING:
     import datasets
@@ -58,6 +59,7 @@ def hub_table(
     Raises:
         CurioError: exit code 3 when the data set is out of reach.
     """
+    use_hub()
     from datasets import load_dataset
 
     repository, _, file = NAMED.get(name, name).partition(":")

@@ -75,7 +75,7 @@ REFUSALS = {
 
 
 def hub_refusal(error: BaseException | None, name: str) -> CurioError | None:
-    """The line for a repository that this account may not read; None for any other error."""
+    """The line for a repository that this account may not read, or for a hub that does not answer; else None."""
     while error is not None:
         if (said := REFUSALS.get(type(error).__name__)) is not None:
             from huggingface_hub import get_token
@@ -88,4 +88,12 @@ def hub_refusal(error: BaseException | None, name: str) -> CurioError | None:
                 MISSING,
             )
         error = error.__cause__ or error.__context__
-    return None
+    from curiosft_cli.run.hub import OFFLINE, use_hub
+
+    if Path(name).exists() or (reason := use_hub()) is None:
+        return None
+    return CurioError(
+        f"cannot get {name} from the hub: {reason}, and it is not in the local cache",
+        f"Check the network; or name a local folder or file; or fill the cache elsewhere and set {OFFLINE}=1.",
+        MISSING,
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curiosft_cli.run.device import Dtype, resolve_dtype
 from curiosft_cli.run.errors import CurioError, hub_refusal
+from curiosft_cli.run.hub import use_hub
 from curiosft_cli.train.attention import PACKED_SDPA, can_pack, is_packed, register_packed_attention
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ def _check_folder(path: str) -> None:
     looks_local = path.startswith(("/", "./", "../", "~")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise CurioError(f"there is no model folder {path}", "Check model.path or the checkpoint reference.")
+    if not Path(path).is_dir():
+        use_hub()
 
 
 def _first_line(error: Exception) -> str:

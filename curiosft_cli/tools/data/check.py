@@ -167,6 +167,8 @@ def _contamination(config: Config, report: DataReport, console: Console) -> Cont
             f"no questions of {names} ({next(iter(unreachable.values()))}). "
             "Give files (eval.data.NAME=FILE), or leave them out of check.benchmarks."
         )
+        if config.check.benchmarks == type(config.check)().benchmarks:
+            report.optional.add(CONTAMINATION)
     if not questions:
         return None
     console.say(f"comparing with {len(questions):,} questions of {len(report.benchmarks)} benchmarks")

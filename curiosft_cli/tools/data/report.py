@@ -33,6 +33,7 @@ class DataReport:
         limits: the longest prompt and the longest response, in tokens.
         benchmarks: number of questions that the rows were compared with, by benchmark.
         unchecked: what could not be checked, and why.
+        optional: checks that the user did not name: leaving one out does not change the exit code.
         peak_mib: peak memory of this process and of its largest child, in MiB.
     """
 
@@ -50,6 +51,7 @@ class DataReport:
     hits: list[Hit] = field(default_factory=list)
     benchmarks: dict[str, int] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
+    optional: set[str] = field(default_factory=set)
     seconds: float = 0.0
     peak_mib: tuple[float, float] = (0.0, 0.0)
 
@@ -59,7 +61,7 @@ class DataReport:
         return layout(self.columns)
 
     def exit_code(self, repaired: frozenset[int] | None = None) -> int:
-        """0: no problem; 2: problems; 3: something could not be checked.
+        """0: no problem; 2: problems; 3: something that the user named could not be checked.
 
         Args:
             repaired: rows that the repaired copy leaves out or cleans; their problems do not count.
@@ -67,7 +69,7 @@ class DataReport:
         left = [set(self.findings.rows[name]) - (repaired or frozenset()) for name in self.findings.problems()]
         if any(left) or not self.rows:
             return BAD_INPUT
-        return MISSING if self.unchecked else 0
+        return MISSING if self.unchecked.keys() - self.optional else 0
 
     def to_drop(self, *, broken: bool, contaminated: bool) -> set[int]:
         """Rows that a repaired copy leaves out. Of rows that repeat each other, it keeps the first good one.

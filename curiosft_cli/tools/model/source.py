@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import MISSING, CurioError, hub_refusal
 from curiosft_cli.run.files import read_json
+from curiosft_cli.run.hub import use_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -139,6 +140,7 @@ def read_tokenizer(source: ModelSource, settings: Model) -> PreTrainedTokenizerB
 
 
 def _download(name: str, settings: Model, patterns: tuple[str, ...]) -> Path:
+    use_hub()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     from huggingface_hub.utils import OfflineModeIsEnabled
