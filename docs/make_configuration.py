@@ -15,7 +15,8 @@ HEADER = """# Configuration
 Made from the code by `docs/make_configuration.py`; a test keeps it true. A TOML file holds only what differs from
 these defaults; on the command line the same keys are written `section.key=value`. `none` switches a value off.
 `curiosft config show CONFIG` prints every value of a configuration and where it comes from. A key with † may change
-when a stage continues; a stage with results refuses another value of any other key that it reads.
+when a stage continues. A stage with results refuses another value of any other key of `[model]`, `[data]` and its own
+section, and of `run.seed`.
 
 `extends = "curio"` at the top of a file takes over a recipe, `extends = "lab.toml"` another file beside it; the file
 then holds what differs. The order is: default, `run.fidelity`, what is extended, the file, the command line; later ones
