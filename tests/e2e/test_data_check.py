@@ -153,6 +153,14 @@ def test_what_is_out_of_reach_is_told_and_ends_with_3(tmp_path: Path, settings: 
     assert (done.returncode, list(tmp_path.iterdir())) == (3, [file])
 
 
+def test_benchmarks_that_nobody_named_do_not_change_the_exit_code(tmp_path: Path, settings: list[str]) -> None:
+    file = write(tmp_path / "fine.jsonl", ROWS["fine"])
+    unnamed = [one for one in settings if not one.startswith("check.benchmarks")]
+    done = curiosft("data", "check", file, *unnamed)
+    assert done.returncode == 0
+    assert "NOT CHECKED contamination: no questions of" in done.stdout
+
+
 def test_clean_data_ends_with_0_and_one_screen_without_torch_in_the_parent(tmp_path: Path, settings: list[str]) -> None:
     code = (
         "import sys; from curiosft_cli import cli; sys.argv = ['curiosft', *sys.argv[1:]]\n"
