@@ -1,4 +1,4 @@
-"""The command line inside this process: its own entry point and exit codes, without a new interpreter's imports."""
+"""The command line in tests: inside this process, without a new interpreter's imports, or in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Generator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
+
+import pytest
 
 from curiosft_cli.cli import main
 
@@ -47,6 +49,23 @@ def curiosft(
                 signal.signal(number, handler)
     assert isinstance(code, int), code
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+
+def curiosft_in_a_process(
+    *arguments: object, check: bool = True, limit_s: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run one command in a process of its own.
+
+    Args:
+        arguments: what stands behind `curiosft`.
+        check: fail the test when the command fails.
+        limit_s: seconds it may take.
+    """
+    command = [sys.executable, "-m", "curiosft_cli.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
+    if check and done.returncode:
+        pytest.fail(f"{' '.join(command[3:])} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+    return done
 
 
 def last_of_each(*arguments: object) -> list[str]:

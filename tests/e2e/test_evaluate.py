@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import curiosft_in_a_process as curiosft
 from tiny import build_tiny_model
 
 from curiosft_cli.run.files import present, read_jsonl
@@ -46,14 +47,6 @@ def recipe(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("eval") / "tiny.toml"
     file.write_text(RECIPE.format(root=file.parent / "runs", model=tiny_model))
     return file
-
-
-def curiosft(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "curiosft_cli.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if check and done.returncode:
-        pytest.fail(f"{' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-    return done
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command import curiosft_in_a_process
 from safetensors.torch import load_file
 
 from curiosft_cli.run.config import load
@@ -74,19 +76,14 @@ threads = 1
 """
 
 
+curiosft = partial(curiosft_in_a_process, limit_s=500)
+
+
 @pytest.fixture(scope="module")
 def recipe(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     file.write_text(RECIPE.format(root=file.parent / "runs", model=tiny_model))
     return file
-
-
-def curiosft(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "curiosft_cli.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    if check and done.returncode:
-        pytest.fail(f"{' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-    return done
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:

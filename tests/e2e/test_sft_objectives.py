@@ -6,13 +6,12 @@ import json
 import math
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command import last_of_each
+from command import curiosft_in_a_process, last_of_each
 from safetensors.torch import load_file
 
 from curiosft_cli.run.config import load, recipe_names
@@ -48,10 +47,7 @@ def small(recipe: str) -> tuple[str, ...]:
 
 def sft(recipe: str, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Through the command line, in processes of its own."""
-    command = [sys.executable, "-m", "curiosft_cli.cli", "sft", recipe, *last_of_each(*small(recipe), *more)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
+    return curiosft_in_a_process("sft", recipe, *last_of_each(*small(recipe), *more), check=check, limit_s=400)
 
 
 def train(recipe: str, model: Path, root: Path, *more: str) -> Path:
