@@ -12,6 +12,7 @@ from pathlib import Path
 
 import curiosft_cli
 from curiosft_cli.data.records import Grader, Problem
+from curiosft_cli.run.digests import file_digest
 
 READ_BY_GRADING = ("records", "response_format")
 WEIGHTS = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
@@ -36,8 +37,7 @@ def model_identity(path: str, revision: str | None = None) -> dict[str, str | No
         return {"path": path, "commit": _cached_commit(path, revision)}
     digest = hashlib.sha256()
     for file in sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)}):
-        with file.open("rb") as content:
-            digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{file.name} {file_digest(file)}\n".encode())
     return {"path": path, "sha256": digest.hexdigest()}
 
 

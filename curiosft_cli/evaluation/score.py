@@ -195,18 +195,17 @@ def _graded(
     prefilled: bool,
 ) -> Iterator[tuple[int, Outcome]]:
     """Yield (index of the question, graded sample) in order."""
-    waiting: deque[tuple[int, Sample]] = deque()
+    waiting: deque[tuple[int, Sample, bool]] = deque()
 
     def items() -> Iterator[GradeItem]:
         for index, sample in generations.read(samples):
-            waiting.append((index, sample))
             truncated = sample.finish_reason == "length"
             given = prefilled if sample.prefilled is None else sample.prefilled
+            waiting.append((index, sample, given))
             yield GradeItem(sample.text, problems[index], given, truncated, grader=grader)
 
     for grade in pool.grade_in_order(items()):
-        index, sample = waiting.popleft()
-        given = prefilled if sample.prefilled is None else sample.prefilled
+        index, sample, given = waiting.popleft()
         yield index, Outcome(grade, sample.text, sample.tokens, sample.finish_reason, given)
 
 

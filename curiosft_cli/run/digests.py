@@ -27,7 +27,7 @@ def file_digest(path: Path) -> str:
 def digest_marker(folder: Path, step: int) -> str:
     """The text of the marker of a checkpoint: its step, and the digest of each file by its path in the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return json.dumps({"step": step, "sha256": _digests(folder, files)}, indent=1) + "\n"
+    return json.dumps({"step": step, "sha256": file_digests(folder, files)}, indent=1) + "\n"
 
 
 def check_digests(checkpoint: Path) -> int:
@@ -53,13 +53,14 @@ def check_digests(checkpoint: Path) -> int:
     files = [checkpoint / name for name in expected if not (pruned and name.startswith(f"{STATE}/"))]
     if missing := [file for file in files if not file.is_file()]:
         raise CurioError(f"{missing[0]} is missing", fix)
-    found = _digests(checkpoint, files)
+    found = file_digests(checkpoint, files)
     if changed := [name for name, digest in found.items() if digest != expected[name]]:
         raise CurioError(f"{checkpoint / changed[0]} was changed or damaged after it was written", fix)
     return len(files)
 
 
-def _digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+def file_digests(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+    """The digest of each of these files, by its path in the folder."""
     # Hashing leaves Python's lock free, so the files are hashed side by side.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(file_digest, files)

@@ -105,7 +105,7 @@ def is_first(extra: Sequence[str]) -> bool:
     Under a launcher that is there already, whether this is the first of its processes.
     """
     if "WORLD_SIZE" in os.environ:
-        return os.environ.get("RANK", "0") == "0"
+        return _is_rank_0()
     options = dict(pair.partition("=")[::2] if "=" in pair else (pair, after) for pair, after in pairwise([*extra, ""]))
     named = options.get("--machine_rank") or options.get("--machine-rank")
     if named is None and (file := options.get("--config_file") or options.get("--config-file")):
@@ -115,8 +115,12 @@ def is_first(extra: Sequence[str]) -> bool:
     return named in (None, "0")
 
 
+def _is_rank_0() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _run_here(module: str, stage: StageDir, config: Config) -> None:
-    first = os.environ.get("RANK", "0") == "0"
+    first = _is_rank_0()
     try:
         importlib.import_module(module).run(config, stage)
     except (KeyboardInterrupt, SystemExit):
@@ -139,7 +143,7 @@ def run_stage(body: StageBody) -> None:
     register()
     stage = StageDir(Path(sys.argv[1]))
     config = from_json(stage.config_file)
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = _is_rank_0()
     if first:
         write_json(stage.path / "env.json", environment())
     try:

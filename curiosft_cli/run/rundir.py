@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.run.config import from_json
-from curiosft_cli.run.digests import CHECKPOINT, STATE, file_digest
+from curiosft_cli.run.digests import CHECKPOINT, STATE, file_digests
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import COMPLETE, PARTIAL_SUFFIX, is_complete, read_json, write_json, write_text
 from curiosft_cli.run.lock import LOCK, locked
@@ -94,7 +94,7 @@ class StageDir:
         """Digests of what a complete stage must have: the last checkpoint's marker, the questions, or the summary."""
         last = [self.checkpoint(step) / COMPLETE for step in self.checkpoints()[-1:]]
         files = last or [*self.path.glob("questions.*"), *self.path.glob("summary.json")]
-        return {file.relative_to(self.path).as_posix(): file_digest(file) for file in files}
+        return file_digests(self.path, files)
 
     def is_complete(self) -> bool:
         """Whether status.json says so, and the results are still those of that moment.

@@ -31,6 +31,7 @@ from curiosft_cli.stages.handover import HandOver, asleep, open_engine_beside
 from curiosft_cli.train.encode import PromptFormat, Row, encode_prompt, stop_token_ids
 from curiosft_cli.train.heldout import evaluate_packs
 from curiosft_cli.train.load import check_context
+from curiosft_cli.train.start import gather_objects
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine
@@ -190,10 +191,7 @@ class StepEvaluation:
 
     def _gathered(self, samples: list[StepSample]) -> list[StepSample]:
         """The samples of all ranks, in the order of questions and numbers."""
-        if self._loop.ranks > 1:
-            from accelerate.utils import gather_object
-
-            samples = gather_object(samples)
+        samples = gather_objects(self._loop.accelerator, samples)
         return sorted(samples, key=lambda sample: (sample.question, sample.number))
 
     def _numbers(self, job: BenchmarkTask, samples: Sequence[StepSample]) -> dict[str, float]:

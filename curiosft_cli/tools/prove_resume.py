@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curiosft_cli.run.config import load
+from curiosft_cli.run.digests import file_digest
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import is_complete
 from curiosft_cli.run.log import Console
@@ -120,6 +121,5 @@ def _hash(checkpoint: Path) -> str:
     """First digits of the SHA-256 of a checkpoint's weights."""
     digest = hashlib.sha256()
     for file in sorted(checkpoint.glob("*.safetensors")):
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(file)))
     return digest.hexdigest()[:16]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from curiosft_cli.run.config import flatten
 from curiosft_cli.run.errors import MISSING, CurioError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from curiosft_cli.objectives import BoundObjective
     from curiosft_cli.run.rundir import StageDir
     from curiosft_cli.run.sections import Config
+
+T = TypeVar("T")
 
 
 def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
@@ -116,6 +118,13 @@ def check_ranks_agree(accelerator: Accelerator, model: nn.Module) -> None:
             f"the ranks hold different weights (sums {everywhere.tolist()})",
             "Check the launch: every rank must load the model.",
         )
+
+
+def gather_objects(accelerator: Accelerator, mine: list[T]) -> list[T]:
+    """The items of every rank, in the order of ranks."""
+    from accelerate.utils import gather_object
+
+    return gather_object(mine) if accelerator.num_processes > 1 else mine
 
 
 def gather_rows(accelerator: Accelerator, values: Tensor) -> tuple[Tensor, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.objectives.baselines import select_top
 from curiosft_cli.objectives.temperature import AT_TAU_MAX, AT_TAU_MIN, GUARDED
+from curiosft_cli.train.start import gather_objects
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,6 @@ class StepStats:
         same names, or no name at all.
         """
         import torch
-        from accelerate.utils import gather_object
 
         mine: dict[str, Any] = {
             "rows": {name: (float(s), self._counts[name], *self._range(name)) for name, s in self._sums.items()},
@@ -93,7 +93,7 @@ class StepStats:
             "whole": {name: torch.cat(parts).cpu().numpy() for name, parts in self._whole.items()},
             "seconds": dict(self._seconds),
         }
-        ranks: list[Mapping[str, Any]] = gather_object([mine]) if accelerator.num_processes > 1 else [mine]
+        ranks = gather_objects(accelerator, [mine])
         self._forget()
         reduced = _means(ranks)
         for name in dict.fromkeys(name for rank in ranks for name in rank["whole"]):

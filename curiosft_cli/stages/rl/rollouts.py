@@ -15,6 +15,7 @@ from curiosft_cli.run.files import JsonLines, read_jsonl, write_compressed_jsonl
 from curiosft_cli.stages.graded_stream import GradedRequest, graded_stream
 from curiosft_cli.train.batches import step_rows
 from curiosft_cli.train.encode import Row
+from curiosft_cli.train.start import gather_objects
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine, Sampling
@@ -205,11 +206,7 @@ class RolloutSampler:
                     file.append(as_row(rollout))
                     found[rollout.group, rollout.sample] = rollout
         mine = [found[key] for key in wanted if key[0] in share]
-        if accelerator.num_processes > 1:
-            from accelerate.utils import gather_object
-
-            mine = gather_object(mine)
-        return sorted(mine, key=lambda rollout: (rollout.group, rollout.sample))
+        return sorted(gather_objects(accelerator, mine), key=lambda rollout: (rollout.group, rollout.sample))
 
     def _plan(self, step: int, groups: Mapping[int, Prompt]) -> dict[Key, int]:
         """Every response of the step, and how many tokens at its start are the expert's."""

@@ -42,7 +42,7 @@ def shard_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.exists():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = sorted(set(_listed(folder).values()))
         except (OSError, RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CurioError(f"{index} is not an index of shards: {error}", "Download the model again.") from None
         if not names:
@@ -73,14 +73,17 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
         CurioError: as in `shard_files`; or a file is incomplete or not safetensors, or lacks a tensor of the index.
     """
     tensors = {name: tensor for file in shard_files(folder) for name, tensor in read_header(file).items()}
-    if (folder / INDEX).exists():
-        listed = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        if absent := sorted(set(listed) - set(tensors)):
-            raise CurioError(
-                f"{folder}: the index lists {len(absent)} tensors that no shard has, e.g. {absent[0]}",
-                "Download the model again.",
-            )
+    if (folder / INDEX).exists() and (absent := sorted(set(_listed(folder)) - set(tensors))):
+        raise CurioError(
+            f"{folder}: the index lists {len(absent)} tensors that no shard has, e.g. {absent[0]}",
+            "Download the model again.",
+        )
     return tensors
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """The file of each tensor, by the index."""
+    return json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:

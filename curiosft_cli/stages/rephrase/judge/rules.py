@@ -86,9 +86,9 @@ def longest_rewrite(post: str, ratio: float = 1.2, slack: int = 10) -> int:
     return int(ratio * len(post)) + slack
 
 
-def is_too_long(post: str, most: int = LONGEST) -> bool:
-    """Whether no answer to this post could be judged, so that asking would be money for nothing."""
-    return len(post) > most
+def is_too_long(text: str, most: int = LONGEST) -> bool:
+    """Whether this post or answer cannot be judged, so that asking about the post would be money for nothing."""
+    return len(text) > most
 
 
 def tidy(rewrite: str) -> str:
@@ -98,7 +98,7 @@ def tidy(rewrite: str) -> str:
 
 def judge_by_rules(post: str, rewrite: str) -> Judgement:
     """Accept or refuse a tidy rewrite where that is certain; else say where it differs."""
-    if len(post) > LONGEST or len(rewrite) > LONGEST:
+    if is_too_long(post) or is_too_long(rewrite):
         return Judgement("refused", f"too long to judge: {max(len(post), len(rewrite))} characters", "rule too long")
     old, new = tokens(post), tokens(rewrite)
     pair = Pair(post, rewrite, old, new, joined(old), edits(post, rewrite))
