@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from curiosft_cli.cli import main
+from curiosft_cli.cli.main import main
 
 
 def curiosft(

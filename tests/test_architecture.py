@@ -169,7 +169,7 @@ def modules_after(code: str) -> set[str]:
 
 RUN_CLI = """
 import sys
-from curiosft_cli import cli
+from curiosft_cli.cli import main as cli
 sys.argv = ["curiosft", *{arguments!r}]
 try:
     cli.main()

@@ -163,7 +163,7 @@ def test_benchmarks_that_nobody_named_do_not_change_the_exit_code(tmp_path: Path
 
 def test_clean_data_ends_with_0_and_one_screen_without_torch_in_the_parent(tmp_path: Path, settings: list[str]) -> None:
     code = (
-        "import sys; from curiosft_cli import cli; sys.argv = ['curiosft', *sys.argv[1:]]\n"
+        "import sys; from curiosft_cli.cli import main as cli; sys.argv = ['curiosft', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit as stop:\n    print('code', stop.code)\n"
         "print('loaded', sorted({'torch', 'transformers', 'vllm'} & set(sys.modules)))"
     )

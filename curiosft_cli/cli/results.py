@@ -1,0 +1,55 @@
+"""What reads finished work: grades, comparisons, reviews."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curiosft_cli.cli.app import RESULTS, AsJson, app
+from curiosft_cli.run.text import show
+
+
+@app.command(rich_help_panel=RESULTS)
+def grade(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, JSON or parquet of saved responses.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="JSONL for the graded rows. Without it, they are printed.")
+    ] = None,
+    as_json: AsJson = False,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Also grade by Math-Verify and by string; list disagreements.")
+    ] = False,
+    grader: Annotated[str, typer.Option("--grader", help="curiosft, or official.")] = "curiosft",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Number of processes. Default: one per core.")
+    ] = None,
+) -> None:
+    """Grade saved responses without a model."""
+    from curiosft_cli.tools.grade import grade_file
+
+    grade_file(file, out, grader=grader, cross_check=cross_check, as_json=as_json, workers=workers)
+
+
+@app.command(rich_help_panel=RESULTS)
+def compare(
+    results: Annotated[list[Path], typer.Argument(metavar="A B [C]...", help="Result folders; A is the reference.")],
+    style: Annotated[str, typer.Option("--format", help="text, markdown, latex, csv or json.")] = "text",
+    strict: Annotated[bool, typer.Option("--strict", help="Compare the strict reward, not the answers alone.")] = False,
+) -> None:
+    """Say which evaluation is better, and whether there is evidence for it."""
+    from curiosft_cli.tools.compare import compare as compared
+
+    show(compared(results, style=style, strict=strict))
+
+
+@app.command(rich_help_panel=RESULTS)
+def review(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or the name of a run in runs/.")],
+    samples: Annotated[int, typer.Option("--samples", help="Rows to print here.")] = 10,
+) -> None:
+    """Compare cleaned questions with their originals: an HTML page, and some rows in the terminal."""
+    from curiosft_cli.stages.rephrase.review import review as review_run
+
+    review_run(run, samples=samples)
