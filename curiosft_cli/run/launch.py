@@ -22,21 +22,25 @@ from typing import NamedTuple
 from curiosft_cli.run.config import from_json
 from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
 from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
-from curiosft_cli.run.processes import die_with_parent, free_port, isolated
+from curiosft_cli.run.processes import die_with_parent, free_port, isolated, usable_cores
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.text import one_line, show
 from curiosft_cli.run.workers import FOLDER, Workers, register
 
-# Silences remarks of libraries on their own set-up; the user's own settings win.
-QUIET_ENVIRONMENT = {"TORCH_CPP_LOG_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "VLLM_LOGGING_LEVEL": "ERROR"}
+# Silences remarks of libraries on their own set-up. Idle threads of OpenMP sleep: by its own default they spin, and a
+# process beside others then stands still. The user's own settings win.
+ENVIRONMENT = {
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 LESS_MEMORY = (
     "If the memory was full, lower max_tokens_per_batch, head_chunk or kv_cache_gib of the stage, or launch.processes."
 )
 SAME_COMMAND = "The same command continues."
 POLL_S = 1.0
-STOP_LIMIT_S = 60.0
-"""Seconds in which the processes of a stage must end after a signal."""
 StageBody = Callable[[Config, StageDir], None]
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 """Device files of Linux for an NVIDIA GPU, an AMD GPU, and a GPU of Windows under WSL."""
@@ -72,14 +76,14 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
     if "WORLD_SIZE" in os.environ or config.launch.processes == 0:
         _run_here(module, stage, config)
         return
-    environment = isolated(QUIET_ENVIRONMENT | os.environ)
+    environment = isolated(ENVIRONMENT | os.environ)
     if accelerate:
         command = _accelerate_command(module, stage, config, extra, environment)
     else:
         _set_threads(environment, config, processes=1)
         command = [sys.executable, "-m", module, str(stage.path)]
     stage.set_status("running")
-    ended = _wait(command, environment)
+    ended = _wait(command, environment, config.launch.stop_limit_s)
     status = stage.status()
     # On a second machine the launcher may return before the first machine has written its status.
     if ended.code == 0 and status["state"] in ("complete", "running"):
@@ -121,6 +125,7 @@ def _is_rank_0() -> bool:
 
 def _run_here(module: str, stage: StageDir, config: Config) -> None:
     first = _is_rank_0()
+    os.environ.update(ENVIRONMENT | os.environ)
     try:
         importlib.import_module(module).run(config, stage)
     except (KeyboardInterrupt, SystemExit):
@@ -242,14 +247,14 @@ def _set_threads(environment: dict[str, str], config: Config, processes: int) ->
     """Threads per process: the configured number, else the user's OMP_NUM_THREADS, else an equal share of the cores."""
     if config.launch.threads is not None:
         environment["OMP_NUM_THREADS"] = str(config.launch.threads)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
 
 
-def _wait(command: Sequence[str], environment: dict[str, str]) -> Ended:
+def _wait(command: Sequence[str], environment: dict[str, str], stop_limit_s: float) -> Ended:
     """Run the command in a session of its own, pass on SIGTERM and Ctrl-C, and leave no process of it behind.
 
     The processes of the stage get the signal, not what stands between: a training saves and ends. At a second signal,
-    or after a minute, everything is killed.
+    or after `stop_limit_s`, everything is killed.
     """
     workers, received = Workers(), []
     parent = functools.partial(die_with_parent, os.getpid())
@@ -271,7 +276,7 @@ def _wait(command: Sequence[str], environment: dict[str, str]) -> Ended:
     try:
         while (code := _code_within(child, POLL_S)) is None:
             hangs = hangs or workers.poll()
-            if hangs or (received and time.monotonic() - received[0][1] > STOP_LIMIT_S):
+            if hangs or (received and time.monotonic() - received[0][1] > stop_limit_s):
                 kill()
         if received:
             return Ended(TERMINATED if received[0][0] == signal.SIGTERM else INTERRUPTED)

@@ -50,6 +50,15 @@ def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     return child
 
 
+def usable_cores(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: those of its affinity mask, less where a container limits processor time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+        quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, int(quota) // int(period))
+    return max(1, cores)
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A port of the loopback interface that nobody listens on at this moment."""
     with socket.socket() as probe:

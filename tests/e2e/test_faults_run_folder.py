@@ -118,11 +118,15 @@ def umask() -> int:
     return before
 
 
-def test_one_of_two_ranks_dies_or_is_told_to_stop(tiny_model: Path, tmp_path: Path) -> None:
+def test_one_of_two_ranks_dies_or_is_told_to_stop(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first command also has our environment in its ranks, the second one the user's."""
     sft = Sft(tiny_model, tmp_path, "launch.processes=2")
     child = sft.start()
     wait_for(lambda: len(sft.steps()) > 0, child)
     second = rank_process(sft.stage, "1")
+    assert "OMP_WAIT_POLICY=PASSIVE" in variables(second) and "OMP_NUM_THREADS=1" in variables(second)
     os.kill(second, signal.SIGKILL)
     code, said = ended(child)
     line = said.splitlines()[-1]
@@ -131,11 +135,17 @@ def test_one_of_two_ranks_dies_or_is_told_to_stop(tiny_model: Path, tmp_path: Pa
     )
 
     (sft.stage / "metrics.jsonl").unlink()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     child = sft.start()
     wait_for(lambda: len(sft.steps()) > 0, child)
+    assert "OMP_WAIT_POLICY=ACTIVE" in variables(rank_process(sft.stage, "1"))
     os.kill(rank_process(sft.stage, "1"), signal.SIGTERM)
     assert ended(child)[0] == 75
     assert (sft.stage / f"checkpoint-{sft.steps()[-1]}" / "COMPLETE").exists()
+
+
+def variables(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/environ").read_text().split("\0")
 
 
 def rank_process(stage: Path, rank: str) -> int:
@@ -143,10 +153,10 @@ def rank_process(stage: Path, rank: str) -> int:
         if entry.name.isdigit():
             try:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                variables = (entry / "environ").read_bytes().split(b"\0")
+                own = variables(int(entry.name))
             except OSError:
                 continue
-            if f"RANK={rank}".encode() in variables and os.fsencode(stage) in words:
+            if f"RANK={rank}" in own and os.fsencode(stage) in words:
                 return int(entry.name)
     raise AssertionError(f"no rank {rank}")
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 
 import curiosft_cli
 from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import TERMINATED
 from curiosft_cli.run.files import write_json
-from curiosft_cli.run.launch import is_first, stop_request
+from curiosft_cli.run.launch import _wait, is_first, stop_request
 from curiosft_cli.run.rundir import StageDir
 
 
@@ -79,6 +81,17 @@ def test_a_stop_request_waits_for_the_step_and_a_second_one_does_not() -> None:
             time.sleep(1)
     assert stopped.value.code == 75
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stage_that_ignores_the_signal_is_killed_after_the_limit() -> None:
+    program = (
+        "import signal, time\nfrom curiosft_cli.run.workers import register\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nregister()\ntime.sleep(100)"
+    )
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    started = time.monotonic()
+    assert _wait([sys.executable, "-c", program], dict(os.environ), stop_limit_s=0.5).code == TERMINATED
+    assert 2 < time.monotonic() - started < 20
 
 
 def test_a_child_imports_this_package_and_nothing_from_the_current_folder(tmp_path: Path) -> None:

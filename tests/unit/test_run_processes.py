@@ -6,10 +6,22 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
+from curiosft_cli.run.processes import usable_cores
+
+
+@pytest.mark.parametrize(("limit", "cores"), [("max 100000", 8), ("350000 100000", 3), ("50000 100000", 1)])
+def test_the_cores_are_those_of_the_affinity_and_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert usable_cores(tmp_path) == 8
+    (tmp_path / "cpu.max").write_text(limit + "\n")
+    assert usable_cores(tmp_path) == cores
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are glibc's")

@@ -70,7 +70,10 @@ class Launch(Section):
     or one on a CPU."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of each process (OMP_NUM_THREADS). None: the value of that environment variable, or an equal share of
-    the cores."""
+    the cores that the command may use (docs/training.md)."""
+    stop_limit_s: float = Field(60.0, gt=0)
+    """Seconds that the processes of a stage have after SIGTERM or Ctrl-C; then they are killed. A training saves the
+    step that it is in, so this must be longer than a step and its checkpoint (our choice)."""
 
 
 class Log(Section):
