@@ -14,6 +14,7 @@ from curiosft_cli.run.launch import stop_request
 from curiosft_cli.run.log import Console, Metrics
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
 from curiosft_cli.stages.step_evaluation import StepEvaluation, benchmarks_between_steps
+from curiosft_cli.train.guards import stop
 from curiosft_cli.train.heldout import held_out
 from curiosft_cli.train.loop import Loop
 from curiosft_cli.train.start import check_supplied, start_accelerator
@@ -157,11 +158,11 @@ class Bookkeeping:
         self.console.progress(step, self.total, f"{self.name}: {line}")
         breaches = self._guards.check(step, values)
         for breach in breaches:
-            self.say(f"warning: {breach}")
+            self.say(f"warning: {breach.says}")
         terminated = self.loop.everywhere([int(self._stop.is_set())]) != [0]
-        stopping = terminated or (bool(breaches) and self.settings.guards.action == "stop")
+        stopping = terminated or any(breach.stops for breach in breaches)
         self._save(step, scores.get("eval/avg"), stopping=stopping)
-        self._guards.stop(breaches)
+        stop(breaches)
         if terminated and step < self.total:
             self.say(f"stopped by SIGTERM after step {step}, which is saved")
             raise SystemExit(TERMINATED)

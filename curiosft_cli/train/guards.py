@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from curiosft_cli.run.errors import GUARD, CurioError
 
@@ -23,6 +23,8 @@ class Rule:
         above: highest legal value, or None.
         spike: highest legal multiple of the median of the last steps, or None. Only positive values are checked.
         meaning: what it says about the run, for the message.
+        action: takes the place of that of `Guards`.
+        cause: gets the metrics of the step, and gives the likely cause and what to do about it.
     """
 
     metric: str
@@ -30,6 +32,8 @@ class Rule:
     below: float | None = None
     above: float | None = None
     spike: float | None = None
+    action: Action | None = None
+    cause: Callable[[Mapping[str, float]], tuple[str, str]] | None = None
 
     def broken(self, value: float, usual: float | None) -> str:
         """Why `value` is out of range, given the `usual` one; "" when it is not."""
@@ -44,13 +48,32 @@ class Rule:
         return ""
 
 
+class Breach(NamedTuple):
+    """A rule that was broken for long: the message, the next step, and whether the run must stop."""
+
+    says: str
+    fix: str
+    stops: bool
+
+
+def stop(found: Sequence[Breach]) -> None:
+    """End the run if one of these must; the caller has saved a checkpoint.
+
+    Raises:
+        CurioError: exit code 4.
+    """
+    for breach in found:
+        if breach.stops:
+            raise CurioError(breach.says, f"The last checkpoint is complete. {breach.fix}", GUARD)
+
+
 @dataclass
 class Guards:
     """Counts the steps in a row that break each rule.
 
     Attributes:
         rules: what is watched.
-        action: "warn" prints a line, "stop" ends the run, "off" checks nothing.
+        action: "warn" prints a line, "stop" ends the run, "off" checks nothing; a rule may have another one.
         patience: steps in a row before anything happens.
         window: steps whose median is the usual value of a `spike` rule.
     """
@@ -62,37 +85,29 @@ class Guards:
     _in_a_row: dict[str, int] = field(default_factory=dict)
     _recent: dict[str, list[float]] = field(default_factory=dict)
 
-    def check(self, step: int, values: Mapping[str, float]) -> list[str]:
-        """Check the metrics of one step; return the warnings, each once per uninterrupted breach.
+    def check(self, step: int, values: Mapping[str, float]) -> list[Breach]:
+        """Check the metrics of one step; return what was broken, each once per uninterrupted breach.
 
         A breach that stops the run is returned for as long as it lasts: a run that is started again stops again.
         """
-        if self.action == "off":
-            return []
-        found: list[str] = []
+        found: list[Breach] = []
         for rule in self.rules:
-            if rule.metric not in values:
+            action = rule.action or self.action
+            if action == "off" or rule.metric not in values:
                 continue
             key = f"{rule.metric}: {rule.meaning}"
             value, recent = values[rule.metric], self._recent.setdefault(key, [])
             why = rule.broken(value, median(recent) if len(recent) >= self.window else None)
             self._in_a_row[key] = self._in_a_row.get(key, 0) + 1 if why else 0
-            lasting = self.action == "stop" and self._in_a_row[key] > self.patience
+            lasting = action == "stop" and self._in_a_row[key] > self.patience
             if lasting or self._in_a_row[key] == self.patience:
-                found.append(f"{rule.meaning}: {rule.metric} = {value:.4g} {why} ({self.patience} steps, to {step})")
+                says = f"{rule.meaning}: {rule.metric} = {value:.4g} {why} ({self.patience} steps, to {step})"
+                cause, fix = rule.cause(values) if rule.cause else ("", "Change the settings, or only warn.")
+                found.append(Breach(f"{says}; {cause}" if cause else says, fix, action == "stop"))
             if not why:
                 recent.append(value)
                 del recent[: -self.window]
         return found
-
-    def stop(self, found: Sequence[str]) -> None:
-        """End the run where `action` says so; the caller has saved a checkpoint.
-
-        Raises:
-            CurioError: exit code 4.
-        """
-        if found and self.action == "stop":
-            raise CurioError(found[0], "The last checkpoint is complete. Change the settings, or only warn.", GUARD)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting (JSON values)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 from boxes import RECIPE, build_box_model, write_questions
+from command import curiosft as curiosft_here
+from command import curiosft_in_a_process
 from safetensors.torch import load_file
 from tiny import build_tiny_tokenizer
 
@@ -134,6 +137,22 @@ def test_a_guard_rail_stops_with_a_checkpoint_and_code_4(recipe: Path) -> None:
         train(recipe, "guarded", *settings)
     assert raised.value.exit_code == GUARD
     assert StageDir(recipe.parent / "runs" / "guarded" / "rl").checkpoints() == [1]
+
+
+def test_a_reward_of_0_throughout_stops_with_its_likely_cause(recipe: Path, tmp_path: Path) -> None:
+    """No answer is right. The run counts on over a restart, stops again, and goes on if it may only warn."""
+    data = write_questions(tmp_path / "questions.jsonl", 8)
+    data.write_text(re.sub(r'"answer": "."', '"answer": "777"', data.read_text()))
+    settings = ("rl", recipe, f"data.train={data}", "rl.save_steps=100", "rl.guards.patience=2", "rl.steps=4")
+    stage = StageDir(recipe.parent / "runs" / "hopeless" / "rl")
+    done = curiosft_in_a_process(*settings, "run.name=hopeless", check=False)
+    assert done.returncode == GUARD, done.stderr
+    assert "the reward is stuck at 0: reward/mean = 0 is below 1e-09 (2 steps, to 2)" in done.stderr
+    assert "none is right: the questions are too hard. The last checkpoint is complete. Train with sft" in done.stderr
+    assert stage.checkpoints() == [2]
+    here = (*settings, "run.name=hopeless", "launch.processes=0")
+    assert curiosft_here(*here).returncode == GUARD and stage.checkpoints() == [2, 3]
+    assert curiosft_here(*here, "rl.guards.reward_min_action=warn").returncode == 0 and stage.checkpoints() == [3, 4]
 
 
 def test_a_prompt_without_the_question_is_found_before_the_first_step(recipe: Path, tmp_path: Path) -> None:

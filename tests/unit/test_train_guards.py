@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from curiosft_cli.run.errors import GUARD, CurioError
-from curiosft_cli.train.guards import Action, Guards, Rule
+from curiosft_cli.train.guards import Action, Breach, Guards, Rule, stop
 
 RULES = (
     Rule("h", "the entropy has collapsed", below=0.1),
@@ -19,7 +19,7 @@ def guards(action: Action = "warn", patience: int = 2, window: int = 3) -> Guard
 
 
 def said(watch: Guards, values: list[dict[str, float]]) -> list[list[str]]:
-    return [watch.check(step, row) for step, row in enumerate(values, start=1)]
+    return [[breach.says for breach in watch.check(step, row)] for step, row in enumerate(values, start=1)]
 
 
 def test_a_breach_is_told_once_when_it_has_lasted() -> None:
@@ -36,7 +36,7 @@ def test_a_spike_is_measured_against_the_median_of_good_steps() -> None:
 
 
 def test_what_is_not_finite_is_a_breach() -> None:
-    assert "is not finite" in guards(patience=1).check(1, {"h": float("nan")})[0]
+    assert "is not finite" in guards(patience=1).check(1, {"h": float("nan")})[0].says
 
 
 def test_a_metric_that_is_absent_is_passed_over() -> None:
@@ -48,11 +48,16 @@ def test_off_looks_at_nothing() -> None:
 
 
 def test_only_stop_stops() -> None:
-    guards("warn").stop(["x"])
-    guards("stop").stop([])
+    stop([Breach("x", "y", False)])
     with pytest.raises(CurioError, match="collapsed") as caught:
-        guards("stop").stop(["the entropy has collapsed"])
+        stop(guards("stop", patience=1).check(1, {"h": 0.05}))
     assert caught.value.exit_code == GUARD
+
+
+def test_a_rule_has_an_action_and_a_cause_of_its_own() -> None:
+    rule = Rule("h", "stuck", below=0.1, action="stop", cause=lambda row: (f"because {row['why']:g}", "Do this."))
+    [found] = Guards([rule], "off", 1, 3).check(1, {"h": 0.0, "why": 7})
+    assert found == ("stuck: h = 0 is below 0.1 (1 steps, to 1); because 7", "Do this.", True)
 
 
 def test_a_resumed_run_goes_on_counting() -> None:

@@ -14,6 +14,9 @@ from curiosft_cli.run.sections.training import GuardSettings, Training
 class RlGuards(GuardSettings):
     reward_min: float | None = Field(1e-9, ge=0)
     """Lowest mean reward; below it the reward is stuck at 0 (our choice)."""
+    reward_min_action: Literal["off", "warn", "stop"] = "stop"
+    """As `action`, for `reward_min` alone: a policy without any reward learns nothing. A method with expert rows learns
+    from them, so there `action` counts (our choice)."""
     reward_max: float | None = Field(0.999, gt=0)
     """Highest mean reward; above it the reward is stuck at 1, and nothing is left to learn (our choice)."""
     clipped_max: float | None = Field(0.9, gt=0)

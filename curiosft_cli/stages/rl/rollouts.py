@@ -98,6 +98,32 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
     }
 
 
+def why_no_reward(values: Mapping[str, float], most: float = 0.5) -> tuple[str, str]:
+    """The likely cause of a reward of 0, and what to do about it, from what `describe` gives.
+
+    Args:
+        values: the metrics of one step.
+        most: share of the rollouts that makes a fault the likely cause.
+    """
+    faults = sum(share for name, share in values.items() if name.startswith("reward/grader_"))
+    if faults > most:
+        return f"the grader failed on {faults:.0%} of the rollouts", "Look at reward/grader_STATUS in metrics.jsonl."
+    learn_format = "Train with sft first, or check model.system_prompt and model.prefill."
+    if values["reward/answer"] > 0:
+        return f"{values['reward/answer']:.0%} of the answers are right, but not in the required format", learn_format
+    if (cut := values["completions/clipped_ratio"]) > most:
+        return (
+            f"{cut:.0%} of the rollouts are cut before their answer",
+            "Raise rl.max_completion_length, or start from a checkpoint that ends its answers.",
+        )
+    if (shaped := values["reward/format"]) < 1 - most:
+        return f"only {shaped:.0%} of the rollouts have the required format", learn_format
+    return (
+        f"{shaped:.0%} of the rollouts have the required format, and none is right: the questions are too hard",
+        "Train with sft first, or choose easier questions or a stronger base model.",
+    )
+
+
 def as_row(rollout: Rollout) -> dict[str, Any]:
     """One line of the rollouts file: token ids, log-probabilities, reward, reason, weight version."""
     return {

@@ -26,7 +26,7 @@ from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.stages.engine_spec import engine_spec
 from curiosft_cli.stages.handover import HandOver, asleep, open_engine_beside
-from curiosft_cli.stages.rl.rollouts import describe
+from curiosft_cli.stages.rl.rollouts import describe, why_no_reward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,8 +131,9 @@ def open_guards(config: Config) -> Guards:
     from curiosft_cli.train.guards import Guards, Rule
 
     limits = config.rl.guards
+    action = None if RL_METHODS[config.rl.objective].needs_expert else limits.reward_min_action
     rules = (
-        Rule("reward/mean", "the reward is stuck at 0", below=limits.reward_min),
+        Rule("reward/mean", "the reward is stuck at 0", below=limits.reward_min, action=action, cause=why_no_reward),
         Rule("reward/mean", "the reward is stuck at 1", above=limits.reward_max),
         Rule("completions/clipped_ratio", "rollouts are cut at rl.max_completion_length", above=limits.clipped_max),
         Rule("train/entropy_nats", "the entropy has collapsed", below=limits.entropy_min_nats),
