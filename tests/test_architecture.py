@@ -74,13 +74,15 @@ def test_imports_go_downward(path: Path) -> None:
 
 
 def test_the_configuration_alone_reads_objectives() -> None:
-    """`config.py` for names and parameters; `sft.py` for the temperature's settings, which are keys themselves."""
+    """`config.py` for names and parameters, `objective_file.py` for the user's own; `sft.py` for the temperature's
+    settings, which are keys themselves.
+    """
     users = {
         path.name
         for path in (PACKAGE / "run").rglob("*.py")
         if any(name.startswith("curiosft_cli.objectives") for name in imports(ast.parse(path.read_text())))
     }
-    assert users == {"config.py", "sft.py"}
+    assert users == {"config.py", "objective_file.py", "sft.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from curiosft_cli.run.address import UNSHOWN
 from curiosft_cli.run.differences import Tree, fidelity_tree, merge
@@ -19,6 +19,9 @@ from curiosft_cli.run.sections import Config
 from curiosft_cli.run.sections.base import OTHER_FOLDERS
 from curiosft_cli.run.text import shortened
 from curiosft_cli.run.values import DEEPEST, check_secrets, check_values, flatten, toml_value
+
+if TYPE_CHECKING:
+    from curiosft_cli.run.objective_file import Named
 
 __all__ = ["Resolved", "differing", "flatten", "from_json", "load", "parse_overrides", "recipe_names", "resolve"]
 
@@ -58,10 +61,11 @@ def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "", base
     config = _validate(merge(fidelity, user))
     check_values(config.model_dump())
     check_secrets(config.model_dump(), {config.rephrase.api_key_env, config.eval.api_key_env})
-    _check_objectives(config)
+    objectives = _objectives(config)
+    _check_params(config, objectives)
     _check_relations(config)
-    _check_read(config, overrides)
-    filled = _fill_params(config)
+    _check_read(config, overrides, objectives)
+    filled = _fill_params(config, objectives)
     stack = [Layer("fidelity", fidelity), *layers]
     origins = {key: _origin(key, stack) for key, _ in flatten(filled.model_dump(mode="json"))}
     return Resolved(filled, origins, source)
@@ -156,19 +160,32 @@ def _explain(error: ValidationError) -> tuple[str, str]:
     return f"{key} = {shortened(first['input'])} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
 
 
-def _check_objectives(config: Config) -> None:
-    """Check the objectives' names and keyword parameters; only here does the configuration read the objectives."""
-    from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, objective_parameters
+def _objectives(config: Config) -> dict[str, Named]:
+    """The objective of each training section; only here does the configuration read the objectives.
 
-    for section, table in (("sft", SFT_OBJECTIVES), ("rl", RL_OBJECTIVES)):
-        chosen = getattr(config, section)
-        if chosen.objective not in table:
-            raise CurioError(
-                f"{section}.objective = {shortened(chosen.objective)} does not exist",
-                nearest(chosen.objective, table),
-            )
-        legal = objective_parameters(table[chosen.objective])
-        for name, value in chosen.params.items():
+    Raises:
+        CurioError: a name does not exist, or see `sft_objective`.
+    """
+    from curiosft_cli.objectives import RL_OBJECTIVES
+    from curiosft_cli.run.objective_file import Named, sft_objective
+
+    if config.rl.objective not in RL_OBJECTIVES:
+        raise CurioError(
+            f"rl.objective = {shortened(config.rl.objective)} does not exist",
+            nearest(config.rl.objective, RL_OBJECTIVES),
+        )
+    own = sft_objective(config.sft.objective, config.sft.objective_sha256)
+    return {"sft": own, "rl": Named(RL_OBJECTIVES[config.rl.objective], None)}
+
+
+def _check_params(config: Config, objectives: Mapping[str, Named]) -> None:
+    """Check the keyword parameters of the objectives, and the defaults of a user's own."""
+    from curiosft_cli.objectives import objective_parameters
+
+    for section, named in objectives.items():
+        chosen, legal = getattr(config, section), objective_parameters(named.objective)
+        own = {name: parameter.default for name, parameter in legal.items() if named.digest}
+        for name, value in {**own, **chosen.params}.items():
             if name not in legal:
                 raise CurioError(
                     f"{section}.params.{name} is not a parameter of '{chosen.objective}'",
@@ -180,20 +197,27 @@ def _check_objectives(config: Config) -> None:
 def _check_type(key: str, value: Any, parameter: inspect.Parameter) -> None:
     try:
         TypeAdapter(parameter.annotation, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    except PydanticUserError:
+        kind = shortened(parameter.annotation)
+        raise CurioError(f"{key} has the type {kind}", "Use float, int, bool or str for it.") from None
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise CurioError(f"{key} = {shortened(value)} is not legal: {message[0].lower()}{message[1:]}") from None
 
 
-def _fill_params(config: Config) -> Config:
-    """Write the defaults of the chosen objectives into `params`, so that the saved configuration is complete."""
-    from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES, objective_parameters
+def _fill_params(config: Config, objectives: Mapping[str, Named]) -> Config:
+    """Write the defaults of the chosen objectives into `params`, and the digest of a file, so that the saved
+    configuration is complete.
+    """
+    from curiosft_cli.objectives import objective_parameters
 
-    def filled(section: Any, table: Mapping[str, Any]) -> Any:
-        defaults = {name: p.default for name, p in objective_parameters(table[section.objective]).items()}
-        return section.model_copy(update={"params": {**defaults, **section.params}})
+    def filled(section: Any, named: Named) -> dict[str, Any]:
+        defaults = {name: p.default for name, p in objective_parameters(named.objective).items()}
+        return {"params": {**defaults, **section.params}}
 
-    return config.model_copy(update={"sft": filled(config.sft, SFT_OBJECTIVES), "rl": filled(config.rl, RL_OBJECTIVES)})
+    sft = filled(config.sft, objectives["sft"]) | {"objective_sha256": objectives["sft"].digest}
+    rl = filled(config.rl, objectives["rl"])
+    return config.model_copy(update={"sft": config.sft.model_copy(update=sft), "rl": config.rl.model_copy(update=rl)})
 
 
 def _check_relations(config: Config) -> None:
@@ -229,14 +253,12 @@ def _check_relations(config: Config) -> None:
             )
 
 
-def _check_read(config: Config, overrides: Tree) -> None:
+def _check_read(config: Config, overrides: Tree, objectives: Mapping[str, Named]) -> None:
     """Refuse teacher settings that the objective cannot use; and, from the command line, a setting that it does not
     read. A recipe may keep one.
     """
-    from curiosft_cli.objectives import RL_OBJECTIVES, SFT_OBJECTIVES
-
     by_hand = overrides.get("sft", {}).get("teacher", {})
-    chosen = SFT_OBJECTIVES[config.sft.objective].bind(**config.sft.params)
+    chosen = objectives["sft"].objective.bind(**config.sft.params)
     if config.sft.teacher.kind == "self" and "teacher_tau" in chosen.needs:
         raise CurioError(
             f"sft.teacher.kind = 'self' has no temperatures to give to sft.objective = '{config.sft.objective}'",
@@ -247,7 +269,7 @@ def _check_read(config: Config, overrides: Tree) -> None:
             f"sft.teacher.{next(iter(by_hand))} is not read by sft.objective = '{config.sft.objective}'",
             "Leave it out, or choose sft.objective=curio.",
         )
-    terms = RL_OBJECTIVES[config.rl.objective].bind(**config.rl.params).terms
+    terms = objectives["rl"].objective.bind(**config.rl.params).terms
     if "reduction" in overrides.get("rl", {}) and "reduction" not in terms:
         raise CurioError(
             f"rl.reduction is not read by rl.objective = '{config.rl.objective}', which weighs as its published script",

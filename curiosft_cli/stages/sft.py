@@ -18,10 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from curiosft_cli.data.sources import read_numbered
-from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import write_json
 from curiosft_cli.run.launch import run_stage
+from curiosft_cli.run.objective_file import sft_objective
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config, Sft
 
@@ -43,7 +43,8 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.train.suppliers import SUPPLIED, open_suppliers
 
     sft = config.sft
-    with Bookkeeping.open(config, "sft", sft, stage, SFT_OBJECTIVES[sft.objective], SUPPLIED, sft.lora) as book:
+    own = sft_objective(sft.objective, sft.objective_sha256).objective
+    with Bookkeeping.open(config, "sft", sft, stage, own, SUPPLIED, sft.lora) as book:
         loop, objective = book.loop, book.objective
         feed = open_data(book, "train")
         validation = open_data(book, "validation") if config.data.validation else None

@@ -43,7 +43,11 @@ class TeacherSettings(TemperatureSettings, Section):
 
 class Sft(Training):
     objective: str = "curio"
-    """Name of a supervised objective (docs/objectives.md)."""
+    """Name of a supervised objective (docs/objectives.md), or `FILE.py:NAME`, one of your own: the file is run
+    (docs/adding-an-objective.md)."""
+    objective_sha256: str | None = None
+    """SHA-256 that the file of `objective` must have. None: that of the file as it is; it is recorded, and a stage with
+    results refuses another one."""
     teacher: TeacherSettings = TeacherSettings()
     """The teacher of `curio` and `curio_distribution`."""
     lora: Lora = Lora()
