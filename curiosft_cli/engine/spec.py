@@ -28,7 +28,7 @@ class EngineSpec:
         hf_overrides: keys that replace those of the model's configuration.
         cpu_kv_cache_gib: key-value cache of vLLM on a CPU, GiB (vLLM's own default is most of the machine).
         gpu_memory_utilization: share of a GPU's memory that vLLM may take for weights, activations and cache.
-        vllm: further settings of an embedded vLLM by their names there, such as `tensor_parallel_size`.
+        vllm: further settings of vLLM by their names there, such as `tensor_parallel_size`.
     """
 
     model: str | Path

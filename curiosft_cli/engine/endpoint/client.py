@@ -13,7 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from curiosft_cli.engine.endpoint.budget import Budget
@@ -46,6 +46,7 @@ class Endpoint:
         backoff_s: first wait before a new try, in seconds; doubled every time.
         longest_backoff_s: bound of that wait, in seconds.
         private: a server of one's own network: it needs no key, and no proxy stands before it.
+        key: the key itself, for a server that this process started; it is not shown.
     """
 
     base_url: str
@@ -57,6 +58,7 @@ class Endpoint:
     backoff_s: float = 1.0
     longest_backoff_s: float = 60.0
     private: bool = False
+    key: str | None = field(default=None, repr=False)
 
 
 class EndpointClient:
@@ -87,7 +89,7 @@ class EndpointClient:
         advice: str | None = None,
     ) -> None:
         self.endpoint, self._url = endpoint, endpoint.base_url.rstrip("/")
-        self._secret = read_key(endpoint.base_url, endpoint.api_key_env, required=not endpoint.private)
+        self._secret = endpoint.key or read_key(endpoint.base_url, endpoint.api_key_env, required=not endpoint.private)
         self._mask = KeyMask(self._secret)
         self._gate = Gate(endpoint.concurrency)
         self._outage, self._given_up_in_row, self._reached = outage, 0, False

@@ -35,6 +35,7 @@ def serve(
     name: str,
     log_file: Path,
     api_key: str | None = None,
+    copies: int = 1,
     start_limit_s: float = 300.0,
     stop_limit_s: float = 10.0,
     attempts: int = 3,
@@ -48,6 +49,7 @@ def serve(
         name: model name that requests use.
         log_file: what the server prints is appended to it.
         api_key: every request must have it; None serves every process of this machine.
+        copies: of the model, each on devices of its own; the server shares out the requests.
         start_limit_s: seconds until it must answer.
         stop_limit_s: seconds between SIGTERM and SIGKILL.
         attempts: how many ports to try, since another process may take the free one first.
@@ -58,6 +60,7 @@ def serve(
     require_vllm()
     log_file.parent.mkdir(parents=True, exist_ok=True)
     arguments = [*_model_arguments(spec), "--served-model-name", name, "--host", HOST]
+    arguments += ["--data-parallel-size", str(copies)] if copies > 1 else []
     for attempt in range(1, attempts + 1):
         port = free_port(HOST)
         start_of_log = log_file.stat().st_size if log_file.exists() else 0
@@ -82,6 +85,9 @@ def _model_arguments(spec: EngineSpec) -> list[str]:
     arguments += ["--revision", spec.revision] if spec.revision else []
     arguments += ["--trust-remote-code"] if spec.trust_remote_code else []
     arguments += ["--hf-overrides", json.dumps(spec.hf_overrides)] if spec.hf_overrides else []
+    for key, value in spec.vllm.items():
+        option = key.replace("_", "-")
+        arguments += [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}={value}"]
     if torch.cuda.is_available():
         return [*arguments, "--gpu-memory-utilization", str(spec.gpu_memory_utilization)]
     return [*arguments, *cpu_server_arguments(spec.cpu_kv_cache_gib)]

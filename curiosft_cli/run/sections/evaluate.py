@@ -78,8 +78,11 @@ class Eval(Section):
     kv_cache_gib: Annotated[float, RESUME_FREE] = Field(1.0, gt=0)
     """Key-value cache of the engine on a CPU, in GiB; on a GPU the engine chooses it (our choice)."""
     vllm: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """Further settings of the embedded vLLM under their vLLM names: `eval.vllm.tensor_parallel_size=4` spreads a model
-    over four GPUs (our choice)."""
+    """Further settings of vLLM under their vLLM names: `eval.vllm.tensor_parallel_size=4` spreads a model over four
+    GPUs (our choice)."""
+    copies: Annotated[int | None, RESUME_FREE] = Field(None, ge=1)
+    """Copies of the model that sample at the same time, through vLLM's data parallelism. It changes the time, not the
+    samples. None: as many as the GPUs hold, or one on a CPU (our choice)."""
     gpu_memory_utilization: Annotated[float, RESUME_FREE] = Field(0.9, gt=0, le=1)
     """Share of GPU memory for the engine (vLLM's default)."""
     grader_workers: Annotated[int, RESUME_FREE] = Field(2, ge=1)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from curiosft_cli.data.prompts import messages
 from curiosft_cli.engine.endpoint.client import Endpoint
 from curiosft_cli.engine.endpoint.completions import CompletionsSampler
-from curiosft_cli.engine.open_engine import open_engine
 from curiosft_cli.evaluation.fingerprint import model_identity
 from curiosft_cli.evaluation.samples import SAMPLES, Generations, Sample, sample_row
 from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG
@@ -26,6 +25,7 @@ from curiosft_cli.run.sections import Config
 from curiosft_cli.stages.benchmark_sampling import draw, evaluation_sampling, seeds_of
 from curiosft_cli.stages.engine_spec import engine_spec
 from curiosft_cli.stages.evaluate.chat import ChatSampler
+from curiosft_cli.stages.evaluate.devices import open_on_all_devices, uses_vllm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -115,7 +115,9 @@ def _sample_here(
 
     longest = max(len(job.prompts[question]) for job in jobs for question, _ in missing[job.task.name])
     sampling = evaluation_sampling(config.eval, stop_token_ids(tokenizer, path))
-    engine = _open(config, path, tokenizer, longest + config.eval.max_completion_length)
+    # Beside the results of all checkpoints.
+    log_file = jobs[0].folder.parents[1] / "server.log"
+    engine = _open(config, path, tokenizer, longest + config.eval.max_completion_length, log_file)
     try:
         for job in jobs:
             wanted = missing[job.task.name]
@@ -175,7 +177,7 @@ def _without_long_prompts(config: Config, job: Job, missing: Missing, console: C
     return fitting
 
 
-def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int) -> TokenSampler:
+def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed: int, log_file: Path) -> TokenSampler:
     """The engine that samples; prompt and completion together have up to `needed` tokens."""
     from curiosft_cli.train.load import check_context
 
@@ -184,7 +186,8 @@ def _open(config: Config, path: str, tokenizer: PreTrainedTokenizerBase, needed:
         encode = partial(tokenizer.encode, add_special_tokens=False)
         return CompletionsSampler(_endpoint(config, path), encode)
     context = check_context(path, config.model, needed)
-    return open_engine(settings.engine, engine_spec(config, path, context, settings, dtype=settings.precision))
+    spec = engine_spec(config, path, context, settings, dtype=settings.precision)
+    return open_on_all_devices(settings.engine, config, spec, log_file)
 
 
 def _endpoint(config: Config, path: str) -> Endpoint:
@@ -216,6 +219,10 @@ def check_endpoint(config: Config) -> None:
     if settings.vllm and settings.engine in ("transformers", "openai"):
         raise CurioError(
             f"eval.vllm sets {', '.join(settings.vllm)}, but eval.engine is {settings.engine}", "Leave it out."
+        )
+    if (settings.copies or 1) > 1 and not uses_vllm(settings):
+        raise CurioError(
+            f"eval.copies is {settings.copies}, but eval.engine is {settings.engine}", "Set eval.engine=vllm."
         )
     if settings.endpoint == "chat" and settings.engine != "openai":
         raise CurioError(f"eval.endpoint is chat, eval.engine is {settings.engine}", "Set eval.engine=openai.")
