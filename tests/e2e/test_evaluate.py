@@ -168,3 +168,25 @@ def test_an_endpoint_draws_the_same_samples(recipe: Path, tiny_model: Path, tmp_
         for name in ("embedded", "served")
     )
     assert one == two
+
+
+@pytest.mark.skipif(
+    os.environ.get("CURIOSFT_SLOW") != "1", reason="two copies start in two minutes on two cores; set CURIOSFT_SLOW=1"
+)
+def test_two_copies_draw_the_same_samples_and_leave_no_process(recipe: Path) -> None:
+    pytest.importorskip("vllm")
+    root = recipe.parent / "runs"
+    for copies in (1, 2):
+        curiosft("eval", recipe, f"run.name=copies-{copies}", "eval.engine=vllm", f"eval.copies={copies}")
+    one, two = (
+        {
+            (row["id"], row["sample"]): row["token_ids"]
+            for row in rows(root / f"copies-{copies}/eval/base/arithmetic/samples.jsonl")
+        }
+        for copies in (1, 2)
+    )
+    assert one == two
+    log = (root / "copies-2/eval/server.log").read_text()
+    assert log.count("100% Completed") == 2, "each copy loads the model"
+    processes = [entry.read_bytes() for entry in Path("/proc").glob("[0-9]*/cmdline") if os.access(entry, os.R_OK)]
+    assert not [command for command in processes if str(root).encode() in command and b"vllm" in command]
