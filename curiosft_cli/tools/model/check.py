@@ -23,6 +23,7 @@ from curiosft_cli.tools.model.source import (
     read_tokenizer,
 )
 from curiosft_cli.tools.model.weights import StoredTensor, check_finite, read_tensors
+from curiosft_cli.tools.quickstart_model import require_quickstart_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,7 +85,7 @@ def as_text(remarks: Sequence[Remark]) -> str:
 def require_sound_models(
     stage: str, directory: StageDir, config: Config, console: Console, say_above_bytes: int = 8 * 2**30
 ) -> None:
-    """Check the files of every model folder that a stage opens, before its processes start.
+    """Check the files of every model folder that a stage opens, before its processes start; fetch the quickstart's.
 
     What needs the opened tokenizer, the stage checks when it opens it. A reference without a folder is the stage's to
     refuse.
@@ -93,13 +94,15 @@ def require_sound_models(
         console: gets a line for models above `say_above_bytes`.
 
     Raises:
-        CurioError: a file is damaged, was changed after it was written, or holds weights that are not finite.
+        CurioError: a file is damaged, was changed after it was written, or holds weights that are not finite; (exit
+            code 3) the quickstart's model cannot be downloaded.
     """
     for reference in _opened(stage, directory, config):
         try:
             path = resolve_checkpoint(reference, config)
         except CurioError:
             continue
+        require_quickstart_model(path, console, directory.log_file)
         if Path(path).is_dir():
             source = open_source(path, config.model, weights=False)
             size = sum(file.stat().st_size for file in source.folder.rglob("*.safetensors"))
