@@ -38,7 +38,6 @@ class GroupedCommands(TyperGroup):
 
 app = typer.Typer(
     cls=GroupedCommands,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -55,7 +54,15 @@ app.add_typer(data_app, name="data", rich_help_panel=DATA_AND_MODELS)
 app.add_typer(model_app, name="model", rich_help_panel=DATA_AND_MODELS)
 app.add_typer(config_app, name="config", rich_help_panel=CONFIGURATION)
 
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="TOML file or recipe.")]
+
+def _recipes(incomplete: str) -> list[str]:
+    """What a shell may complete in place of CONFIG, beside files."""
+    from curiosft_cli.run.layers import recipe_names
+
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="TOML file or recipe.", autocompletion=_recipes)]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="TOML file or recipe; settings to change.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,13 @@ class Resolved:
         config: the frozen values.
         origins: dotted key -> "default", "fidelity", the file's or recipe's name, or "command line".
         source: the text of the file or recipe, verbatim.
+        arguments: the file or recipe and the overrides, as they were given.
     """
 
     config: Config
     origins: Mapping[str, str]
     source: str
+    arguments: tuple[str, ...] = ()
 
 
 def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
@@ -48,7 +50,9 @@ def load(reference: str, overrides: Iterable[str] = ()) -> Resolved:
         CurioError: a file does not exist or is not TOML; a key or value is not legal.
     """
     *bases, own = read_layers(reference)
-    return resolve(own.tree, parse_overrides(overrides), origin=own.origin, source=own.text, bases=bases)
+    given = tuple(overrides)
+    resolved = resolve(own.tree, parse_overrides(given), origin=own.origin, source=own.text, bases=bases)
+    return replace(resolved, arguments=(reference, *given))
 
 
 def resolve(given: Tree, overrides: Tree, *, origin: str, source: str = "", bases: Sequence[Layer] = ()) -> Resolved:

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERM
 from curiosft_cli.run.processes import die_with_parent, free_port, isolated, usable_cores
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
+from curiosft_cli.run.terminal import TERMINAL, messages, restore, terminal
 from curiosft_cli.run.text import one_line, show
 from curiosft_cli.run.workers import FOLDER, Workers, register
 
@@ -83,7 +84,7 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
         _set_threads(environment, config, processes=1)
         command = [sys.executable, "-m", module, str(stage.path)]
     stage.set_status("running")
-    ended = _wait(command, environment, config.launch.stop_limit_s)
+    ended = _wait(command, environment, config.launch.stop_limit_s, stage.log_file)
     status = stage.status()
     # On a second machine the launcher may return before the first machine has written its status.
     if ended.code == 0 and status["state"] in ("complete", "running"):
@@ -98,7 +99,7 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
         raise error
     if ended.code in (BAD_INPUT, MISSING, GUARD, TERMINATED, INTERRUPTED):
         raise SystemExit(ended.code)
-    error = CurioError("a process of the stage failed", f"The reason is above, and in {stage.log_file}.", 1)
+    error = CurioError("a process of the stage failed", f"The reason is above, or in {stage.log_file}.", 1)
     stage.set_status("failed", error=str(error), exit_code=1)
     raise error
 
@@ -160,9 +161,9 @@ def run_stage(body: StageBody) -> None:
         if known is None:
             with stage.log_file.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
-            if _lost_the_others(error):
-                raise SystemExit(1) from None
-            raise
+            if not _lost_the_others(error):
+                show(traceback.format_exc(), messages())
+            raise SystemExit(1) from None
         raise _failed(stage, known) from None
     if first:
         stage.set_status("complete")
@@ -208,7 +209,7 @@ def _failed(stage: StageDir, error: CurioError) -> SystemExit:
     try:
         stage.set_status("failed", error=str(error), exit_code=error.exit_code)
     except OSError:
-        show(f"curiosft: {one_line(str(error))}", sys.stderr)
+        show(f"curiosft: {one_line(str(error))}", messages())
     return SystemExit(error.exit_code)
 
 
@@ -250,17 +251,21 @@ def _set_threads(environment: dict[str, str], config: Config, processes: int) ->
     environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
 
 
-def _wait(command: Sequence[str], environment: dict[str, str], stop_limit_s: float) -> Ended:
+def _wait(command: Sequence[str], environment: dict[str, str], stop_limit_s: float, log_file: Path) -> Ended:
     """Run the command in a session of its own, pass on SIGTERM and Ctrl-C, and leave no process of it behind.
+
+    On a terminal the standard error of its processes goes to `log_file`.
 
     The processes of the stage get the signal, not what stands between: a training saves and ends. At a second signal,
     or after `stop_limit_s`, everything is killed.
     """
     workers, received = Workers(), []
     parent = functools.partial(die_with_parent, os.getpid())
-    child = subprocess.Popen(
-        command, env=environment | {FOLDER: str(workers.folder)}, start_new_session=True, preexec_fn=parent
-    )
+    environment = environment | {FOLDER: str(workers.folder)}
+    if (name := terminal()) is not None:
+        environment[TERMINAL] = name
+    with nullcontext() if name is None else log_file.open("ab") as errors:
+        child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=parent, stderr=errors)
 
     def kill() -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -288,6 +293,8 @@ def _wait(command: Sequence[str], environment: dict[str, str], stop_limit_s: flo
             signal.signal(number, handler)
         kill()
         workers.close()
+        if name is not None:
+            restore(name)
 
 
 def _code_within(child: subprocess.Popen[bytes], seconds: float) -> int | None:

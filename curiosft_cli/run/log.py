@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.run.files import JsonLines, json_line, read_jsonl, write_text
+from curiosft_cli.run.terminal import messages
 from curiosft_cli.run.text import one_line, show
 
 
@@ -49,10 +50,10 @@ class Metrics:
 
 
 class Console:
-    """Messages to stderr and log.txt, and a progress bar; without a terminal, a progress line from time to time.
+    """Messages to the user and log.txt, and a progress bar; without a terminal, a progress line from time to time.
 
     Args:
-        log_file: gets a copy of the messages. None: stderr only.
+        log_file: gets a copy of the messages. None: the user only.
         enabled: False on all ranks but the first.
         interval_s: without a terminal, seconds between progress lines.
     """
@@ -62,7 +63,8 @@ class Console:
         self._enabled = enabled
         self._interval_s = interval_s
         self._last_line_s = 0.0
-        self._live = enabled and sys.stderr.isatty()
+        self._to = messages()
+        self._live = enabled and self._to.isatty() and os.environ.get("TERM") != "dumb"
         self._bar: Any = None
         self._task: Any = None
 
@@ -74,7 +76,7 @@ class Console:
         if self._bar is not None:
             self._bar.console.print(message, markup=False, highlight=False, emoji=False)
         else:
-            show(message, sys.stderr)
+            show(message, self._to)
         if self._log_file is not None:
             self._log_file.parent.mkdir(parents=True, exist_ok=True)
             with self._log_file.open("a", encoding="utf-8") as file:
@@ -100,13 +102,17 @@ class Console:
         if self._bar is None:
             from rich.console import Console as RichConsole
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.table import Column
 
             self._bar = Progress(
-                BarColumn(),
+                BarColumn(bar_width=12),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.description}", markup=False),
-                console=RichConsole(stderr=True),
+                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+                console=RichConsole(file=self._to),
+                refresh_per_second=4,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._bar.start()
             self._task = self._bar.add_task(message, total=total or None)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from curiosft_cli.train.feed import RowFeed
     from curiosft_cli.train.guards import Guards
 
-PROGRESS = "loss {train/loss_nats:.3f} nats, {tokens/s:.0f} tokens/s"
+PROGRESS = "loss {train/loss_nats:.3f}, entropy {train/entropy_nats:.3f} nats, {tokens/s:.0f} tokens/s"
 
 
 def run(config: Config, stage: StageDir) -> None:

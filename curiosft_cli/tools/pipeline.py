@@ -11,6 +11,7 @@ from curiosft_cli.run.launch import is_first, launch
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, opened
 from curiosft_cli.tools.model.check import require_sound_models
+from curiosft_cli.tools.stage_summary import next_command, summary
 
 STAGE_MODULES = {
     "rephrase": "curiosft_cli.stages.rephrase.run",
@@ -37,9 +38,9 @@ def run_stages(
     run = RunDir(Path(config.run.root) / config.run.name)
     console = Console()
     seconds: dict[str, float] = {}
+    first = is_first(accelerate_arguments)
     for name in stages:
         folder, started = config.eval.name if name == "eval" else name, time.monotonic()
-        first = is_first(accelerate_arguments)
         with opened(run, name, config, fresh=fresh, folder=folder, first=first) as (stage, complete):
             if complete:
                 console.say(f"{name}: complete already, in {stage.path}")
@@ -51,6 +52,10 @@ def run_stages(
                 require_sound_models(name, stage, config, console)
             launch(STAGE_MODULES[name], stage, config, accelerate_arguments, accelerate=name in THROUGH_ACCELERATE)
             seconds[name] = time.monotonic() - started
+            for line in summary(name, stage, seconds[name]) if first else ():
+                console.say(line)
+    if first and (command := next_command(stages[-1], resolved, accelerate_arguments)):
+        console.say(f"next: {command}")
     return seconds
 
 

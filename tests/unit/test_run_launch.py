@@ -83,14 +83,14 @@ def test_a_stop_request_waits_for_the_step_and_a_second_one_does_not() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_stage_that_ignores_the_signal_is_killed_after_the_limit() -> None:
+def test_a_stage_that_ignores_the_signal_is_killed_after_the_limit(tmp_path: Path) -> None:
     program = (
         "import signal, time\nfrom curiosft_cli.run.workers import register\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nregister()\ntime.sleep(100)"
     )
     threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
     started = time.monotonic()
-    assert _wait([sys.executable, "-c", program], dict(os.environ), stop_limit_s=0.5).code == TERMINATED
+    assert _wait([sys.executable, "-c", program], dict(os.environ), 0.5, tmp_path / "log.txt").code == TERMINATED
     assert 2 < time.monotonic() - started < 20
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from curiosft_cli.stages.rl.rollouts import Prompt, Rollout
     from curiosft_cli.train.guards import Guards
 
-PROGRESS = "reward {reward/mean:.3f}, {time/step_s:.0f} s a step"
+PROGRESS = "reward {reward/mean:.3f}, entropy {train/entropy_nats:.3f} nats, {time/step_s:.0f} s a step"
 
 
 def run(config: Config, stage: StageDir) -> None:
