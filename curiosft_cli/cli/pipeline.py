@@ -30,6 +30,12 @@ def rephrase(
     calibrate: Annotated[
         int, typer.Option("--calibrate", min=0, help="Only plant faults in this many posts; count what is found.")
     ] = 0,
+    retry_refused: Annotated[
+        bool, typer.Option("--retry-refused", help="When it is complete: ask again for what was refused.")
+    ] = False,
+    decisions: Annotated[
+        Path | None, typer.Option("--decisions", help="Apply these decisions, which the review page exported.")
+    ] = None,
 ) -> None:
     """Clean the questions of a data set through an OpenAI-compatible API."""
     if judge or out:
@@ -47,7 +53,12 @@ def rephrase(
 
         show(plan_rephrase(resolve(config, overrides).config, as_json=as_json))
         return
-    _run_stages(resolve(config, overrides), ("rephrase",), fresh)
+    resolved = resolve(config, overrides)
+    if decisions or retry_refused:
+        from curiosft_cli.stages.rephrase.reopen import reopen
+
+        reopen(resolved.config, decisions, retry_refused=retry_refused)
+    _run_stages(resolved, ("rephrase",), fresh)
 
 
 @app.command(rich_help_panel=PIPELINE)

@@ -22,6 +22,8 @@ class Rephrase(Section):
     """Environment variable with the key; the key itself is never stored or printed."""
     temperature: float = Field(0.0, ge=0, le=2)
     """Sampling temperature (our choice: the cleaned question should not vary)."""
+    retry_temperature: Annotated[float, RESUME_FREE] = Field(0.7, ge=0, le=2)
+    """Sampling temperature of `--retry-refused`: at 0, a model mostly writes what was refused (our choice)."""
     max_completion_length: int = Field(2048, ge=1)
     """Longest answer in tokens; an answer that is cut there is requested again with twice as many (our choice)."""
     concurrency: Annotated[int, RESUME_FREE] = Field(64, ge=1, le=4096)

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ STRICTER = """
 
 Write the problem statement alone. Copy its words: every number, formula, unit, name and condition stays exactly as it is given. Add nothing: no heading, no comment, no solution, no answer."""  # noqa: E501
 FAILED = "failed"
+PERSON = "person"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Request:
         message: the user message.
         longest: characters that a useful answer has at most.
         post: the post it is about.
+        again: an answer to it was refused, and `ask_again` dropped that one.
     """
 
     key: bytes
@@ -73,6 +75,7 @@ class Request:
     message: str
     longest: int
     post: str
+    again: bool
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Entry(NamedTuple):
 
 
 class RewriteLog:
-    """An append-only file of answers and failures; of two lines with one key the later one counts.
+    """An append-only file of answers, failures and decisions by hand; of two lines with one key the later one counts.
 
     Memory holds an index; texts are read when they are needed.
 
@@ -148,6 +151,8 @@ class RewriteLog:
             self._file = JsonLines(path)
         self._read = path.open("rb") if path.is_file() else None
         self._entries: dict[bytes, Entry] = {}
+        self._again: set[bytes] = set()
+        self._by_hand: dict[bytes, int] = {}
         self.totals = {"answers": 0, "requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
         self.cost_usd = 0.0
         self.answer_s = 0.0
@@ -163,15 +168,22 @@ class RewriteLog:
 
     def save(self, request: Request, row: FileRow) -> None:
         """Judge an answer (`answer`, `truncated`, ...) or a failure (`error`), append it and flush."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        row = {"key": request.key.hex(), "to": request.to, "prompt_hash": request.prompt_hash, "time": now, **row}
+        row = {"key": request.key.hex(), "to": request.to, "prompt_hash": request.prompt_hash, "time": now(), **row}
         if request.to == "rewriter" and "error" not in row:
             judgement = by_rules(request.post, row)
             pair = pair_digest(request.post, tidy(row["answer"]))
             row |= {**asdict(judgement), "pair": pair.hex(), "judge": judge_version()}
-        offset = self._path.stat().st_size
-        self._file.append(row)
-        self._note(offset, row)
+        self._append(row)
+
+    def ask_again(self, posts: Iterable[str]) -> int:
+        """Drop every answer that was refused or left undecided, in one line; returns the number of questions."""
+        keys = [self._not_used(post) for post in posts if digest(post) not in self._by_hand]
+        self._append({"again": [key.hex() for of_post in keys for key in of_post]})
+        return sum(map(bool, keys))
+
+    def save_by_hand(self, post: str, verdict: str, question: str) -> None:
+        """Save what a person decided about a post; it counts more than any answer, and the last decision counts."""
+        self._append({"post": digest(post).hex(), "verdict": verdict, "question": question, "time": now()})
 
     def wants(self, post: str) -> bool:
         """Whether anything is still to be asked about this post."""
@@ -182,12 +194,13 @@ class RewriteLog:
 
         A failure is asked again.
         """
-        for attempt in () if is_too_long(post) else self._attempts:
+        for attempt in () if is_too_long(post) or digest(post) in self._by_hand else self._attempts:
             key = self._rewrite_key(attempt, post)
             entry = self._entries.get(key)
             if entry is None or entry.outcome == FAILED:
                 message = rephrase_message(post) + attempt.addition
-                return Request(key, attempt.prompt_hash, "rewriter", message, longest_rewrite(post), post)
+                longest = longest_rewrite(post)
+                return Request(key, attempt.prompt_hash, "rewriter", message, longest, post, key in self._again)
             outcome, pair = self._judged(key, entry, post)
             if outcome == "undecided" and self._verifier:
                 checked = self._entries.get(self._verdict_key(pair))
@@ -207,7 +220,7 @@ class RewriteLog:
         if known is not None and known.outcome != FAILED:
             return None
         message = verify_message(post, rewrite, look_at)
-        return Request(key, PROMPT_HASH, "verifier", message, LONGEST_ANSWER, post)
+        return Request(key, PROMPT_HASH, "verifier", message, LONGEST_ANSWER, post, key in self._again)
 
     def verdict(self, post: str, rewrite: str, judgement: Judgement) -> Judgement:
         """What the verifier said of this pair; the rules' judgement where it was not asked."""
@@ -218,6 +231,20 @@ class RewriteLog:
         return Judgement("undecided", f"no verdict: {row['error']}") if "error" in row else read_verdict(row["answer"])
 
     def decide(self, post: str) -> Decision:
+        """What a person decided, else what the answers decide."""
+        offset = self._by_hand.get(digest(post))
+        if offset is None:
+            return self._by_answers(post)
+        by_hand = self._line(offset)
+        outcome = "accepted" if by_hand["verdict"] == "accepted" else "refused"
+        judgement = Judgement(outcome, "by hand", PERSON, no_problem=by_hand["verdict"] == "rejected")
+        with suppress(KeyError):
+            known = self._by_answers(post)
+            answer = {**known.answer, "time": by_hand["time"]}
+            return Decision(by_hand["question"] or post, judgement, known.attempt, answer)
+        return Decision(by_hand["question"] or post, judgement, FIRST, {"time": by_hand["time"]})
+
+    def _by_answers(self, post: str) -> Decision:
         """The first accepted answer, else the original with the first answer's judgement."""
         if is_too_long(post):
             reason = f"too long to ask: {len(post)} characters"
@@ -238,6 +265,27 @@ class RewriteLog:
             raise KeyError(f"question {post[:40]!r} was not asked")
         return first
 
+    def _not_used(self, post: str) -> list[bytes]:
+        """Keys of the answers that keep this post as it is: rewrites, or the verdicts that nobody could read."""
+        keys = []
+        for attempt in () if is_too_long(post) else self._attempts:
+            key = self._rewrite_key(attempt, post)
+            if (entry := self._entries.get(key)) is None:
+                continue
+            outcome, pair = self._judged(key, entry, post)
+            if outcome == "undecided" and (verdict := self._entries.get(self._verdict_key(pair))):
+                outcome = str(verdict.outcome)
+                key = self._verdict_key(pair) if outcome in ("undecided", FAILED) else key
+            if outcome == "accepted":
+                return []
+            keys.append(key)
+        return keys
+
+    def _append(self, row: FileRow) -> None:
+        offset = self._path.stat().st_size
+        self._file.append(row)
+        self._note(offset, row)
+
     def _judged(self, key: bytes, entry: Entry, post: str) -> tuple[str, bytes]:
         """What the rules say of a saved rewrite, made again if they changed, and the digest of the pair."""
         if entry.outcome is None:
@@ -255,6 +303,15 @@ class RewriteLog:
             offset += len(line)
 
     def _note(self, offset: int, row: FileRow) -> None:
+        if "again" in row:
+            keys = {bytes.fromhex(key) for key in row["again"]}
+            self._again |= keys
+            for key in keys:
+                self._entries.pop(key, None)
+            return
+        if "post" in row:
+            self._by_hand[bytes.fromhex(row["post"])] = offset
+            return
         key, outcome, pair = bytes.fromhex(row["key"]), None, b""
         if "error" in row:
             outcome = FAILED
@@ -271,9 +328,12 @@ class RewriteLog:
         self.answer_s += row.get("seconds", 0.0)
 
     def _row(self, entry: Entry) -> dict[str, Any]:
+        return self._line(entry.offset)
+
+    def _line(self, offset: int) -> dict[str, Any]:
         if self._read is None:
             self._read = self._path.open("rb")
-        self._read.seek(entry.offset)
+        self._read.seek(offset)
         return json.loads(self._read.readline())
 
     def _rewrite_key(self, attempt: Attempt, post: str) -> bytes:
@@ -283,6 +343,11 @@ class RewriteLog:
     def _verdict_key(self, pair: bytes) -> bytes:
         """Identity of a request for a verdict: prompt, model, sampling, post and rewrite."""
         return hashlib.blake2b(repr((PROMPT_HASH, self._verifier, pair)).encode(), digest_size=16).digest()
+
+
+def now() -> str:
+    """The time for a line of the log."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def take_lock(descriptor: int, path: Path) -> None:

@@ -74,7 +74,7 @@ async def ask_all(
             try:
                 while (request := next_request(item)) and request.key not in sent:
                     sent.add(request.key)
-                    row = await ask(client if request.to == "rewriter" else second, request)
+                    row = await ask(client if request.to == "rewriter" else second, request, settings.retry_temperature)
                     log.save(request, row)
                     failure = row.get("error", failure)
             except OutOfBudget as error:
@@ -139,10 +139,11 @@ def open_client(settings: Rephrase, model: str, base_url: str, budget: Budget, l
     )
 
 
-async def ask(client: ChatClient, request: Request) -> FileRow:
+async def ask(client: ChatClient, request: Request, retry_temperature: float) -> FileRow:
     """One answer, or why there is none, as a row of the log."""
+    sampling = {"temperature": retry_temperature} if request.again else {}
     try:
-        answer = await client.ask(request.message, request.longest)
+        answer = await client.ask(request.message, request.longest, **sampling)
     except RequestFailed as failure:
         cost = client.budget.cost(failure.spent)
         return {"error": str(failure), **failure.spent._asdict(), "cost_usd": cost}

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 from curiosft_cli.data.files import FileRow
@@ -63,8 +64,21 @@ def run(config: Config, stage: StageDir) -> None:
             console.say(f"rephrase: left out {line}")
         counts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
         console.say(f"rephrase: {summary['rows']} questions: {counts}; ${summary['cost_usd']:.4f}")
+        for line in not_used(summary, stage):
+            console.say(f"rephrase: {line}")
     finally:
         console.close()
+
+
+def not_used(summary: dict[str, Any], stage: StageDir, shown: int = 5, longest: int = 100) -> Iterator[str]:
+    """The commonest reasons why answers were not used, each with an example, and what to do about them."""
+    reasons = Counter(summary["reasons"])
+    for reason, count in reasons.most_common(shown):
+        yield f"{count} not used: {reason} ({shorten(summary['examples'][reason], longest)})"
+    if more := reasons.total() - sum(count for _, count in reasons.most_common(shown)):
+        yield f"{more} not used for other reasons"
+    if reasons:
+        yield f"`curiosft review {stage.path.parent}` shows them; --retry-refused asks for them again"
 
 
 def rephrase(config: Config, stage: StageDir, progress: Progress) -> dict[str, Any]:
@@ -178,6 +192,7 @@ def unanswered(config: Config, stage: StageDir, survey: Survey) -> Iterator[str]
 def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Progress) -> dict[str, Any]:
     """Write the cleaned questions and rejected.jsonl; returns the counts."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("verdicts", "decided_by", "reasons", "flags")}
+    examples: dict[str, str] = {}
 
     def cleaned(rejected: JsonLines) -> Iterator[Cleaned]:
         rows = 0
@@ -189,7 +204,9 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
             counts["flags"].update(record["flags"])
             progress(rows := rows + 1, 0, "rephrase: writing")
             if record["verdict"] != "accepted":
-                counts["reasons"][record["reason"].partition(":")[0]] += 1
+                reason, _, detail = record["reason"].partition(": ")
+                counts["reasons"][reason] += 1
+                examples.setdefault(reason, f"{problem.id}: {detail or problem.question}")
                 refused = {name: record[name] for name in ("verdict", "reason", "decided_by", "differences", "flags")}
                 answer = decision.answer.get("answer", "")
                 rejected.append({"id": problem.id, **refused, "original_question": problem.question, "answer": answer})
@@ -198,7 +215,7 @@ def write_results(config: Config, stage: StageDir, log: RewriteLog, progress: Pr
 
     with in_one_step(stage.path / "rejected.jsonl") as rejected:
         write_cleaned(stage.path, questions_to_clean(config), cleaned(rejected))
-    return {name: dict(counted) for name, counted in counts.items()}
+    return {**{name: dict(counted) for name, counted in counts.items()}, "examples": examples}
 
 
 def record_of(config: Config, decision: Decision, post: str) -> FileRow:
