@@ -1,4 +1,4 @@
-"""One pass over a data set that finds everything that is wrong with it."""
+"""Everything that is wrong with a data set: first by its rows alone, then beside the benchmarks."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
 
 
-def check_data(source: str, config: Config, console: Console, *, all_benchmarks: bool = False) -> DataReport:
-    """Read every row of a source once and report what is wrong.
+def check_rows(source: str, config: Config, console: Console) -> DataReport:
+    """Read every row of a source once and report what is wrong, whatever the benchmarks hold.
 
     Args:
         source: a data file, a hub id, or a generator.
-        config: its `[check]`; also the model, the length limits and the benchmark files.
+        config: its `[check]`; also the model and the length limits.
         console: for progress.
-        all_benchmarks: a benchmark that is out of reach is an error; otherwise the report names it.
 
     Raises:
         CurioError: the source does not exist or cannot be read.
@@ -43,9 +42,6 @@ def check_data(source: str, config: Config, console: Console, *, all_benchmarks:
     report = DataReport(source, limits=(config.data.max_prompt_length, config.sft.max_response_length))
     rows, total = numbered_rows(source), row_count(source)
     full = config.check.depth == "full"
-    contamination = _contamination(config, report, console) if full else None
-    if all_benchmarks and (why := report.unchecked.get(CONTAMINATION)):
-        raise CurioError(f"contamination cannot be checked: {why}", "", MISSING)
     with ExitStack() as stack:
         lengths = _lengths(config, report, stack) if full else None
         workers = config.check.grader_workers if full else 1
@@ -61,8 +57,6 @@ def check_data(source: str, config: Config, console: Console, *, all_benchmarks:
             report.sources[problem.source] += 1
             if problem.answer.strip() and "cut_gold" not in found:
                 grades.add(number, problem)
-            if contamination:
-                contamination.add(number, problem.question)
             if lengths and "long_question" not in found:
                 lengths.add(number, problem)
             console.progress(number, max(number + 1, total), "rows read")
@@ -71,13 +65,43 @@ def check_data(source: str, config: Config, console: Console, *, all_benchmarks:
         repeats.conclude(report, grades)
         grades.finish()
     languages.conclude(report)
-    if contamination:
-        _conclude_contamination(contamination, report)
     _conclude_missing(report)
     report.seconds = time.monotonic() - started
     report.peak_mib = (_peak_mib(resource.RUSAGE_SELF), _peak_mib(resource.RUSAGE_CHILDREN))
     console.close()
     return report
+
+
+def compare_with_benchmarks(
+    report: DataReport, config: Config, console: Console, *, all_benchmarks: bool = False
+) -> None:
+    """Read every row once more, and report questions that a benchmark of `check.benchmarks` has.
+
+    It comes second: the benchmarks may have to be fetched from the hub.
+
+    Args:
+        report: of the rows; what is found is added.
+        config: its `[check]`; also the benchmark files.
+        console: for progress.
+        all_benchmarks: a benchmark that is out of reach is an error; otherwise the report names it.
+
+    Raises:
+        CurioError: see `all_benchmarks`.
+    """
+    started = time.monotonic()
+    contamination = _contamination(config, report, console)
+    if all_benchmarks and (why := report.unchecked.get(CONTAMINATION)):
+        raise CurioError(f"contamination cannot be checked: {why}", "", MISSING)
+    for number, row in numbered_rows(report.source) if contamination else ():
+        with suppress(BadRow):  # it was reported
+            if not isinstance(row, BadRow):
+                contamination.add(number, cleaned(to_problem(row, str(number)).question))
+        console.progress(number, max(number + 1, report.rows), "rows compared")
+    if contamination:
+        _conclude_contamination(contamination, report)
+    report.seconds += time.monotonic() - started
+    report.peak_mib = (max(report.peak_mib[0], _peak_mib(resource.RUSAGE_SELF)), report.peak_mib[1])
+    console.close()
 
 
 def row_count(source: str) -> int:

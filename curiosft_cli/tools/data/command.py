@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.text import show
-from curiosft_cli.tools.data.check import check_data
+from curiosft_cli.tools.data.check import check_rows, compare_with_benchmarks
 from curiosft_cli.tools.data.repair import repaired_path, write_repaired
-from curiosft_cli.tools.data.report import DataReport, as_text
+from curiosft_cli.tools.data.report import DataReport, of_benchmarks, of_rows
 from curiosft_cli.tools.data.report import as_json as json_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ def run(
         raise CurioError(f"{target} exists already", "Remove it, or name another file with --out.")
     if drop_contaminated and config.check.depth == "quick":
         raise CurioError("--drop-contaminated needs check.depth=full, found quick", "Leave one of them out.")
-    report = check_data(source, config, Console(), all_benchmarks=drop_contaminated)
+    console = Console()
+    report = check_rows(source, config, console)
+    if not as_json:
+        show(of_rows(report, config.check.show), sys.stdout)  # at once: the hub may take its time
+    if config.check.depth == "full":
+        compare_with_benchmarks(report, config, console, all_benchmarks=drop_contaminated)
     drop = report.to_drop(broken=fix, contaminated=drop_contaminated)
     clean = report.findings.to_repair("clean") if fix else set()
     if drop or clean:
@@ -41,7 +47,7 @@ def run(
     if as_json:
         show(json.dumps({**json_of(report), "copy": written}, ensure_ascii=False))
     else:
-        show(as_text(report, config.check.show))
+        show(of_benchmarks(report, config.check.show))
         if fix or drop_contaminated:
             show(_copy_line(report, target, len(drop), len(clean - drop)))
     solved = drop | clean | (set(report.findings.rows.get("repeated", ())) if fix else set())

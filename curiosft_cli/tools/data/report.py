@@ -126,8 +126,8 @@ def as_json(report: DataReport) -> dict[str, Any]:
     }
 
 
-def as_text(report: DataReport, show: int) -> str:
-    """The report on one screen, with up to `show` row numbers per problem."""
+def of_rows(report: DataReport, show: int) -> str:
+    """What the rows alone show, with up to `show` row numbers per problem."""
     lines = [f"{report.source}: {_format(report.source)}, {report.layout} layout, {report.rows:,} rows"]
     lines.append("columns    " + " · ".join(f"{role} {column}" for role, column in report.columns.items()))
     if missing := _missing(report):
@@ -138,10 +138,21 @@ def as_text(report: DataReport, show: int) -> str:
             found = ", ".join(f"{quantile} {value:,}" for quantile, value in quantiles(values).items())
             lines.append(f"{name:10} tokens: {found}; over {limit:,}: {over:,} ({over / len(values):.1%})")
     lines += [f"language   {_shares(report.languages)}", f"source     {_shares(report.sources)}"]
+    lines += [
+        line
+        for name in sorted(CHECKS, key=lambda name: not CHECKS[name].problem)
+        for line in _finding(report, name, show)
+    ]
+    return "\n".join(map(one_line, lines))
+
+
+def of_benchmarks(report: DataReport, show: int) -> str:
+    """What the benchmarks show, what could not be checked, and the end of the report."""
+    lines = []
     if report.benchmarks:
         hit = Counter(row.benchmark for row in report.hits)
         lines.append("benchmarks " + ", ".join(f"{name} {hit[name]} hits" for name in report.benchmarks))
-    lines += [*_findings(report, show, problem=True), *_findings(report, show, problem=False)]
+        lines += _finding(report, "contaminated", show)
     lines += [f"NOT CHECKED {what}: {why}" for what, why in report.unchecked.items()]
     if not report.findings.problems():
         lines.append("no problem found" if report.rows else "no rows")
@@ -158,19 +169,18 @@ def quantiles(values: array[int]) -> dict[str, int]:
     return {name: ordered[max(0, -int(-len(ordered) * at // 1) - 1)] for name, at in QUANTILES.items()}
 
 
-def _findings(report: DataReport, show: int, *, problem: bool) -> Iterator[str]:
-    for name, check in CHECKS.items():
-        if name not in report.findings.rows or check.problem != problem:
-            continue
-        rows = sorted(report.findings.rows[name])
-        more = f", and {len(rows) - show:,} more" if len(rows) > show else ""
-        kind = "PROBLEM" if problem else "note"
-        numbers = ", ".join(str(row) for row in rows[:show])
-        yield f"{kind:10} {check.title}: {len(rows):,} (row{'s' * (len(rows) > 1)} {numbers}{more})"
-        row, detail = min(report.findings.details[name])
-        if detail:
-            yield f"           row {row}: {detail}"
-        yield f"           -> {check.fix}"
+def _finding(report: DataReport, name: str, show: int) -> Iterator[str]:
+    if name not in report.findings.rows:
+        return
+    check, rows = CHECKS[name], sorted(report.findings.rows[name])
+    more = f", and {len(rows) - show:,} more" if len(rows) > show else ""
+    kind = "PROBLEM" if check.problem else "note"
+    numbers = ", ".join(str(row) for row in rows[:show])
+    yield f"{kind:10} {check.title}: {len(rows):,} (row{'s' * (len(rows) > 1)} {numbers}{more})"
+    row, detail = min(report.findings.details[name])
+    if detail:
+        yield f"           row {row}: {detail}"
+    yield f"           -> {check.fix}"
 
 
 def _format(source: str) -> str:
