@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,6 +152,25 @@ def test_what_is_out_of_reach_is_told_and_ends_with_3(tmp_path: Path, settings: 
     assert "NOT CHECKED token lengths: cannot open a tokenizer at nobody/nothing" in done.stdout
     done = curiosft("data", "check", file, *unreachable, "--drop-contaminated")
     assert (done.returncode, list(tmp_path.iterdir())) == (3, [file])
+
+
+def test_what_the_rows_show_is_printed_before_a_benchmark_is_looked_up(tmp_path: Path, settings: list[str]) -> None:
+    """The hub takes the connection and never answers."""
+    file = write(tmp_path / "twice.jsonl", ROWS["fine"] * 2)
+    unnamed = [one for one in settings if not one.startswith("eval.data")]
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.getsockname()[1]}", "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-m", "curiosft_cli.cli", "data", "check", str(file), *unnamed]
+        waiting = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            assert waiting.stdout
+            assert any("PROBLEM" in line for line in waiting.stdout)
+            assert waiting.poll() is None
+        finally:
+            waiting.kill()
+            waiting.communicate()
 
 
 def test_benchmarks_that_nobody_named_do_not_change_the_exit_code(tmp_path: Path, settings: list[str]) -> None:

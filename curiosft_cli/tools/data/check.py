@@ -92,12 +92,12 @@ def compare_with_benchmarks(
     contamination = _contamination(config, report, console)
     if all_benchmarks and (why := report.unchecked.get(CONTAMINATION)):
         raise CurioError(f"contamination cannot be checked: {why}", "", MISSING)
-    for number, row in numbered_rows(report.source) if contamination else ():
-        with suppress(BadRow):  # it was reported
-            if not isinstance(row, BadRow):
-                contamination.add(number, cleaned(to_problem(row, str(number)).question))
-        console.progress(number, max(number + 1, report.rows), "rows compared")
     if contamination:
+        for number, row in numbered_rows(report.source):
+            with suppress(BadRow):  # it was reported
+                if not isinstance(row, BadRow):
+                    contamination.add(number, cleaned(to_problem(row, str(number)).question))
+            console.progress(number, max(number + 1, report.rows), "rows compared")
         _conclude_contamination(contamination, report)
     report.seconds += time.monotonic() - started
     report.peak_mib = (max(report.peak_mib[0], _peak_mib(resource.RUSAGE_SELF)), report.peak_mib[1])
