@@ -34,14 +34,32 @@ def grade(
 
 @app.command(rich_help_panel=RESULTS)
 def compare(
-    results: Annotated[list[Path], typer.Argument(metavar="A B [C]...", help="Result folders; A is the reference.")],
+    results: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B [C]...",
+            help="Result folders; A is the reference. NAME=FOLDER is a run of the method NAME: several runs (seeds) of "
+            "one NAME are compared as one method, and FOLDER may be a pattern.",
+        ),
+    ],
     style: Annotated[str, typer.Option("--format", help="text, markdown, latex, csv or json.")] = "text",
     strict: Annotated[bool, typer.Option("--strict", help="Compare the strict reward, not the answers alone.")] = False,
+    with_flips: Annotated[bool, typer.Option("--flips", help="Also list the questions that only one solves.")] = False,
+    min_difference: Annotated[
+        float, typer.Option("--min-difference", metavar="POINTS", help="A smaller difference does not matter.")
+    ] = 0.0,
+    gated: Annotated[
+        bool, typer.Option("--gate", help="Exit code 4 if a model is worse than A, 5 if the results cannot tell.")
+    ] = False,
 ) -> None:
     """Say which evaluation is better, and whether there is evidence for it."""
+    from curiosft_cli.tools.compare import check_gate
     from curiosft_cli.tools.compare import compare as compared
 
-    show(compared(results, style=style, strict=strict))
+    text, rows = compared(results, style=style, strict=strict, with_flips=with_flips, min_difference=min_difference)
+    show(text)
+    if gated:
+        check_gate(rows, min_difference)
 
 
 @app.command(rich_help_panel=RESULTS)

@@ -78,6 +78,17 @@ def standard_error(means: ArrayLike) -> float:
     return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")
 
 
+def ratio_values(sums: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
+    """Return [Q] values whose mean is sum(sums) / sum(counts), and whose spread gives this ratio's standard error.
+
+    They are the ratio plus the influence of each question on it (the delta method). An entropy over tokens is such a
+    ratio: a question with long completions counts more.
+    """
+    totals, sizes = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    ratio = totals.sum() / sizes.sum()
+    return ratio + (totals - ratio * sizes) / sizes.mean()
+
+
 def interval_95(means: ArrayLike) -> tuple[float, float]:
     """Return the 95 % interval of the mean over questions."""
     center, margin = float(np.asarray(means, dtype=np.float64).mean()), NORMAL_95 * standard_error(means)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curiosft_cli.data.benchmarks import BENCHMARKS
+from curiosft_cli.evaluation.metrics import pass_at_k, ratio_values
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_json, read_jsonl
 
@@ -19,6 +20,12 @@ QUESTIONS = "questions.jsonl"
 SAMPLES = "samples.jsonl*"
 FIX = "Finish this evaluation with its command, or restore the file."
 SUITES = ("id", "ood")
+SCORES = ("answer", "strict")
+SHARE, COUNT = ("score from 0 to 1", 1.0), ("number from 0 to 10^12", 1e12)
+LEGAL = dict.fromkeys((*SCORES, "diversity"), SHARE) | dict.fromkeys(
+    ("samples", "entropy_sum_nats", "entropy_tokens"), COUNT
+)
+"""What the entries of a row of questions.jsonl must be, and the highest value of each."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,14 @@ class BenchmarkResult:
     Attributes:
         summary: the benchmark's summary.json.
         golds: question id -> gold.
-        scores: "answer" and "strict" -> question id -> mean over its samples; only gradable questions.
+        values: measure -> question id -> its value. "answer", "strict" and "pass@2", "pass@4", ... have gradable
+            questions only; "diversity" and "entropy" have those where it was measured. The mean over the questions is
+            the benchmark's number.
     """
 
     summary: Mapping[str, Any]
     golds: Mapping[str, str]
-    scores: Mapping[str, Mapping[str, float]]
+    values: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,11 @@ def read_results(paths: Sequence[Path]) -> list[ModelResult]:
     Raises:
         CurioError: a folder does not exist, holds no finished benchmark or a part of one, or a score is not in [0, 1].
     """
-    results = [result for path in paths for result in _read(path)]
+    return distinct_labels([result for path in paths for result in read_models(path)])
+
+
+def distinct_labels(results: Sequence[ModelResult]) -> list[ModelResult]:
+    """The results; those with the same label get the ends of their paths instead."""
     names = Counter(result.label for result in results)
     return [
         result if names[result.label] == 1 else replace(result, label=_shortest_path(result.folder, results))
@@ -103,7 +116,8 @@ def in_table_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def _read(path: Path) -> list[ModelResult]:
+def read_models(path: Path) -> list[ModelResult]:
+    """As `read_results`, of one folder."""
     if not path.is_dir():
         raise CurioError(f"{path} is not a folder", "Name a result folder, such as runs/NAME/eval or one inside it.")
     models: dict[Path, dict[str, BenchmarkResult]] = {}
@@ -137,13 +151,33 @@ def _questions(folder: Path, summary: Mapping[str, Any]) -> BenchmarkResult:
     if not isinstance(summary.get("checkpoint"), str):
         raise CurioError(f"{folder / SUMMARY} names no checkpoint", FIX)
     for number, row in enumerate(rows, start=1):
-        if not {"id", "gold", "answer", "strict"} <= row.keys():
+        if not {"id", "gold", *SCORES} <= row.keys():
             raise CurioError(f"{file}, line {number} lacks the id, the gold or a score", FIX)
-        for name in ("answer", "strict"):
-            if row[name] is not None and not (isinstance(row[name], int | float) and 0 <= row[name] <= 1):
-                raise CurioError(f"{file}, line {number}: {name} = {row[name]!r} is no score from 0 to 1", FIX)
-    scores = {name: {row["id"]: row[name] for row in rows if row[name] is not None} for name in ("answer", "strict")}
-    return BenchmarkResult(summary, {row["id"]: row["gold"] for row in rows}, scores)
+        for name, (what, most) in LEGAL.items():
+            value = row.get(name)
+            if value is not None and not (isinstance(value, int | float) and 0 <= value <= most):
+                raise CurioError(f"{file}, line {number}: {name} = {value!r} is no {what}", FIX)
+    return BenchmarkResult(summary, {row["id"]: row["gold"] for row in rows}, _values(rows))
+
+
+def _values(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """See `BenchmarkResult.values`. A result of an older version lacks some measures."""
+    values = {
+        name: {row["id"]: row[name] for row in rows if row.get(name) is not None} for name in (*SCORES, "diversity")
+    }
+    samples = {row["id"]: int(row.get("samples") or 1) for row in rows}
+    for k in (2**power for power in range(1, max(samples.values()).bit_length())):
+        values[f"pass@{k}"] = {
+            id_: pass_at_k(samples[id_], round(answer * samples[id_]), k)
+            for id_, answer in values["answer"].items()
+            if samples[id_] >= k
+        }
+    measured = [row for row in rows if row.get("entropy_sum_nats") is not None and row.get("entropy_tokens")]
+    if measured:
+        sums, tokens = ([row[name] for row in measured] for name in ("entropy_sum_nats", "entropy_tokens"))
+        entropies = ratio_values(sums, tokens).tolist()
+        values["entropy"] = {row["id"]: value for row, value in zip(measured, entropies, strict=True)}
+    return {name: found for name, found in values.items() if found}
 
 
 def _shortest_path(folder: Path, results: Sequence[ModelResult]) -> str:

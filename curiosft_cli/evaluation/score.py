@@ -11,10 +11,10 @@ from typing import Any
 from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.data.records import Grader, Problem
 from curiosft_cli.evaluation.fingerprint import data_commit, grader_identity, questions_digest
-from curiosft_cli.evaluation.metrics import standard_error
+from curiosft_cli.evaluation.metrics import ratio_values, standard_error
 from curiosft_cli.evaluation.results import GRADES, QUESTIONS, SUMMARY, suite_averages
 from curiosft_cli.evaluation.samples import SAMPLES, Generations, Sample
-from curiosft_cli.evaluation.summary import PERCENT, Outcome, Summary
+from curiosft_cli.evaluation.summary import PERCENT, Outcome, Summary, optional_error
 from curiosft_cli.evaluation.tasks import BenchmarkTask, prefill
 from curiosft_cli.grading.grade import GradeItem
 from curiosft_cli.grading.pool import GraderPool
@@ -64,7 +64,7 @@ def summarise_benchmark(
     *,
     reference: str,
     model: Mapping[str, Any],
-    entropy: Mapping[str, float] | None,
+    entropy: Mapping[str, Any] | None,
     hardware: Mapping[str, Any],
     console: Console,
 ) -> None:
@@ -73,6 +73,7 @@ def summarise_benchmark(
     If the samples are in the same folder, they are complete now, and their file is compressed.
     """
     title = f"{reference} on {task.name}: graded"
+    by_question = entropy.get("questions", {}) if entropy else {}
     with GraderPool(config.eval.grader_workers) as pool:
         numbers = score_samples(
             generations,
@@ -83,6 +84,7 @@ def summarise_benchmark(
             grader=config.eval.grader,
             prefilled=prefill(config) != "",
             pass_k=task.pass_k,
+            entropies=by_question,
             progress=lambda done, total: console.progress(done, total, title),
         )
     hub = BENCHMARKS[task.name].hub
@@ -102,6 +104,9 @@ def summarise_benchmark(
         if task.contaminated is None
         else clean_numbers(read_jsonl(folder / QUESTIONS), task.contaminated),
         "entropy_nats": entropy["token_mean"] if entropy else None,
+        "entropy_standard_error_nats": optional_error(list(ratio_values(*zip(*by_question.values(), strict=True))))
+        if by_question
+        else None,
         "entropy_seq_mean_nats": entropy["seq_mean"] if entropy else None,
         "grader": grader_identity(config.eval.grader),
         "settings": config.eval.model_dump(mode="json") | {"seed": config.run.seed},
@@ -140,6 +145,7 @@ def score_samples(
     prefilled: bool,
     pass_k: Sequence[int],
     progress: Callable[[int, int], None],
+    entropies: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     """Grade the first `samples` of each question; write grades.jsonl.zst and questions.jsonl; return the numbers.
 
@@ -155,6 +161,7 @@ def score_samples(
         prefilled: whether the prompts ended with the opening think tag; used for samples that do not say.
         pass_k: see `Summary.numbers`.
         progress: called with (samples graded, all samples).
+        entropies: question id -> (sum of the entropies of its tokens in nats, tokens), for questions.jsonl.
 
     Raises:
         CurioError: a sample is missing, or a k is above `samples`.
@@ -177,7 +184,9 @@ def score_samples(
             grades.append({**row, "finish_reason": outcome.finish_reason, "tokens": outcome.tokens})
             outcomes.append(outcome)
             if len(outcomes) == samples:
-                questions.append(summary.add(problems[index], outcomes))
+                nats, tokens = (entropies or {}).get(problems[index].id, (None, 0))
+                measured = {"entropy_sum_nats": nats, "entropy_tokens": tokens}
+                questions.append(summary.add(problems[index], outcomes) | measured)
                 outcomes = []
             progress(done, total)
     for partial, name in zip(partials, (GRADES, QUESTIONS), strict=True):

@@ -24,6 +24,8 @@ PERCENT = 100.0
 PROMPT_TOO_LONG = "prompt_too_long"
 REFUSED = "refused"
 ORDERS = (1, 2, 3, 4)
+HEADLINE = 4
+"""The order of the n-grams of the diversity that tables show."""
 RIGHT = ("right",)
 
 
@@ -75,7 +77,7 @@ class Summary:
         """Add one question with all its samples; return its row for questions.jsonl.
 
         "answer" and "strict" are means over the samples; "majority" is the score of the most frequent answer. These
-        are None for an ungradable gold. "unique" is the number of different answers.
+        are None for an ungradable gold. "unique" is the number of different answers, "diversity" that of 4-grams.
         """
         if self.samples not in (0, len(outcomes)):
             raise CurioError(
@@ -89,7 +91,9 @@ class Summary:
         keys = [_answer_key(problem, outcome.grade) for outcome in outcomes]
         row["unique"] = len({key for key in keys if key is not None})
         self.unique.append(row["unique"])
-        for n, value in ngram_diversities([[outcome.text for outcome in outcomes]], ORDERS).items():
+        found = ngram_diversities([[outcome.text for outcome in outcomes]], ORDERS)
+        row["diversity"] = found[HEADLINE]
+        for n, value in found.items():
             if value is not None:
                 self.diversities[n].append(value)
         if any(outcome.grade.answer is None for outcome in outcomes):
@@ -112,17 +116,19 @@ class Summary:
             CurioError: a k of `pass_k` is above the number of samples.
         """
         right = [round(mean * self.samples) for mean in self.answer]
+        passed = {str(k): [pass_at_k(self.samples, c, k) for c in right] for k in pass_k}
         return {
             "questions": self.questions,
             "samples": self.samples,
             "ungradable_questions": self.questions - len(self.answer),
             "avg": _percent_mean(self.answer),
-            "standard_error": PERCENT * standard_error(self.answer) if len(self.answer) > 1 else None,
+            "standard_error": _percent_error(self.answer),
             "interval_95": [PERCENT * end for end in interval_95(self.answer)] if len(self.answer) > 1 else None,
-            "pass": {str(k): _percent_mean([pass_at_k(self.samples, c, k) for c in right]) for k in pass_k},
+            "pass": {k: _percent_mean(values) for k, values in passed.items()},
+            "pass_standard_error": {k: _percent_error(values) for k, values in passed.items()},
             "maj": _percent_mean(self.majority),
             "strict": _percent_mean(self.strict),
-            "strict_standard_error": PERCENT * standard_error(self.strict) if len(self.strict) > 1 else None,
+            "strict_standard_error": _percent_error(self.strict),
             "avg_untruncated": _percent_mean(self.whole),
             **{name: self._share(name) for name in ("format", "no_answer", "fallback", "truncated")},
             PROMPT_TOO_LONG: self.counts[PROMPT_TOO_LONG],
@@ -134,6 +140,7 @@ class Summary:
             "tokens_median": median(self.tokens),
             "unique_answers": fmean(self.unique),
             **{f"ngram_diversity_{n}": fmean(found) if found else None for n, found in self.diversities.items()},
+            "ngram_diversity_standard_error": optional_error(self.diversities[HEADLINE]),
         }
 
     def _count(self, problem: Problem, outcome: Outcome) -> None:
@@ -171,6 +178,16 @@ def _answer_key(problem: Problem, grade: Grade) -> tuple[str, ...] | None:
     if problem.kind == "choice":
         return None if grade.letter is None else ("letter", grade.letter)
     return None if grade.extracted is None else same_spelling_key(grade.extracted)
+
+
+def optional_error(values: Sequence[float]) -> float | None:
+    """The standard error of the mean over questions; None for fewer than two."""
+    return standard_error(values) if len(values) > 1 else None
+
+
+def _percent_error(values: Sequence[float]) -> float | None:
+    error = optional_error(values)
+    return None if error is None else PERCENT * error
 
 
 def _percent_mean(values: Sequence[float]) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 BAD_INPUT = 2
 MISSING = 3
 GUARD = 4
+UNDECIDED = 5
 TERMINATED = 75
 INTERRUPTED = 130
 

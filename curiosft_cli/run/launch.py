@@ -27,7 +27,7 @@ from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.terminal import TERMINAL, messages, restore, terminal
 from curiosft_cli.run.text import one_line, show
-from curiosft_cli.run.workers import FOLDER, Workers, register, report_wait
+from curiosft_cli.run.workers import FOLDER, Workers, register
 
 # Silences remarks of libraries on their own set-up. Idle threads of OpenMP sleep: by its own default they spin, and a
 # process beside others then stands still. The user's own settings win.
@@ -161,9 +161,7 @@ def run_stage(body: StageBody) -> None:
         if known is None:
             with stage.log_file.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
-            if _waited_in_vain(error):
-                report_wait()
-            elif not _lost_the_others(error):
+            if not _lost_the_others(error):
                 show(traceback.format_exc(), messages())
             raise SystemExit(1) from None
         raise _failed(stage, known) from None
@@ -204,12 +202,6 @@ def _lost_the_others(error: Exception) -> bool:
         "remote process exited",
     )
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(text in said for text in broken)
-
-
-def _waited_in_vain(error: Exception) -> bool:
-    """Whether an exchange between the ranks took longer than `launch.exchange_limit_s`."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return several and isinstance(error, RuntimeError) and "timed out" in str(error).lower()
 
 
 def _failed(stage: StageDir, error: CurioError) -> SystemExit:
@@ -291,7 +283,6 @@ def _wait(command: Sequence[str], environment: dict[str, str], stop_limit_s: flo
             hangs = hangs or workers.poll()
             if hangs or (received and time.monotonic() - received[0][1] > stop_limit_s):
                 kill()
-        hangs = hangs or workers.poll()
         if received:
             return Ended(TERMINATED if received[0][0] == signal.SIGTERM else INTERRUPTED)
         if hangs:

@@ -1,124 +1,107 @@
-"""`curiosft compare A B [C ...]`: which result is better, and is there evidence for it?
-
-    pair the questions that both models have  -> per benchmark, and per suite of the paper
-    paired bootstrap over questions           -> difference, 95 % interval, p
-    Holm's correction over the whole table    -> p-values, and a verdict in words
-
-Every other model is compared with the first one. The samples of a question are averaged first, so results with
-different numbers of samples can be compared.
-"""
+"""`curiosft compare A B [C ...]`: which result is better, and is there evidence for it? As tables and notes."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from curiosft_cli.evaluation.bootstrap import (
-    DRAWS,
-    FEWEST_QUESTIONS,
-    LEVEL,
-    PairedDifference,
-    holm,
-    paired_bootstrap,
-    verdict,
+from curiosft_cli.evaluation.comparison import (
+    PERCENT,
+    Comparison,
+    Flip,
+    Method,
+    comparisons,
+    flips,
+    gate,
+    other_measures,
+    read_methods,
+    unit,
 )
-from curiosft_cli.evaluation.results import BenchmarkResult, ModelResult, read_results, suite_rows
-from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.evaluation.paired import DRAWS, FEWEST_QUESTIONS, LEVEL
+from curiosft_cli.run.errors import GUARD, UNDECIDED, CurioError, nearest
 from curiosft_cli.run.resume_policy import keys_with
 from curiosft_cli.run.sections import Eval
 from curiosft_cli.run.sections.base import COMPARABLE, RESUME_FREE
-from curiosft_cli.tools.tables import STYLES
+from curiosft_cli.tools.tables import STYLES, Style
 
-PERCENT = 100.0
 SCORES = {"answer": "the answer-only score", "strict": "the strict reward"}
-# Settings that may differ without a note, because they do not change the scores.
-UNREMARKED = frozenset((*keys_with(RESUME_FREE, Eval), *keys_with(COMPARABLE, Eval)))
+# Settings that may differ without a note, because they do not change what is measured.
+UNREMARKED = frozenset((*keys_with(RESUME_FREE, Eval), *keys_with(COMPARABLE, Eval), "seed"))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One line of the table: a model against the first one, on one benchmark or suite. Scores are in percent."""
-
-    model: str
-    benchmark: str
-    questions: int
-    first: float
-    second: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    corrected_p: float
-    verdict: str
-
-
-def compare(paths: Sequence[Path], *, style: str = "text", strict: bool = False, seed: int = 0) -> str:
-    """Compare the models found in these folders with the first of them; return the table and notes as text.
+def compare(
+    arguments: Sequence[str],
+    *,
+    style: str = "text",
+    strict: bool = False,
+    with_flips: bool = False,
+    min_difference: float = 0.0,
+) -> tuple[str, list[Comparison]]:
+    """Compare the methods that the arguments name with the first of them; return the text to print, and the rows.
 
     Args:
-        paths: result folders; a folder with several checkpoints gives one model for each.
+        arguments: see `read_methods`.
         style: "text", "markdown", "latex", "csv" or "json".
         strict: compare the strict reward, not the answer-only score.
-        seed: seed of the bootstrap.
+        with_flips: also the questions that only one of two methods solves; a CSV then has these alone.
+        min_difference: see `comparisons`.
 
     Raises:
-        CurioError: fewer than two models, or two that share no question.
+        CurioError: fewer than two methods, or two that share no question.
     """
     if style not in (*STYLES, "json"):
         raise CurioError(f"--format {style} does not exist", nearest(style, [*STYLES, "json"]))
-    results = read_results(paths)
-    if len(results) < 2:
-        raise CurioError(f"found one model, '{results[0].label}', in {paths[0]}", "Name at least two results.")
+    if not 0 <= min_difference < PERCENT:
+        raise CurioError(f"--min-difference {min_difference} is no difference of scores", "Give 0 to 100, in points.")
+    methods = read_methods(arguments)
+    if len(methods) < 2:
+        raise CurioError(f"found one model, '{methods[0].label}', in {arguments[0]}", "Name at least two results.")
     score = "strict" if strict else "answer"
-    rows = comparison(results, score, seed)
-    notes = remarks(results)
+    rows = comparisons(methods, [score], min_difference=min_difference)
+    more = [] if style == "csv" else comparisons(methods, other_measures(methods))
+    found = [flip for other in methods[1:] for flip in flips(methods[0], other, score)] if with_flips else None
     if style == "json":
-        return json.dumps({"score": score, "rows": [vars(row) for row in rows], "notes": notes}, ensure_ascii=False)
-    write = STYLES[style]
-    table = write.table(_cells(rows, results[0].label), 2)
-    if style == "csv":
-        return table
-    return "\n".join([table, "", *map(write.line, explanation(rows, results[0].label, score) + notes)])
+        tables = {"rows": rows, "measures": more} | ({} if found is None else {"flips": found})
+        listed = {name: [_finite(vars(row)) for row in table] for name, table in tables.items()}
+        return json.dumps({"score": score, **listed, "notes": remarks(methods)}, ensure_ascii=False), rows
+    return _as_text(methods, score, rows, more, found, min_difference, STYLES[style], alone=style == "csv"), rows
 
 
-def comparison(results: Sequence[ModelResult], score: str, seed: int) -> list[Comparison]:
-    """Compare each model with the first one, on each shared benchmark and on the averages over these."""
-    first, *others = results
-    lines: list[tuple[str, str, PairedDifference, float, float]] = []
-    for other in others:
-        pairs = _pairs(first, other, score)
-        groups = {name: [name] for name in pairs} | suite_rows(list(pairs))
-        for title, names in groups.items():
-            difference = paired_bootstrap({name: pairs[name] for name in names}, seed)
-            means = [float(np.mean([np.mean(pairs[name][side]) for name in names])) for side in (0, 1)]
-            lines.append((other.label, title, difference, means[0], means[1]))
-    corrected = holm([difference.p for _, _, difference, _, _ in lines])
-    return [
-        Comparison(
-            model,
-            title,
-            difference.questions,
-            *(PERCENT * value for value in (a, b, difference.mean, difference.low, difference.high)),
-            difference.p,
-            p,
-            verdict(difference, p),
-        )
-        for (model, title, difference, a, b), p in zip(lines, corrected, strict=True)
-    ]
+def check_gate(rows: Sequence[Comparison], min_difference: float) -> None:
+    """The gate for CI.
+
+    Raises:
+        CurioError: a method is worse (exit code 4), or the results cannot decide it (exit code 5); see `gate`.
+    """
+    failed, undecided = gate(rows, min_difference)
+    for said, found, code in (("is worse", failed, GUARD), ("may be worse", undecided, UNDECIDED)):
+        if found:
+            places = "; ".join(f"{row.model} on {row.benchmark} ({_difference(row)})" for row in found)
+            fix = "More questions or samples narrow the intervals." if code == UNDECIDED else ""
+            raise CurioError(f"gate: {said}: {places}", fix, code)
 
 
-def explanation(rows: Sequence[Comparison], first: str, score: str) -> list[str]:
-    """The table in sentences."""
+def explanation(
+    methods: Sequence[Method], rows: Sequence[Comparison], score: str, min_difference: float = 0.0
+) -> list[str]:
+    """The first table in sentences."""
+    first = methods[0].label
+    count = f"{len(rows)} comparison{'s' if len(rows) > 1 else ''}"
     lines = [
-        f"{SCORES[score]} in percent, compared with {first}; intervals are 95 %, from {DRAWS:,} paired draws of "
-        f"questions; p is corrected for the {len(rows)} comparison{'s' if len(rows) > 1 else ''} of the table (Holm), "
-        f"and below {LEVEL} counts as evidence."
+        f"{SCORES[score]} in percent, compared with {first}. The 95 % interval and p come from one test of one "
+        f"comparison ({DRAWS:,} draws). p (Holm) is corrected for the {count} of the table; below {LEVEL} it counts as "
+        "evidence."
     ]
+    if min_difference:
+        lines.append(
+            f"A difference of at most {min_difference:g} does not matter: p asks whether the difference is beyond it, "
+            f"or surely within it."
+        )
+    if any(len(method.runs) > 1 for method in methods):
+        runs = ", ".join(f"{method.label} {len(method.runs)}" for method in methods)
+        lines.append(f"Runs: {runs}. The intervals also hold the differences between the runs of a method.")
     for model in dict.fromkeys(row.model for row in rows):
         verdicts = [
             f"{row.verdict} on {row.benchmark} ({row.difference:+.1f})"
@@ -131,9 +114,9 @@ def explanation(rows: Sequence[Comparison], first: str, score: str) -> list[str]
     return lines
 
 
-def remarks(results: Sequence[ModelResult]) -> list[str]:
+def remarks(methods: Sequence[Method]) -> list[str]:
     """Notes on what makes the results hard to compare: different graders, settings or questions."""
-    first, *others = results
+    first, *others = [run for method in methods for run in method.runs]
     notes = []
     for other in others:
         for name, ours in first.benchmarks.items():
@@ -149,39 +132,41 @@ def remarks(results: Sequence[ModelResult]) -> list[str]:
     return notes
 
 
-def _pairs(first: ModelResult, other: ModelResult, score: str) -> dict[str, tuple[list[float], list[float]]]:
-    pairs = {}
-    for name, ours in first.benchmarks.items():
-        theirs = other.benchmarks.get(name)
-        if theirs is None:
-            continue
-        shared = [id_ for id_ in ours.scores[score] if id_ in theirs.scores[score]]
-        _check_golds(name, shared, ours, theirs, (first, other))
-        if shared:
-            pairs[name] = ([ours.scores[score][id_] for id_ in shared], [theirs.scores[score][id_] for id_ in shared])
-    if not pairs:
-        raise CurioError(
-            f"{first.folder} and {other.folder} share no question "
-            f"({', '.join(first.benchmarks)}; {', '.join(other.benchmarks)})",
-            "Evaluate both on the same benchmark.",
-        )
-    return pairs
+def _as_text(
+    methods: Sequence[Method],
+    score: str,
+    rows: Sequence[Comparison],
+    more: Sequence[Comparison],
+    found: Sequence[Flip] | None,
+    min_difference: float,
+    write: Style,
+    *,
+    alone: bool,
+) -> str:
+    first = methods[0].label
+    if alone:
+        return write.table(_cells(rows, first) if found is None else _flip_cells(found, first), 2)
+    parts = [write.table(_cells(rows, first), 2)]
+    if more:
+        parts += ["", write.table(_cells(more, first, measured=True), 3)]
+    if found is not None:
+        parts += ["", *_flip_parts(found, first, write)]
+    notes = explanation(methods, rows, score, min_difference) + remarks(methods)
+    return "\n".join([*parts, "", *map(write.line, notes)])
 
 
-def _check_golds(
-    name: str,
-    shared: Sequence[str],
-    ours: BenchmarkResult,
-    theirs: BenchmarkResult,
-    models: tuple[ModelResult, ModelResult],
-) -> None:
-    for id_ in shared:
-        if ours.golds[id_] != theirs.golds[id_]:
-            raise CurioError(
-                f"{name}, question {id_}: the gold is '{ours.golds[id_]}' in {models[0].folder} "
-                f"and '{theirs.golds[id_]}' in {models[1].folder}",
-                "These are different questions under one id; evaluate both on the same file.",
-            )
+def _flip_parts(found: Sequence[Flip], first: str, write: Style, most: int = 20) -> list[str]:
+    """A table of the first questions of each model and benchmark, and how many there are."""
+    parts, shown = [], []
+    for model, benchmark in dict.fromkeys((flip.model, flip.benchmark) for flip in found):
+        some = [flip for flip in found if (flip.model, flip.benchmark) == (model, benchmark)]
+        won = sum(flip.second > 0 for flip in some)
+        cut = f"; the table has {most} of them, --format json all" if len(some) > most else ""
+        parts.append(f"{benchmark}: only {model} solves {won} questions, only {first} {len(some) - won}{cut}.")
+        shown += some[:most]
+    if not shown:
+        return [write.line("No question is solved by one of them alone.")]
+    return [write.table(_flip_cells(shown, first), 4), "", *map(write.line, parts)]
 
 
 def _differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -206,19 +191,51 @@ def _grader_name(summary: Mapping[str, Any]) -> str:
     return f"{grader.get('name')} {grader.get('version')} ({grader.get('code')})"
 
 
-def _cells(rows: Sequence[Comparison], first: str) -> list[list[str]]:
-    header = ["model", "benchmark", "questions", first, "model's", "difference", "95 %", "p (Holm)", "verdict"]
-    return [header] + [
+def _cells(rows: Sequence[Comparison], first: str, *, measured: bool = False) -> list[list[str]]:
+    """The table of comparisons, with the column `measure` where there are several."""
+    header = ["model", "benchmark", *(["measure"] if measured else []), "questions", first, "model's", "difference"]
+    return [[*header, "95 %", "p", "p (Holm)", "verdict"]] + [
         [
             row.model,
             row.benchmark,
+            *([_measure_name(row.measure)] if measured else []),
             str(row.questions) if row.benchmark.split()[0] not in ("ID", "OOD") else "",
-            f"{row.first:.1f}",
-            f"{row.second:.1f}",
-            f"{row.difference:+.1f}",
-            f"[{row.low:+.1f}, {row.high:+.1f}]",
+            _number(row.first, row),
+            _number(row.second, row),
+            _difference(row),
+            f"[{_number(row.low, row, '+')}, {_number(row.high, row, '+')}]",
+            f"{row.p:.4f}",
             f"{row.corrected_p:.4f}",
             row.verdict,
         ]
         for row in rows
     ]
+
+
+def _flip_cells(found: Sequence[Flip], first: str) -> list[list[str]]:
+    header = ["model", "benchmark", "question", "gold", f"{first}: right %", "model's"]
+    return [header] + [
+        [flip.model, flip.benchmark, flip.question, flip.gold, f"{flip.first:.1f}", f"{flip.second:.1f}"]
+        for flip in found
+    ]
+
+
+def _measure_name(measure: str) -> str:
+    return {"entropy": "entropy (nats)"}.get(measure, measure.replace("pass", "Pass"))
+
+
+def _difference(row: Comparison) -> str:
+    return _number(row.difference, row, "+")
+
+
+def _number(value: float, row: Comparison, sign: str = "") -> str:
+    """Percent with one decimal, nats and shares with three; "-" where there is no bound."""
+    digits = 1 if unit(row.measure) == PERCENT else 3
+    return f"{value:{sign}.{digits}f}" if math.isfinite(value) else "-"
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which has no infinity."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }

@@ -22,17 +22,28 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _FORMULA = tuple("=+-@＝＋－＠")  # also the wide forms, which some spreadsheets read alike
 
 
-def as_text(rows: Table, left: int = 1) -> str:
-    """Aligned columns: the first `left` to the left, the others to the right. Row 0 is the header."""
+def as_text(rows: Table, left: int = 1, width: int = 80) -> str:
+    """Aligned columns: the first `left` to the left, the others to the right. Row 0 is the header.
+
+    A table of more than `width` characters is cut between two columns; each part has the first `left` columns again.
+    """
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
+    named = range(min(left, len(widths)))
+    parts = [[*named]]
+    for column in range(len(named), len(widths)):
+        if len(parts[-1]) > len(named) and sum(widths[one] + 2 for one in (*parts[-1], column)) - 2 > width:
+            parts.append([*named])
+        parts[-1].append(column)
+    return "\n\n".join("\n".join(_aligned(row, part, widths, left) for row in cells) for part in parts)
+
+
+def best_marked(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
+    """The cells of one column; the highest value has a star behind it where there are different ones."""
+    known = {value for value in values if value is not None}
+    if len(known) < 2:
+        return list(cells)
+    return [f"{cell}{'*' if value == max(known) else ' '}" for cell, value in zip(cells, values, strict=True)]
 
 
 def as_markdown(rows: Table, left: int = 1) -> str:
@@ -63,6 +74,11 @@ def markdown(text: str) -> str:
     """Text for a line of Markdown: no mark-up, no link, no HTML."""
     escaped = one_line(text).translate(_MARKDOWN).replace("](", r"]\(")
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", escaped)
+
+
+def _aligned(row: Sequence[str], columns: Sequence[int], widths: Sequence[int], left: int) -> str:
+    cells = (row[at].ljust(widths[at]) if at < left else row[at].rjust(widths[at]) for at in columns)
+    return "  ".join(cells).rstrip()
 
 
 def _markdown_paragraph(text: str) -> str:

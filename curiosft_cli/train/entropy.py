@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.train.head.cpu_kernels import kernels_for
 from curiosft_cli.train.head.head_pass import HeadPass
@@ -19,15 +19,15 @@ def completion_entropies(
     path: str,
     model_section: Model,
     precision: Dtype,
-    sequences: Mapping[str, Iterable[tuple[Sequence[int], Sequence[int]]]],
+    sequences: Mapping[str, Iterable[tuple[str, Sequence[int], Sequence[int]]]],
     *,
     head_chunk: int = 256,
-) -> dict[str, dict[str, float]]:
-    """Mean entropy per benchmark of its `(prompt ids, completion ids)` pairs.
+) -> dict[str, dict[str, Any]]:
+    """Mean entropy in nats per benchmark of its `(question id, prompt ids, completion ids)`.
 
     Returns:
-        `{benchmark: {"token_mean": over all tokens, "seq_mean": mean of the completions' means}}`; a benchmark
-        without tokens is left out.
+        `{benchmark: {"token_mean": over all tokens, "seq_mean": mean of the completions' means, "questions":
+        {id: [sum over the tokens, tokens]}}}`; a benchmark without tokens is left out.
     """
     import torch
 
@@ -35,10 +35,10 @@ def completion_entropies(
     dtype = compute_dtype(precision, device)
     model = load_model(path, model_section, dtype=dtype, device=device).eval()
     body, weight = body_and_head(model)
-    means: dict[str, dict[str, float]] = {}
-    for benchmark, pairs in sequences.items():
-        sums: list[tuple[float, int]] = []
-        for prompt, completion in pairs:
+    means: dict[str, dict[str, Any]] = {}
+    for benchmark, completions in sequences.items():
+        sums: list[tuple[str, float, int]] = []
+        for question, prompt, completion in completions:
             ids = torch.tensor([[*prompt, *completion]], device=device)
             with torch.inference_mode():
                 hidden = body(input_ids=ids, position_ids=torch.arange(ids.shape[1], device=device)[None])
@@ -55,11 +55,15 @@ def completion_entropies(
                     kernels=kernels_for(device),
                 )
             assert scored.entropy is not None
-            sums.append((float(scored.entropy.double().sum()), len(completion)))
+            sums.append((question, float(scored.entropy.double().sum()), len(completion)))
         if sums:
-            tokens = sum(count for _, count in sums)
+            by_question: dict[str, list[float]] = {}
+            for question, total, count in sums:
+                known = by_question.setdefault(question, [0.0, 0])
+                by_question[question] = [known[0] + total, known[1] + count]
             means[benchmark] = {
-                "token_mean": sum(total for total, _ in sums) / tokens,
-                "seq_mean": sum(total / count for total, count in sums) / len(sums),
+                "token_mean": sum(total for _, total, _ in sums) / sum(count for *_, count in sums),
+                "seq_mean": sum(total / count for _, total, count in sums) / len(sums),
+                "questions": by_question,
             }
     return means

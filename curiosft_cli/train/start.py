@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from curiosft_cli.run.config import flatten
@@ -32,13 +31,10 @@ def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs, set_seed
+    from accelerate.utils import set_seed
 
     _check_trackers(config.log.trackers)
-    waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=config.launch.exchange_limit_s))
-    accelerator = Accelerator(
-        log_with=list(config.log.trackers) or None, project_dir=stage.path, kwargs_handlers=[waiting]
-    )
+    accelerator = Accelerator(log_with=list(config.log.trackers) or None, project_dir=stage.path)
     found = int(accelerator.reduce(torch.ones(1, device=accelerator.device), "sum").item())
     check_launch(accelerator, os.environ, found)
     set_seed(config.run.seed)

@@ -1,4 +1,4 @@
-"""Paired bootstrap, Holm's correction, verdicts in words, and the command around them."""
+"""The paired test, Holm's correction, verdicts in words, several runs, flips, the gate, and the command around them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command import curiosft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curiosft_cli.evaluation.bootstrap import holm, paired_bootstrap, verdict
 from curiosft_cli.evaluation.metrics import standard_error
+from curiosft_cli.evaluation.paired import holm, paired_difference, verdict
 from curiosft_cli.evaluation.results import read_results, suite_rows
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tools.compare import compare
+from curiosft_cli.tools import compare as tool
 from curiosft_cli.tools.tables import as_csv, as_latex, as_markdown
 
 
@@ -44,7 +46,7 @@ def test_holm_corrects_upwards_and_keeps_the_order(p_values: list[float]) -> Non
 def test_the_interval_is_that_of_the_clustered_standard_error() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.random(400), rng.random(400)
-    found = paired_bootstrap({"math500": (a, b)}, seed=0)
+    found = paired_difference({"math500": (a, b)}, seed=0)
     error = standard_error(b - a)
     assert found.mean == pytest.approx(float((b - a).mean()))
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
@@ -54,7 +56,7 @@ def test_the_interval_is_that_of_the_clustered_standard_error() -> None:
 def test_swapping_the_models_turns_the_sign() -> None:
     rng = np.random.default_rng(2)
     a, b = rng.random(50), rng.random(50)
-    one, two = paired_bootstrap({"x": (a, b)}, 0), paired_bootstrap({"x": (b, a)}, 0)
+    one, two = paired_difference({"x": (a, b)}, 0), paired_difference({"x": (b, a)}, 0)
     assert one.mean == pytest.approx(-two.mean)
     assert one.p == pytest.approx(two.p, abs=0.02)
 
@@ -62,7 +64,7 @@ def test_swapping_the_models_turns_the_sign() -> None:
 def test_a_suite_counts_its_benchmarks_alike() -> None:
     """Differences 1 on 20 questions and 0 on 200: the plain mean of the two is 0.5, not 20/220."""
     pairs = {"small": (np.zeros(20), np.ones(20)), "large": (np.zeros(200), np.zeros(200))}
-    found = paired_bootstrap(pairs, 0)
+    found = paired_difference(pairs, 0)
     assert (found.mean, found.low, found.high, found.questions) == (0.5, 0.5, 0.5, 20)
 
 
@@ -78,7 +80,7 @@ def test_a_suite_counts_its_benchmarks_alike() -> None:
     ],
 )
 def test_verdicts(a: list[float], b: list[float], said: str) -> None:
-    found = paired_bootstrap({"x": (a, b)}, seed=0)
+    found = paired_difference({"x": (a, b)}, seed=0)
     assert verdict(found, found.p) == said
 
 
@@ -89,23 +91,67 @@ def test_equal_models_are_rarely_called_different() -> None:
     for trial in range(200):
         chance = rng.beta(0.5, 0.5, 60)
         a, b = rng.binomial(8, chance) / 8, rng.binomial(8, chance) / 8
-        false += paired_bootstrap({"x": (a, b)}, trial, draws=1000).p < 0.05
+        false += paired_difference({"x": (a, b)}, trial, draws=1000).p < 0.05
     assert false <= 22
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
 @settings(max_examples=30, deadline=None)
 def test_p_is_a_probability_and_never_zero(pairs: list[tuple[float, float]]) -> None:
-    found = paired_bootstrap({"x": ([a for a, _ in pairs], [b for _, b in pairs])}, 0, draws=200)
+    found = paired_difference({"x": ([a for a, _ in pairs], [b for _, b in pairs])}, 0, draws=200)
     assert 0 < found.p <= 1
     assert found.low - 1e-9 <= found.mean <= found.high + 1e-9
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=40),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 0.05, 0.25]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_interval_and_p_always_agree(pairs: list[tuple[int, int]], runs: int, margin: float) -> None:
+    rng = np.random.default_rng(len(pairs))
+    a, b = (
+        np.array([side] * runs) / 8 + rng.normal(0, 0.1, (runs, 1)) * (runs > 1) for side in zip(*pairs, strict=True)
+    )
+    found = paired_difference({"x": (a, b)}, 0, margin=margin, draws=400)
+    beyond = abs(found.mean) > margin
+    ends = [np.copysign(margin, found.mean)] if beyond else [-margin, margin]
+    assert (found.p < 0.05) == (not any(found.low <= end <= found.high for end in ends))
+
+
+def test_few_questions_that_differ_are_no_evidence() -> None:
+    """Four questions won and none lost: as rare as four heads in a row or four tails, 1/8."""
+    found = paired_difference({"x": ([0.0] * 40, [1.0] * 4 + [0.0] * 36)}, 0)
+    assert found.p == pytest.approx(1 / 8, abs=0.01)
+
+
+def test_a_difference_between_runs_widens_the_interval() -> None:
+    """Two methods of three runs; the runs of each differ by 10 points. Their mean differs by 5."""
+    rng = np.random.default_rng(4)
+    question, shift = rng.random(200) * 0.6 + 0.2, np.array([[-0.1], [0.0], [0.1]])
+    equal = paired_difference({"x": (np.repeat(question[None], 3, 0), np.repeat(question[None], 3, 0) + 0.05)}, 0)
+    differing = paired_difference({"x": (question + shift, question + shift + 0.05)}, 0)
+    assert equal.p < 0.01 and differing.p > 0.2
+    # Variance 0.01 within each method, 4 degrees of freedom: 2.776 * 0.1 * sqrt(2 / 3).
+    assert (differing.high - differing.low) / 2 == pytest.approx(2.776 * 0.1 * (2 / 3) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("b", "margin", "said"),
+    [(0.2, 0.1, "better"), (-0.2, 0.1, "worse"), (0.02, 0.1, "too small to matter"), (0.11, 0.1, "no evidence")],
+)
+def test_a_difference_that_does_not_matter_is_no_verdict(b: float, margin: float, said: str) -> None:
+    values = np.random.default_rng(5).normal(b, 0.1, 100)
+    found = paired_difference({"x": (np.zeros(100), values)}, 0, margin=margin)
+    assert verdict(found, found.p, margin) == said
+
+
 def test_unpaired_means_are_refused() -> None:
     with pytest.raises(CurioError, match="shapes"):
-        paired_bootstrap({"x": ([0.0, 1.0], [1.0])}, 0)
+        paired_difference({"x": ([0.0, 1.0], [1.0])}, 0)
     with pytest.raises(CurioError, match="nothing to compare"):
-        paired_bootstrap({}, 0)
+        paired_difference({}, 0)
 
 
 def test_tables_escape_what_their_format_would_read() -> None:
@@ -119,6 +165,11 @@ def test_suites_are_called_incomplete_when_they_are() -> None:
     assert suite_rows(["aime24", "math500", "arithmetic"]) == {"ID average (2 of 6)": ["aime24", "math500"]}
     ood = ["gpqa_diamond", "arc_challenge", "mmlu_pro"]
     assert suite_rows(ood) == {"OOD average": ood}
+
+
+def compare(paths: Sequence[Path | str], **options: Any) -> str:
+    """The text that the command prints."""
+    return tool.compare([str(path) for path in paths], **options)[0]
 
 
 def save(folder: Path, benchmark: str, scores: dict[str, float | None], checkpoint: str = "m", **more: Any) -> None:
@@ -153,6 +204,76 @@ def test_the_command_compares_every_model_with_the_first(tmp_path: Path) -> None
     latex = compare([Path(folder) for folder in folders], style="latex")
     table, _, notes = latex.partition("\n\n")
     assert table.startswith(r"\begin{tabular}") and all(line.startswith("% ") for line in notes.splitlines())
+
+
+def test_runs_of_one_name_are_one_method(tmp_path: Path) -> None:
+    for seed in range(3):
+        save(tmp_path / f"a-{seed}" / "eval" / "sft", "math500", scores(20 + seed, 60), "sft")
+        save(tmp_path / f"b-{seed}" / "eval" / "sft", "math500", scores(40 - seed, 60), "sft")
+    shown = compare([f"a={tmp_path}/a-0", f"a={tmp_path}/a-[12]", f"b={tmp_path}/b-*/eval"])
+    assert "Runs: a 3, b 3." in shown and "b: better on math500 (+30.0)" in shown
+    report = json.loads(compare([f"a={tmp_path}/a-*", f"b={tmp_path}/b-*"], style="json"))
+    assert (report["rows"][0]["first"], report["rows"][0]["second"]) == (pytest.approx(35), pytest.approx(65))
+    for wrong, said in (
+        ([f"a={tmp_path}/c-*", f"b={tmp_path}/b-*"], "finds no folder"),
+        ([f"a={tmp_path}/a-0", f"a={tmp_path}/a-*", f"b={tmp_path}/b-*"], "given twice"),
+        ([f"a={tmp_path}", f"b={tmp_path}/b-*"], "holds 6 models"),
+        ([f"a={tmp_path}/a-0", f"={tmp_path}/b-0"], "finds no folder"),
+    ):
+        with pytest.raises(CurioError, match=said):
+            compare(wrong)
+
+
+def test_pass_at_k_diversity_and_entropy_have_intervals_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    for model, spread in (("a", 0.0), ("b", 0.3)):
+        place = tmp_path / model / "math500"
+        save(tmp_path / model, "math500", scores(20, 40), model)
+        rows = [
+            {"id": f"q{n}", "gold": "1", "samples": 4, "answer": n % 4 / 4, "strict": 0.0, "diversity": 0.4 + spread}
+            | {"entropy_sum_nats": (1 + spread) * tokens, "entropy_tokens": tokens}
+            for n, tokens in enumerate(rng.integers(5, 50, 40).tolist())
+        ]
+        (place / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {row["measure"]: row for row in json.loads(compare([tmp_path], style="json"))["measures"]}
+    assert list(found) == ["pass@2", "pass@4", "entropy", "diversity"]
+    assert found["pass@4"]["first"] == 75 and found["pass@4"]["verdict"] == "identical"
+    assert found["pass@2"]["first"] == pytest.approx(100 * (0 + 1 / 2 + 5 / 6 + 1) / 4)
+    assert found["entropy"]["difference"] == pytest.approx(0.3) and found["entropy"]["verdict"] == "higher"
+    assert found["diversity"]["low"] == pytest.approx(0.3)
+
+
+def test_flips_are_the_questions_that_one_alone_solves(tmp_path: Path) -> None:
+    save(tmp_path / "a", "math500", {"p": 1.0, "q": 0.0, "r": 0.5, "s": 0.0}, "a")
+    save(tmp_path / "b", "math500", {"p": 1.0, "q": 0.25, "r": 0.0, "s": 0.75}, "b")
+    found = json.loads(compare([tmp_path / "a", tmp_path / "b"], style="json", with_flips=True))["flips"]
+    assert [(row["question"], row["first"], row["second"]) for row in found] == [
+        ("s", 0, 75),
+        ("r", 50, 0),
+        ("q", 0, 25),
+    ]
+    shown = compare([tmp_path / "a", tmp_path / "b"], with_flips=True)
+    assert "math500: only b solves 2 questions, only a 1." in shown
+    rows = list(csv.DictReader(io.StringIO(compare([tmp_path], style="csv", with_flips=True))))
+    assert [row["gold"] for row in rows] == ["S", "R", "Q"]
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "difference", "code", "said"),
+    [
+        (30, 60, 0, 0, ""),
+        (45, 60, 0, 0, ""),
+        (15, 60, 0, 4, "gate: is worse: b on math500 (-25.0)"),
+        (297, 600, 10, 0, ""),
+        (24, 60, 10, 5, "gate: may be worse: b on math500 (-10.0)"),
+        (2, 6, 0, 5, "gate: may be worse"),
+    ],
+)
+def test_a_gate_ends_with_a_code(tmp_path: Path, right: int, of: int, difference: int, code: int, said: str) -> None:
+    save(tmp_path / "a", "math500", scores(of // 2, of), "a")
+    save(tmp_path / "b", "math500", scores(right, of), "b")
+    done = curiosft("compare", tmp_path / "a", tmp_path / "b", "--gate", f"--min-difference={difference}")
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
 def test_one_model_twice_gets_distinct_names_and_is_identical(tmp_path: Path) -> None:

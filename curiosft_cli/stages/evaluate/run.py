@@ -73,7 +73,7 @@ def evaluate_checkpoint(
         console.say(f"{reference} on {job.task.name}: done")
 
 
-def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dict[str, float]]:
+def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dict[str, Any]]:
     """Teacher-forced entropy in nats of the saved completions, by benchmark. The engine is closed before.
 
     entropy.json keeps it: it depends neither on the grader nor on samples that are drawn later.
@@ -83,8 +83,8 @@ def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dic
         return {}
     from curiosft_cli.train.entropy import completion_entropies
 
-    known: dict[str, dict[str, float]] = {}
-    sequences: dict[str, Iterator[tuple[list[int], list[int]]]] = {}
+    known: dict[str, dict[str, Any]] = {}
+    sequences: dict[str, Iterator[tuple[str, list[int], list[int]]]] = {}
     stamps = {job.task.name: _entropy_stamp(job, count) for job in jobs}
     for job in jobs:
         file = job.folder / "entropy.json"
@@ -106,11 +106,11 @@ def _entropy_stamp(job: Job, count: int) -> dict[str, Any]:
     return {"samples": min(count, job.task.samples), "questions": questions_digest(job.task.problems)}
 
 
-def _sequences(job: Job, samples: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Prompt and completion ids, one completion after the other; empty ones are left out."""
+def _sequences(job: Job, samples: int) -> Iterator[tuple[str, list[int], list[int]]]:
+    """Question, prompt and completion ids, one completion after the other; empty ones are left out."""
     for question, saved in job.generations().read(min(samples, job.task.samples)):
         if saved.token_ids:
-            yield job.prompts[question], list(saved.token_ids)
+            yield job.task.problems[question].id, job.prompts[question], list(saved.token_ids)
 
 
 if __name__ == "__main__":
