@@ -8,9 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from boxes import RECIPE, build_box_model, write_questions
 from command import curiosft as curiosft_here
 from command import curiosft_in_a_process
 from safetensors.torch import load_file
+from started import Started
 from tiny import build_tiny_tokenizer
 
 from curiosft_cli.run.config import load
@@ -30,8 +28,6 @@ from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.tools.pipeline import run_preflight, run_stages
 
 pytestmark = pytest.mark.e2e
-
-MARK = "CURIOSFT_TEST_MARK"
 
 
 @pytest.fixture(scope="module")
@@ -214,53 +210,6 @@ def test_preflight_prints_a_table_and_refuses_a_reward_that_cannot_be(
     done = curiosft("rl", recipe, "run.name=nogo", "model.prefill=<think>\n<think>\n", "--preflight").wait_done()
     assert done.returncode == 4
     assert "NO GO" in done.stdout and "Traceback" not in done.stderr
-
-
-class Started:
-    """A `curiosft` command in a session of its own; every process of it carries a mark in its environment."""
-
-    def __init__(self, *arguments: str | Path) -> None:
-        self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "curiosft_cli.cli", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env=os.environ | {MARK: self.mark},
-        )
-
-    def wait_done(self, limit_s: float = 300) -> subprocess.CompletedProcess[str]:
-        out, err = self.process.communicate(timeout=limit_s)
-        return subprocess.CompletedProcess([], self.process.returncode, out, err)
-
-    def wait_for(self, happened: Callable[[], bool], limit_s: float = 300) -> None:
-        deadline = time.monotonic() + limit_s
-        while not happened():
-            assert time.monotonic() < deadline, "it did not happen in time"
-            assert self.process.poll() is None, (self.process.stderr or sys.stdin).read()[-3000:]
-            time.sleep(0.002)
-
-    def alive(self) -> list[str]:
-        """Processes with the mark that are not defunct."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and self._is_ours(entry):
-                found.append(entry.name)
-        return found
-
-    def _is_ours(self, entry: Path) -> bool:
-        try:
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            return state != "Z" and f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            return False
-
-    def wait_until_gone(self, limit_s: float = 20) -> None:
-        deadline = time.monotonic() + limit_s
-        while left := self.alive():
-            assert time.monotonic() < deadline, f"processes {left} survived"
-            time.sleep(0.05)
 
 
 def curiosft(*arguments: str | Path) -> Started:

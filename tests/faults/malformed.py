@@ -1,0 +1,81 @@
+"""Malformed inputs: each must end with one clear line and exit code 2. No traceback, no hang."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from faults.drawn_inputs import drawn_inputs
+from faults.forked import LIMIT_S, Ended, forked, load_everything
+from faults.inputs import Input, build_valid
+from faults.literal_inputs import LITERAL
+from faults.report import Row
+from faults.stages import Models
+
+LONGEST_LINE = 1500
+"""Characters; a longer line isn't clear."""
+BATCH = 100
+cases: Sequence[Input] = ()
+
+
+def malformed(folder: Path, models: Models, seed: int, jobs: int, times: int) -> list[Row]:
+    """Run the literal table, and drawn inputs until there are `times` cases that were not legal after all."""
+    load_everything()
+    valid = folder / "valid"
+    build_valid(valid, models.tiny)
+    rows = {case.kind: Row(f"malformed {case.kind}") for case in LITERAL}
+    legal: Counter[str] = Counter()
+    batch, number = LITERAL[:: max(1, len(LITERAL) // times)], 0
+    while sum(row.times for row in rows.values()) < times or number < 2:
+        for case, ended in _run(valid, folder, batch, jobs):
+            if ended.code == 0 and number:
+                legal[case.kind] += 1
+            else:
+                rows[case.kind].count(trouble(case, ended))
+        number += 1
+        batch = drawn_inputs(valid, seed + number, min(BATCH, times))
+    for kind, count in legal.items():
+        rows[kind].fault += f" ({count} more drawn ones were legal after all)"
+    return list(rows.values())
+
+
+def trouble(case: Input, ended: Ended) -> str | None:
+    """What is wrong with the way a case ended; None if it is one clear line and exit code 2."""
+    lines = [line for line in ended.err.splitlines() if line.startswith("curiosft: ")]
+    if ended.code is None:
+        what = f"still runs after {LIMIT_S:.0f} s"
+    elif "Traceback" in ended.err:
+        what = "a traceback"
+    elif ended.code != 2:
+        what = f"exit code {ended.code}"
+    elif case.kind == "command line" and ended.err:
+        return None  # typer says what is wrong with an option in its own way
+    elif len(lines) != 1:
+        what = f"{len(lines)} lines"
+    elif len(lines[0]) > LONGEST_LINE:
+        what = f"a line of {len(lines[0])} characters"
+    else:
+        return None
+    return f"malformed {case.kind}, {case.name[:300]!r}: {what}: {' '.join(case.arguments())[:300]}: {ended.err[-1500:]}"
+
+
+def _run(valid: Path, folder: Path, batch: Sequence[Input], jobs: int) -> list[tuple[Input, Ended]]:
+    """Run each case in a copy of the valid files."""
+    global cases
+    cases = batch  # the workers are forks: they have it too
+    context = multiprocessing.get_context("fork")
+    with context.Pool(jobs) as pool:
+        work = [(valid, folder / f"case-{number}", number) for number in range(len(batch))]
+        ended = pool.starmap(_one, work, chunksize=1)
+    return list(zip(batch, ended, strict=True))
+
+
+def _one(valid: Path, folder: Path, number: int) -> Ended:
+    shutil.copytree(valid, folder)
+    cases[number].damage(folder)
+    ended = forked(cases[number].arguments(), folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return ended
