@@ -36,7 +36,11 @@ LINES = {
     "grades.jsonl": "pass rates",
     "pairs.jsonl": "rewrites",
 }
-BYTES = {**{file: kinds[0] for file, kinds in JSON_FILES.items()}, **LINES, "model/model.safetensors": "model folder, in eval"}
+BYTES = {
+    **{file: kinds[0] for file, kinds in JSON_FILES.items()},
+    **LINES,
+    "model/model.safetensors": "model folder, in eval",
+}
 ODD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -83,7 +87,9 @@ def _line(texts: dict[str, bytes], data: st.DataObject) -> Input:
 def _setting(texts: dict[str, bytes], data: st.DataObject) -> Input:
     """Another value for a key of the configuration, on the command line."""
     tree = tomllib.loads(texts["config.toml"].decode())
-    keys = [".".join(path) for path in _paths(tree) if len(path) > 1 and not any(isinstance(part, int) for part in path)]
+    keys = [
+        ".".join(path) for path in _paths(tree) if len(path) > 1 and not any(isinstance(part, int) for part in path)
+    ]
     key = data.draw(st.sampled_from(keys))
     value = json.dumps(data.draw(ODD), ensure_ascii=False)
     return Input("configuration", f"{key}={value}", command=("config", "check", "config.toml", f"{key}={value}"))

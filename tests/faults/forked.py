@@ -46,7 +46,7 @@ def load_everything() -> None:
     import torch  # noqa: F401
     import transformers.models.qwen2.modeling_qwen2  # noqa: F401
 
-    import curiosft_cli.cli
+    import curiosft_cli.cli.main
     import curiosft_cli.stages.evaluate.run
     import curiosft_cli.stages.rephrase.run
     import curiosft_cli.stages.rl.run
@@ -89,7 +89,7 @@ def _command(arguments: tuple[str, ...], folder: Path, out: Path, err: Path, bef
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
         sys.argv = ["curiosft", *arguments]
-        from curiosft_cli.cli import main
+        from curiosft_cli.cli.main import main
 
         before()
         main()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from boxes import write_questions
 
@@ -104,7 +105,7 @@ def _terminate_in_step_3() -> None:
         if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    Metrics.log = terminate
+    mock.patch.object(Metrics, "log", terminate).start()
 
 
 def _lines(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -146,9 +147,7 @@ def holds(name: str, content: str | bytes) -> Damage:
 
 def cut(name: str, share: float = 0.5) -> Damage:
     """Only the first part of the file is there."""
-    return lambda folder: (folder / name).write_bytes(
-        (data := (folder / name).read_bytes())[: int(len(data) * share)]
-    )
+    return lambda folder: (folder / name).write_bytes((data := (folder / name).read_bytes())[: int(len(data) * share)])
 
 
 def gone(name: str) -> Damage:

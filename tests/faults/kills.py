@@ -1,9 +1,9 @@
 """`kill -9`, SIGTERM and Ctrl-C at random moments of each stage. The same command ends where an unbroken run ends.
 
-    run the stage once without a fault; measure its seconds to the first result, and from there to the end
-    until enough signals were sent:
-        start a new run, wait for a random moment, send a signal; start it again, ...; let the last start end by itself
-        compare weights, samples, metrics and answers with the unbroken run, bit for bit
+run the stage once without a fault; measure its seconds to the first result, and from there to the end
+until enough signals were sent:
+    start a new run, wait for a random moment, send a signal; start it again, ...; let the last start end by itself
+    compare weights, samples, metrics and answers with the unbroken run, bit for bit
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def trouble(case: Input, ended: Ended) -> str | None:
         what = f"a line of {len(lines[0])} characters"
     else:
         return None
-    return f"malformed {case.kind}, {case.name[:300]!r}: {what}: {' '.join(case.arguments())[:300]}: {ended.err[-1500:]}"
+    return (
+        f"malformed {case.kind}, {case.name[:300]!r}: {what}: {' '.join(case.arguments())[:300]}: {ended.err[-1500:]}"
+    )
 
 
 def _run(valid: Path, folder: Path, batch: Sequence[Input], jobs: int) -> list[tuple[Input, Ended]]:

@@ -130,7 +130,11 @@ def _evaluated(folder: Path) -> Any:
 
 
 def _scores(summary: Path) -> Any:
-    return {key: value for key, value in json.loads(summary.read_text()).items() if key not in ("environment", "generations")}
+    return {
+        key: value
+        for key, value in json.loads(summary.read_text()).items()
+        if key not in ("environment", "generations")
+    }
 
 
 def _rephrased(folder: Path) -> Any:
@@ -170,6 +174,4 @@ def cleaner(_: int, message: str, delay_s: float = 0.02) -> Reply:
         same = PROBLEMS.get(texts["post"]) == texts["text"]
         return Reply(json.dumps({"same": same, "differences": []}), delay_s=delay_s)
     before, after = REPHRASE_PROMPT.split("{question}")
-    return Reply(
-        PROBLEMS[message.removesuffix(STRICTER).removeprefix(before).removesuffix(after)], delay_s=delay_s
-    )
+    return Reply(PROBLEMS[message.removesuffix(STRICTER).removeprefix(before).removesuffix(after)], delay_s=delay_s)
