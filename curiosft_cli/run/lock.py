@@ -61,6 +61,14 @@ def locked(folder: Path, beat_s: float = 10.0, dead_after_s: float = 60.0) -> Ge
         file.close()
 
 
+def is_held(folder: Path, dead_after_s: float = 60.0) -> bool:
+    """Whether a command seems to work in this folder: its lock file has a recent time stamp. The lock is left alone."""
+    try:
+        return time.time() - (folder / LOCK).stat().st_mtime < dead_after_s
+    except FileNotFoundError:
+        return False
+
+
 def _acquired(path: Path, dead_after_s: float) -> IO[bytes]:
     while True:
         file = path.open("a+b")
