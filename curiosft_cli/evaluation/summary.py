@@ -161,16 +161,6 @@ class Summary:
         return PERCENT * self.counts[name] / len(self.tokens)
 
 
-def summarise(
-    problems: Sequence[Problem], questions: Sequence[Sequence[Outcome]], pass_k: Sequence[int]
-) -> dict[str, Any]:
-    """`Summary` of all questions at once."""
-    summary = Summary()
-    for problem, outcomes in zip(problems, questions, strict=True):
-        summary.add(problem, outcomes)
-    return summary.numbers(pass_k)
-
-
 def _answer_key(problem: Problem, grade: Grade) -> tuple[str, ...] | None:
     """Equal for equal answers: right answers are all equal, a wrong one is its letter, number or spelling."""
     if grade.answer:

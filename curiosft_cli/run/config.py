@@ -255,6 +255,17 @@ def _check_relations(config: Config) -> None:
             raise CurioError(
                 f"{name}.eval_steps = {steps} has nothing to evaluate", f"Set {also}{name}.eval_benchmarks too."
             )
+        _check_best_by(config, name)
+
+
+def _check_best_by(config: Config, name: str) -> None:
+    """Refuse a choice of the best checkpoint by something that the stage does not evaluate."""
+    settings, held_out = getattr(config, name), name == "sft" and bool(config.data.validation)
+    if settings.best_by == "heldout_loss" and not held_out:
+        fix = "Set data.validation too." if name == "sft" else "rl evaluates no held-out rows; use avg or pass@k."
+        raise CurioError(f"{name}.best_by = heldout_loss has no held-out rows", fix)
+    if settings.best_by == "pass@k" and not settings.eval_benchmarks:
+        raise CurioError(f"{name}.best_by = pass@k has no benchmark", f"Set {name}.eval_benchmarks too.")
 
 
 def _check_read(config: Config, overrides: Tree, objectives: Mapping[str, Named]) -> None:

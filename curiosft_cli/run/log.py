@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -45,8 +46,9 @@ class Metrics:
     def close(self) -> None:
         """Close the file and the trackers."""
         self._file.close()
-        for tracker in self._accelerator.trackers if self._accelerator is not None else ():
-            tracker.finish()
+        with contextlib.redirect_stdout(sys.stderr):  # trackers say goodbye on stdout, which is for results
+            for tracker in self._accelerator.trackers if self._accelerator is not None else ():
+                tracker.finish()
 
 
 class Console:

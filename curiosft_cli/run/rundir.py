@@ -20,11 +20,13 @@ from curiosft_cli.run.resume_policy import refused_changes, reopens
 from curiosft_cli.run.sections import Config
 
 TRAINER_STATE = "trainer_state.json"
+TRACKER = "tracker.json"
+"""The id of the run in the trackers."""
 TRAINING_STAGES = ("sft", "rl")
 OF_EVERY_STAGE = ("env.json", "log.txt", "metrics.jsonl", "status.json")
 # fmt: off
 OF_TRAINING = (
-    "rollouts", "samples", "skipped-*.json", "server-weights",
+    "rollouts", "samples", "skipped-*.json", "server-weights", TRACKER,
     "wandb", "*/hparams.yml", "*/events.out.tfevents.*", "*/*/events.out.tfevents.*",
 )
 # What a stage makes beside its checkpoints, and `--fresh` removes. The answers of rephrase stay: they cost money, and
@@ -156,6 +158,10 @@ class StageDir:
     def samples(self, step: int, benchmark: str) -> Path:
         """The samples of one benchmark from the model after this step."""
         return self.path / "samples" / f"step-{step:06d}" / f"{benchmark}.jsonl.zst"
+
+    def questions(self, step: int, benchmark: str) -> Path:
+        """The scores of each question of one benchmark from the model after this step."""
+        return self.samples(step, benchmark).with_name(f"{benchmark}.questions.jsonl")
 
     def rollouts(self, step: int, rank: int | None = None) -> Path:
         """All rollouts of one RL step, or those of one rank while it samples."""

@@ -18,6 +18,7 @@ from curiosft_cli.train.guards import stop
 from curiosft_cli.train.heldout import held_out
 from curiosft_cli.train.loop import Loop
 from curiosft_cli.train.start import check_supplied, start_accelerator
+from curiosft_cli.train.trackers import open_trackers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from curiosft_cli.train.feed import RowFeed
     from curiosft_cli.train.guards import Guards
     from curiosft_cli.train.suppliers import Suppliers
+
+BEST_BY = {"avg": ("eval/avg", 1), "pass@k": ("eval/pass@k", 1), "heldout_loss": ("eval/loss_nats", -1)}
+"""For each value of `best_by`: a metric, and -1 where less of it is better."""
 
 
 @dataclass
@@ -115,6 +119,7 @@ class Bookkeeping:
         )
         self._metrics = None
         if self.loop.accelerator.is_main_process:
+            open_trackers(self.loop.accelerator, self.config, self.stage, self.done)
             self._metrics = Metrics(self.stage.metrics_file, self.done, self.loop.accelerator, self.loop.saved_metrics)
             self.resources.callback(self._metrics.close)
         self._stop = self.resources.enter_context(stop_request())
@@ -161,7 +166,8 @@ class Bookkeeping:
             self.say(f"warning: {breach.says}")
         terminated = self.loop.everywhere([int(self._stop.is_set())]) != [0]
         stopping = terminated or any(breach.stops for breach in breaches)
-        self._save(step, scores.get("eval/avg"), stopping=stopping)
+        key, sign = BEST_BY[self.settings.best_by]
+        self._save(step, sign * scores[key] if key in scores else None, stopping=stopping)
         stop(breaches)
         if terminated and step < self.total:
             self.say(f"stopped by SIGTERM after step {step}, which is saved")

@@ -11,20 +11,20 @@ training is not touched.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.engine.base import Completion
 from curiosft_cli.evaluation.samples import Sample, sample_row
-from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG, Outcome, summarise
+from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG, Outcome, Summary
 from curiosft_cli.evaluation.tasks import BenchmarkTask, questions
 from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import write_compressed_jsonl
+from curiosft_cli.run.files import json_line, write_compressed_jsonl, write_text
 from curiosft_cli.stages.benchmark_sampling import evaluation_sampling, seeds_of
 from curiosft_cli.stages.graded_stream import GradedCompletion, GradedRequest, graded_stream
 from curiosft_cli.stages.handover import HandOver, asleep, open_engine_beside
@@ -32,6 +32,7 @@ from curiosft_cli.train.encode import PromptFormat, Row, encode_prompt, stop_tok
 from curiosft_cli.train.heldout import evaluate_packs
 from curiosft_cli.train.load import check_context
 from curiosft_cli.train.start import gather_objects
+from curiosft_cli.train.trackers import log_table
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 REPORTED = ("avg", "standard_error", "strict", "format", "no_answer", "truncated", "tokens_mean", "unique_answers")
 """The numbers of a summary that become metrics."""
+TABLE_COLUMNS = ("id", "question", "gold", "response", "answer", "strict", "reason")
+"""Of the table of samples that trackers get."""
+MEANS = {"avg": "avg", "pass@k": "pass@{samples}"}
+"""Means over the benchmarks, and which number of a benchmark each is of."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class StepEvaluation:
         return asleep(open_engine_beside(self._config, self._settings, self._path, context, self._loop.dtype_name))
 
     def evaluate(self, engine: RolloutEngine | None, step: int) -> dict[str, float]:
-        """Numbers of every benchmark with the weights after `step`, and `eval/avg`, their mean; every rank calls it.
+        """Numbers of every benchmark with the weights after `step`, and their `MEANS`; every rank calls it.
 
         Raises:
             CurioError: exit code 4 when the engine does not answer as the trainer does.
@@ -143,15 +148,20 @@ class StepEvaluation:
         engine.sleep()
         values: dict[str, float] = {}
         for job in self._benchmarks:
-            numbers = self._numbers(job, samples[job.name])
+            numbers, questions = self._numbers(job, samples[job.name])
             values |= {f"eval/{job.name}/{name}": number for name, number in numbers.items()}
             if self._loop.accelerator.is_main_process:
-                _save(self._stage, step, job, samples[job.name])
+                _save(self._stage, step, job, samples[job.name], questions)
+                table = [_table_row(job, sample) for sample in samples[job.name][: self._config.log.table_rows]]
+                log_table(self._loop.accelerator, step, f"samples/{job.name}", TABLE_COLUMNS, table)
             if "avg" in numbers:
                 error = f" +- {numbers['standard_error']:.1f}" if "standard_error" in numbers else ""
                 self._console.say(f"step {step}: {job.name} Avg@{job.samples} {numbers['avg']:.1f}{error}")
-        scores = [values[key] for job in self._benchmarks if (key := f"eval/{job.name}/avg") in values]
-        return values | ({"eval/avg": fmean(scores)} if scores else {}) | {"time/eval_s": time.monotonic() - started}
+        for mean, name in MEANS.items():
+            keys = [f"eval/{job.name}/{name.format(samples=job.samples)}" for job in self._benchmarks]
+            if scores := [values[key] for key in keys if key in values]:
+                values[f"eval/{mean}"] = fmean(scores)
+        return values | {"time/eval_s": time.monotonic() - started}
 
     def _fits(self, prompt: Sequence[int]) -> bool:
         longest = self._config.eval.max_prompt_length
@@ -194,13 +204,17 @@ class StepEvaluation:
         samples = gather_objects(self._loop.accelerator, samples)
         return sorted(samples, key=lambda sample: (sample.question, sample.number))
 
-    def _numbers(self, job: BenchmarkTask, samples: Sequence[StepSample]) -> dict[str, float]:
-        """What becomes metrics. A number that cannot be computed is left out."""
-        per_question = [samples[start : start + job.samples] for start in range(0, len(samples), job.samples)]
-        summary = summarise(job.problems, [[sample.outcome for sample in some] for some in per_question], job.pass_k)
-        numbers = {name: summary[name] for name in REPORTED}
-        numbers |= {f"pass@{k}": share for k, share in summary["pass"].items()}
-        numbers |= {f"grader_{status}": n for status, n in summary["grader_status"].items() if status != "ok"}
+    def _numbers(
+        self, job: BenchmarkTask, samples: Sequence[StepSample]
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """What becomes metrics, without numbers that cannot be computed; and the scores of each question."""
+        summary, starts = Summary(), range(0, len(samples), job.samples)
+        per_question = [[sample.outcome for sample in samples[start : start + job.samples]] for start in starts]
+        questions = [summary.add(problem, some) for problem, some in zip(job.problems, per_question, strict=True)]
+        found = summary.numbers(job.pass_k)
+        numbers = {name: found[name] for name in REPORTED}
+        numbers |= {f"pass@{k}": share for k, share in found["pass"].items()}
+        numbers |= {f"grader_{status}": n for status, n in found["grader_status"].items() if status != "ok"}
         rows = [
             Row(tuple(self._prompts[job.name][sample.question]), sample.token_ids)
             for sample in samples
@@ -209,7 +223,7 @@ class StepEvaluation:
         if rows:
             packs = self._loop.packs(rows, self._settings.max_tokens_per_batch)
             numbers["entropy_nats"] = evaluate_packs(self._loop, packs)["entropy_nats"]
-        return {name: number for name, number in numbers.items() if number is not None}
+        return {name: number for name, number in numbers.items() if number is not None}, questions
 
 
 def _step_sample(done: GradedCompletion, prefilled: bool) -> StepSample:
@@ -218,8 +232,15 @@ def _step_sample(done: GradedCompletion, prefilled: bool) -> StepSample:
     return StepSample(*done.request.key, Outcome(done.grade, done.text, len(ids), reason, prefilled), ids)
 
 
-def _save(stage: StageDir, step: int, job: BenchmarkTask, samples: Sequence[StepSample]) -> None:
-    """Save the samples in the layout of an evaluation."""
+def _save(
+    stage: StageDir,
+    step: int,
+    job: BenchmarkTask,
+    samples: Sequence[StepSample],
+    questions: Sequence[Mapping[str, Any]],
+) -> None:
+    """Save the scores of the questions, and the samples, in the layout of an evaluation."""
+    write_text(stage.questions(step, job.name), "".join(json_line(row) + "\n" for row in questions))
     write_compressed_jsonl(
         stage.samples(step, job.name),
         (
@@ -227,6 +248,11 @@ def _save(stage: StageDir, step: int, job: BenchmarkTask, samples: Sequence[Step
             for sample in samples
         ),
     )
+
+
+def _table_row(job: BenchmarkTask, sample: StepSample) -> Sequence[str | float | None]:
+    problem, grade = job.problems[sample.question], sample.outcome.grade
+    return problem.id, problem.question, problem.answer, sample.outcome.text, grade.answer, grade.strict, grade.reason
 
 
 def _saved(outcome: Outcome, token_ids: tuple[int, ...]) -> Sample:

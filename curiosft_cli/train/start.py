@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from curiosft_cli.run.config import flatten
-from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.train.trackers import check_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,7 +21,7 @@ T = TypeVar("T")
 
 
 def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
-    """Open accelerate and its trackers, check that the ranks really talk to each other, and seed every generator.
+    """Open accelerate, check that the ranks really talk to each other, and seed every generator.
 
     Gradients are accumulated by the stage, not by accelerate, since sums are divided once by a global count.
 
@@ -33,17 +32,11 @@ def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    _check_trackers(config.log.trackers)
+    check_trackers(config.log.trackers)
     accelerator = Accelerator(log_with=list(config.log.trackers) or None, project_dir=stage.path)
     found = int(accelerator.reduce(torch.ones(1, device=accelerator.device), "sum").item())
     check_launch(accelerator, os.environ, found)
     set_seed(config.run.seed)
-    if config.log.trackers:
-        values = dict(flatten(config.model_dump(mode="json")))
-        plain = {
-            key: value if isinstance(value, (str, int, float)) else json.dumps(value) for key, value in values.items()
-        }
-        accelerator.init_trackers(config.run.name, config=plain)
     return accelerator
 
 
@@ -71,17 +64,6 @@ def check_launch(accelerator: Accelerator, environment: Mapping[str, str], found
             f"accelerate was told mixed_precision {accelerator.mixed_precision}, expected no",
             "The precision of the products is sft.precision or rl.precision.",
         )
-
-
-def _check_trackers(wanted: Sequence[str]) -> None:
-    from accelerate.tracking import get_available_trackers
-
-    there = {str(tracker) for tracker in get_available_trackers()}
-    for name in wanted:
-        if name not in there:
-            raise CurioError(
-                f"log.trackers names {name}, whose package is not installed", f"pip install {name}", MISSING
-            )
 
 
 def check_supplied(objective: BoundObjective, name: str, supplied: frozenset[str]) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import tracked
 from boxes import build_box_model, write_questions
+from command import curiosft, last_of_each
 from safetensors.torch import load_file
 
 from curiosft_cli.evaluation.tasks import load_tasks
@@ -16,7 +22,7 @@ from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.rundir import resolve_checkpoint
-from curiosft_cli.stages.step_evaluation import benchmarks_between_steps
+from curiosft_cli.stages.step_evaluation import StepEvaluation, benchmarks_between_steps
 from curiosft_cli.tools.pipeline import run_stages
 
 pytestmark = pytest.mark.e2e
@@ -96,9 +102,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "box.toml"
 
 
-def trained(recipe: Path, stage: str, name: str, *settings: str) -> tuple[Path, dict[int, dict[str, Any]]]:
+def trained(
+    recipe: Path, stage: str, name: str, *settings: str, more: Sequence[str] = ()
+) -> tuple[Path, dict[int, dict[str, Any]]]:
     """Train in this process; return the stage's folder and its metrics by step."""
-    resolved = load(str(recipe), [f"run.name={name}", *(f"{stage}.{setting}" for setting in settings)])
+    changed = [f"{stage}.{setting}" for setting in settings]
+    resolved = load(str(recipe), last_of_each(f"run.name={name}", *changed, *more))
     run_stages(resolved, (stage,))
     folder = recipe.parent / "runs" / name / stage
     return folder, {row["step"]: row for row in read_jsonl(folder / "metrics.jsonl")}
@@ -134,6 +143,63 @@ def test_rl_logs_the_same_curve_with_the_engine_of_its_rollouts(recipe: Path) ->
     assert 0 < rows[2]["eval/arithmetic/avg"] <= 100 and not [key for key in plain[2] if key.startswith("eval/")]
     expected, got = (load_file(stage / "checkpoint-2" / "model.safetensors") for stage in (alone, folder))
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
+def test_a_tracker_has_the_same_keys_a_table_and_one_run_over_a_resume(
+    recipe: Path, tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboardX" if tracker == "tensorboard" else tracker, reason=f"{tracker} is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)  # it reads the variable when it is imported
+    evaluate, settings = StepEvaluation.evaluate, [*LOOK, "eval_steps=2"]
+
+    def stopped(self: StepEvaluation, *arguments: Any) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(self, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="75"):
+        patched.setattr(StepEvaluation, "evaluate", stopped)
+        trained(recipe, "sft", tracker, *settings, more=(f"log.trackers={tracker}", "log.every=1"))
+    folder, rows = trained(recipe, "sft", tracker, *settings, more=(f"log.trackers={tracker}", "log.every=1"))
+    assert capfd.readouterr().out == ""  # what a tracker says is no result
+    found = getattr(tracked, tracker)(tmp_path if tracker == "trackio" else folder)
+    assert len(found.runs) == 1 and "sft.learning_rate" in found.config
+    logged = {step: row.keys() - {"step"} for step, row in rows.items()}
+    if tracker == "tensorboard":  # tensorboardX puts a _ in place of the @ of pass@3
+        logged = {step: {key.replace("@", "_") for key in keys} for step, keys in logged.items()}
+    assert sorted(logged) == [1, 2, 3] and {step: found.keys[step] for step in logged} == logged
+    assert set(found.tables) == {(2, "samples/arithmetic"), (3, "samples/arithmetic")}
+    sampled = list(read_jsonl(folder / "samples" / "step-000002" / "arithmetic.jsonl.zst"))
+    table = found.tables[2, "samples/arithmetic"].replace("\\\\", "\\")  # some hold JSON
+    assert all(word in table for row in sampled for word in row["text"].split())
+
+
+def test_the_best_checkpoint_by_held_out_loss_and_the_choice_for_rl(recipe: Path) -> None:
+    held_out, once = f"data.validation={recipe.parent / 'train.jsonl'}", ("eval_steps=1", "keep_last=3", "save_steps=1")
+    more = (held_out, "log.every=1")
+    folder, rows = trained(recipe, "sft", "held", *LOOK, *once, "best_by=heldout_loss", more=more)
+    losses = {step: row["eval/loss_nats"] for step, row in rows.items()}
+    best = min(losses, key=losses.__getitem__)
+    assert resolve_checkpoint("held:sft@best", load(str(recipe)).config) == str(folder / f"checkpoint-{best}")
+
+    words = ("choose", folder.parent, "rl.num_generations=3")
+    logged = json.loads(curiosft(*words, "--json").stdout)
+    for step, row in zip((1, 2, 3), logged["rows"], strict=True):
+        assert (row["checkpoint"], row["held_out_nats"]) == (f"held:sft@{step}", losses[step])
+        assert row["avg"] == pytest.approx(rows[step]["eval/avg"])
+        assert row["passed"] == pytest.approx(rows[step]["eval/pass@k"])
+        assert row["entropy_nats"] == rows[step]["eval/entropy_top20_nats"]
+    assert "scores: evaluation 'between steps', 4 questions of arithmetic." in logged["notes"]
+
+    sampled = curiosft(*words, "--sample", "eval.engine=transformers", "eval.limit=2")
+    assert sampled.returncode == 0, sampled.stderr
+    assert (
+        "scores: evaluation 'choose', 2 questions of arithmetic." in sampled.stdout and "--sample" not in sampled.stdout
+    )
+    assert {entry.name for entry in (folder.parent / "choose").glob("sft@*")} == {"sft@1", "sft@2", "sft@3"}
 
 
 def test_no_prompt_that_may_be_sent_is_said_before_training(recipe: Path) -> None:

@@ -12,7 +12,7 @@ from curiosft_cli.data.records import Grade, Problem
 from curiosft_cli.evaluation.fingerprint import data_commit, model_identity
 from curiosft_cli.evaluation.samples import Generations, Sample, sample_row
 from curiosft_cli.evaluation.score import claim_folder, is_summarised, score_samples
-from curiosft_cli.evaluation.summary import Outcome, Summary, summarise
+from curiosft_cli.evaluation.summary import Outcome, Summary
 from curiosft_cli.evaluation.tasks import load_task, load_tasks
 from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.config import load
@@ -27,6 +27,13 @@ PROBLEMS = [Problem("p", "?", "4"), Problem("q", "?", "5"), Problem("r", "?", ""
 def outcome(right: float | None, said: str | None, *, reason: Any = "wrong", finish: str = "stop") -> Outcome:
     grade = Grade(right, right, said, None, "ok", "correct" if right else reason, None if right else "F2")
     return Outcome(grade, f"text {said}", 10 if right else 30, finish)
+
+
+def summarise(problems: list[Problem], questions: list[list[Outcome]], pass_k: tuple[int, ...]) -> dict[str, Any]:
+    summary = Summary()
+    for problem, outcomes in zip(problems, questions, strict=True):
+        summary.add(problem, outcomes)
+    return summary.numbers(pass_k)
 
 
 def test_summary_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,17 @@ def test_a_recipes_context_belongs_to_its_own_model() -> None:
     assert (other.max_position_embeddings, other.rope_theta) == (None, None)
     given = load("curio", ["model.path=Qwen/Qwen3-4B-Base", "model.rope_theta=1e6"]).config.model
     assert given.rope_theta == 1e6
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["sft.best_by=heldout_loss"], "sft.best_by = heldout_loss has no held-out rows. Set data.validation too"),
+        (["rl.best_by=heldout_loss", "data.validation=x.jsonl"], "rl evaluates no held-out rows"),
+        (["sft.best_by=pass@k"], "sft.best_by = pass@k has no benchmark"),
+        (["sft.best_by=loss"], "sft.best_by = 'loss' is not legal"),
+    ],
+)
+def test_the_best_is_chosen_by_something_that_is_evaluated(settings: list[str], said: str) -> None:
+    with pytest.raises(CurioError, match=re.escape(said)):
+        load("sft", settings)

@@ -81,5 +81,9 @@ class Launch(Section):
 class Log(Section):
     trackers: Annotated[tuple[Literal["wandb", "tensorboard", "trackio"], ...], OneOrMore] = ()
     """Trackers beside metrics.jsonl, through accelerate; each must be installed."""
+    project: FolderName = "curiosft"
+    """Project of the runs in the trackers (our choice)."""
+    table_rows: int = Field(16, ge=0)
+    """Samples in the table that the trackers get of each benchmark at `eval_steps`; 0: no table (our choice)."""
     every: int = Field(1, ge=1)
     """Steps between metric lines."""

@@ -68,6 +68,9 @@ class Training(Section):
     eval_benchmarks: Names = ()
     """Benchmarks for these evaluations, sampled and graded as `[eval]` says; the best checkpoint is kept (`sft@best`,
     `rl@best`)."""
+    best_by: Literal["avg", "pass@k", "heldout_loss"] = "avg"
+    """What makes a checkpoint of these evaluations the best one: the mean Avg@k of the benchmarks; their mean Pass@k,
+    where k is the number of samples; or, in sft, the lowest loss on `data.validation` (our choice)."""
     eval_samples: int | None = Field(None, ge=1)
     """Samples per question of these benchmarks. None: the benchmark's own number."""
     eval_limit: int | None = Field(None, ge=1)
