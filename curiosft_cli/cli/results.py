@@ -71,3 +71,29 @@ def review(
     from curiosft_cli.stages.rephrase.review import review as review_run
 
     review_run(run, samples=samples)
+
+
+@app.command("runs", rich_help_panel=RESULTS)
+def list_runs(
+    root: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder with the runs.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a folder: stage, step, best score, entropy, age and size."""
+    from curiosft_cli.tools.runs import runs
+
+    show(runs(root, as_json=as_json))
+
+
+@app.command("choose", rich_help_panel=RESULTS)
+def choose_checkpoint(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN [RUN]... [KEY=VALUE]...", help="Folders, or names in runs/; settings to change."),
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="First draw the samples that are missing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which sft checkpoint rl should start from, and why."""
+    from curiosft_cli.tools.choose.command import choose
+
+    show(choose(words or [], sample=sample, as_json=as_json))

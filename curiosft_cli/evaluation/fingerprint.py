@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import curiosft_cli
 from curiosft_cli.data.records import Grader, Problem
 from curiosft_cli.run.digests import file_digest
+from curiosft_cli.run.files import COMPLETE, read_json
 
 READ_BY_GRADING = ("records", "response_format")
 WEIGHTS = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
@@ -35,10 +37,18 @@ def model_identity(path: str, revision: str | None = None) -> dict[str, str | No
     folder = Path(path)
     if not folder.is_dir():
         return {"path": path, "commit": _cached_commit(path, revision)}
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)}):
-        digest.update(f"{file.name} {file_digest(file)}\n".encode())
-    return {"path": path, "sha256": digest.hexdigest()}
+    files = {file.name: file for pattern in WEIGHTS for file in folder.glob(pattern)}
+    return {"path": path, "sha256": _weights_digest({name: file_digest(file) for name, file in files.items()})}
+
+
+def recorded_identity(checkpoint: Path) -> str | None:
+    """The "sha256" of `model_identity` by the digests that the checkpoint's marker has; None if it has none."""
+    marker = checkpoint / COMPLETE
+    recorded = read_json(marker).get("sha256") if marker.stat().st_size else None
+    if not isinstance(recorded, dict):
+        return None
+    top = {name: digest for name, digest in recorded.items() if "/" not in name}
+    return _weights_digest({name: top[name] for name in top if any(fnmatch(name, one) for one in WEIGHTS)})
 
 
 def questions_digest(problems: Iterable[Problem]) -> str:
@@ -58,6 +68,11 @@ def data_commit(name: str, revision: str | None) -> str | None:
 
     reference = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}" / "refs" / (revision or "main")
     return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def _weights_digest(files: Mapping[str, str]) -> str:
+    """One digest of the files' digests by name."""
+    return hashlib.sha256("".join(f"{name} {files[name]}\n" for name in sorted(files)).encode()).hexdigest()
 
 
 def _cached_commit(path: str, revision: str | None) -> str | None:

@@ -36,6 +36,15 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - correct + 1, n + 1)))
 
 
+def no_signal(n: int, correct: int, k: int) -> float:
+    """Return the chance that k of n samples, of which `correct` are right, are all right or all wrong.
+
+    A group of k such rollouts has no advantage, so GRPO learns nothing from it. It is C(c, k) / C(n, k) and
+    C(n - c, k) / C(n, k) together.
+    """
+    return 2.0 - pass_at_k(n, correct, k) - pass_at_k(n, n - correct, k)
+
+
 def self_check(tolerance: float = 1e-9) -> None:
     """Check the estimators on cases of known value. It is cheap, so every evaluation begins with it.
 

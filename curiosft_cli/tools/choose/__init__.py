@@ -1,0 +1,1 @@
+"""Choose the checkpoint that rl starts from."""
