@@ -1,4 +1,4 @@
-"""Configurations, shown and checked without running anything."""
+"""Configurations, shown and checked, and what this machine lacks for one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from curiosft_cli.cli.app import AsJson, ConfigArgument, Overrides, config_app, resolve
+from curiosft_cli.cli.app import (
+    CONFIGURATION,
+    AsJson,
+    ConfigArgument,
+    Overrides,
+    Settings,
+    app,
+    config_app,
+    resolve,
+    resolve_settings,
+)
 from curiosft_cli.run.text import show
 
 
@@ -53,3 +63,11 @@ def config_recipes() -> None:
     from curiosft_cli.run.config import recipe_names
 
     show("\n".join(recipe_names()))
+
+
+@app.command(rich_help_panel=CONFIGURATION)
+def doctor(settings: Settings = None, as_json: AsJson = False) -> None:
+    """Check this machine. Exit code 3: something is missing that CONFIG (or the package alone) needs."""
+    from curiosft_cli.tools.doctor.command import examine
+
+    raise typer.Exit(examine(resolve_settings(settings) if settings else None, as_json=as_json))

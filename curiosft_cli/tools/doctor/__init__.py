@@ -1,0 +1,1 @@
+"""`curiosft doctor`: what this machine has, and what a configuration needs of it."""
