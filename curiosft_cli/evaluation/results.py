@@ -12,7 +12,7 @@ from typing import Any
 from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.evaluation.metrics import pass_at_k, ratio_values
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import read_json, read_jsonl
+from curiosft_cli.run.files import collect, read_json, read_jsonl
 
 SUMMARY = "summary.json"
 GRADES = "grades.jsonl"
@@ -116,22 +116,25 @@ def in_table_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def read_models(path: Path) -> list[ModelResult]:
-    """As `read_results`, of one folder."""
+def read_models(path: Path, left_out: list[str] | None = None) -> list[ModelResult]:
+    """As `read_results`, of one folder. `left_out` collects a message for what cannot be read; None: it is raised."""
     if not path.is_dir():
         raise CurioError(f"{path} is not a folder", "Name a result folder, such as runs/NAME/eval or one inside it.")
     models: dict[Path, dict[str, BenchmarkResult]] = {}
     for file in sorted(path.rglob(SUMMARY)):
-        summary = read_json(file, FIX)
-        if "benchmark" in summary:
-            models.setdefault(file.parent.parent, {})[summary["benchmark"]] = _questions(file.parent, summary)
+        try:
+            summary = read_json(file, FIX)
+            if "benchmark" in summary:
+                read = _questions(file.parent, summary)
+                models.setdefault(file.parent.parent, {})[summary["benchmark"]] = read
+        except CurioError as error:
+            collect(error, left_out)
     for file in path.rglob(SAMPLES):
         if not (file.parent / SUMMARY).exists():
-            raise CurioError(f"{file.parent} is not finished: it has no {SUMMARY}", FIX)
+            collect(CurioError(f"{file.parent} is not finished: it has no {SUMMARY}", FIX), left_out)
     if not models:
-        raise CurioError(
-            f"{path} holds no finished benchmark ({SUMMARY} beside {QUESTIONS})", "Run `curiosft eval` first."
-        )
+        what = f"{path} holds no finished benchmark ({SUMMARY} beside {QUESTIONS})"
+        collect(CurioError(what, "Run `curiosft eval` first."), left_out)
     return [
         ModelResult(
             str(next(iter(found.values())).summary["checkpoint"]),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
+from curiosft_cli.data.prompts import messages
 from curiosft_cli.data.records import Grade, Problem
 from curiosft_cli.evaluation.metrics import (
     interval_95,
@@ -85,7 +86,8 @@ class Summary:
                 "Give every question the same number of samples.",
             )
         self.samples, self.questions = len(outcomes), self.questions + 1
-        row: dict[str, Any] = {"id": problem.id, "gold": problem.answer, "samples": len(outcomes)}
+        question = messages(problem, system="", prefix="")[-1]["content"]
+        row: dict[str, Any] = {"id": problem.id, "question": question, "gold": problem.answer, "samples": len(outcomes)}
         for outcome in outcomes:
             self._count(problem, outcome)
         keys = [_answer_key(problem, outcome.grade) for outcome in outcomes]

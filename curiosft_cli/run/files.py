@@ -151,18 +151,30 @@ def drop_torn_line(path: Path, block: int = 1 << 20) -> None:
             file.truncate(end)
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: Path, left_out: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSONL or `.jsonl.zst` file, none if it does not exist. A torn last line is skipped.
 
+    Args:
+        left_out: collects a message for each line that cannot be read, and for the damaged rest of a `.zst` file.
+            None: the first one is raised.
+
     Raises:
-        CurioError: a line is no JSON object.
+        CurioError: a line is no JSON object and `left_out` is None.
     """
     if not path.exists():
         return
-    with open_lines(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n"):
-                yield _row(line, path, number)
+    try:
+        with open_lines(path) as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    if line.endswith(b"\n"):
+                        yield _row(line, path, number)
+                    elif left_out is not None:
+                        left_out.append(f"{path}, line {number} is incomplete")
+                except CurioError as error:
+                    collect(error, left_out)
+    except CurioError as error:
+        collect(error, left_out)
 
 
 def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
@@ -173,6 +185,13 @@ def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise CurioError(f"{path}, line {number} is no JSON object", "Restore the file, or delete it.")
     return row
+
+
+def collect(error: CurioError, left_out: list[str] | None) -> None:
+    """Add the error's message to `left_out`, or raise the error if that is None."""
+    if left_out is None:
+        raise error
+    left_out.append(error.what)
 
 
 def packed_path(path: Path) -> Path:

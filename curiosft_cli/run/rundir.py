@@ -26,7 +26,7 @@ TRAINING_STAGES = ("sft", "rl")
 OF_EVERY_STAGE = ("env.json", "log.txt", "metrics.jsonl", "status.json")
 # fmt: off
 OF_TRAINING = (
-    "rollouts", "samples", "skipped-*.json", "server-weights", TRACKER,
+    "rollouts", "samples", "tokens", "skipped-*.json", "server-weights", TRACKER,
     "wandb", "*/hparams.yml", "*/events.out.tfevents.*", "*/*/events.out.tfevents.*",
 )
 # What a stage makes beside its checkpoints, and `--fresh` removes. The answers of rephrase stay: they cost money, and
@@ -162,6 +162,10 @@ class StageDir:
     def questions(self, step: int, benchmark: str) -> Path:
         """The scores of each question of one benchmark from the model after this step."""
         return self.samples(step, benchmark).with_name(f"{benchmark}.questions.jsonl")
+
+    def token_map(self, step: int) -> Path:
+        """The values of each token of some held-out rows after this step."""
+        return self.path / "tokens" / f"step-{step:06d}.jsonl.zst"
 
     def rollouts(self, step: int, rank: int | None = None) -> Path:
         """All rollouts of one RL step, or those of one rank while it samples."""

@@ -19,6 +19,7 @@ from curiosft_cli.train.heldout import held_out
 from curiosft_cli.train.loop import Loop
 from curiosft_cli.train.start import check_supplied, start_accelerator
 from curiosft_cli.train.trackers import open_trackers
+from curiosft_cli.train.token_map import record_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,6 +111,7 @@ class Bookkeeping:
         """
         self.total, self._guards, self._progress = total, guards, progress
         self._suppliers, self._validation = suppliers, validation
+        self._mapped = validation.first(self.config.log.token_rows) if validation else []
         self.done, saved = self.loop.resume(self._tensors(0))
         if suppliers and saved:
             suppliers.load(saved)
@@ -177,7 +179,11 @@ class Bookkeeping:
         every = self.settings.eval_steps
         if step != self.total and (every is None or step % every):
             return {}
-        seen = held_out(self.loop, self._validation, self.settings.max_tokens_per_batch) if self._validation else {}
+        most = self.settings.max_tokens_per_batch
+        seen = held_out(self.loop, self._validation, most) if self._validation else {}
+        if self._mapped and self._suppliers:
+            file = self.stage.token_map(step)
+            record_tokens(self.loop, self._suppliers, self.objective, self._mapped, most, file)
         return seen | self.evaluation.evaluate(engine, step)
 
     def _save(self, step: int, score: float | None, *, stopping: bool) -> None:

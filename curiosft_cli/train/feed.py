@@ -70,6 +70,11 @@ class RowFeed:
             del self._ready[old]
         return rows
 
+    def first(self, count: int) -> list[Row]:
+        """The first rows, as they stand in the data; fewer where there are not as many."""
+        some = range(min(count, len(self)))
+        return self._worker.submit(lambda: [self._encode(self._problems[index]) for index in some]).result()
+
     def close(self) -> None:
         """Stop the worker and drop the texts."""
         self._worker.shutdown(wait=True, cancel_futures=True)

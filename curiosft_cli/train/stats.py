@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from curiosft_cli.train.head.scores import TeacherRows
 
 QUANTILES = (0.1, 0.5, 0.9)
-"""Reported of temperatures and entropy increments (our choice)."""
+"""Reported of temperatures, entropy increments and what `SPREAD` names (our choice)."""
+
+SPREAD = ("gap_nats", "token_weight")
+"""Values of an objective whose quantiles are reported."""
 
 TOP_FRACTION = 0.2
 """Share of the tokens that Figure 2 of the paper calls high-entropy."""
@@ -65,6 +68,8 @@ class StepStats:
             self.add_teacher(rows.teacher)
         for name, values in rows.stats.items():
             self.add(name, values, extremes=True)
+            if name in SPREAD:
+                self.add_whole(name, values)
             if name == "token_weight":
                 self.add("token_weight_negative", values < 0)
 

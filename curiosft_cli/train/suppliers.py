@@ -187,6 +187,16 @@ class Suppliers:
     ) -> None:
         self._suppliers, self._reference, self._self_teacher = suppliers, reference, self_teacher
 
+    @property
+    def teacher(self) -> Teacher | None:
+        """The teacher with weights of its own, if there is one."""
+        return next((supplier for supplier in self._suppliers if isinstance(supplier, Teacher)), None)
+
+    @property
+    def tempering(self) -> TemperatureSettings | None:
+        """How the teacher is tempered, also where the student is its own; None without a teacher."""
+        return self.teacher.settings if self.teacher else self._self_teacher
+
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         """The `extra` of each pack of optimizer step `step` (0-based)."""
         extras: list[dict[str, Tensor]] = [{} for _ in packs]

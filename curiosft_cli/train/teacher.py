@@ -36,7 +36,7 @@ class Teacher:
 
     def __init__(self, student: Student, settings: TeacherSettings, stats: StepStats | None = None) -> None:
         self._student = student
-        self._settings = settings
+        self.settings = settings
         self._stats = stats
         dtype = teacher_dtype(settings, student.compute_dtype)
         self._copy = WeightCopy(student, offload=settings.offload, dtype=dtype)
@@ -49,7 +49,7 @@ class Teacher:
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         """log pi_tch(y; tau) [N] of each pack, all at the weights that the teacher has in this step."""
         with self._copy.swapped_in():
-            found = [self._student.tempered(pack, self._settings) for pack in packs]
+            found = [self._student.tempered(pack, self.settings) for pack in packs]
         for pack, rows in zip(packs, found, strict=True):
             if pack.counted and self._stats:
                 self._stats.add_teacher(rows)
@@ -63,14 +63,14 @@ class Teacher:
     def logp(self, pack: Pack) -> TeacherRows:
         """log pi_tch(y; tau) of one pack, with its temperatures and entropies."""
         with self._copy.swapped_in():
-            return self._student.tempered(pack, self._settings)
+            return self._student.tempered(pack, self.settings)
 
     def update(self, step: int) -> bool:
         """Synchronise after optimizer step `step` (1-based) if it is due (Algorithm 1, lines 16-18); whether it was."""
-        if not sync_due(step, self._settings.sync_every):
+        if not sync_due(step, self.settings.sync_every):
             return False
         for phi, theta in self._copy.beside_student():
-            phi.copy_(mix(phi, theta, self._settings.student_weight))
+            phi.copy_(mix(phi, theta, self.settings.student_weight))
         return True
 
     def state(self, step: int) -> dict[str, Tensor]:

@@ -87,3 +87,6 @@ class Log(Section):
     """Samples in the table that the trackers get of each benchmark at `eval_steps`; 0: no table (our choice)."""
     every: int = Field(1, ge=1)
     """Steps between metric lines."""
+    token_rows: int = Field(4, ge=0)
+    """Held-out rows (the first ones of `data.validation`) whose tokens are kept one by one at `sft.eval_steps`:
+    entropy, tau, delta, weight, gap and top candidates, for the curiosity map of `curiosft report` (our choice)."""

@@ -1,0 +1,1 @@
+"""`curiosft report`: one HTML file of any runs, from their folders alone."""
