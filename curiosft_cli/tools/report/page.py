@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -13,6 +12,7 @@ from typing import Any
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.stages.rephrase.review import embedded
 from curiosft_cli.tools.report.curves import Chart
+from curiosft_cli.tools.report.html import notes, text
 
 MARK = re.compile(r"\{\{([A-Z_]+)\}\}")
 
@@ -26,40 +26,44 @@ def plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise CurioError("a report needs plotly", "Install the extra: pip install 'curiosft[report]'.", MISSING) from None
+        raise CurioError(
+            "a report needs plotly", "Install the extra: pip install 'curiosft[report]'.", MISSING
+        ) from None
     return get_plotlyjs()
 
 
-def page(title: str, parts: Mapping[str, str], data: Mapping[str, Any]) -> str:
+def page(title: str, sections: Mapping[str, str], data: Mapping[str, Any]) -> str:
     """The whole page.
 
     Args:
         title: of the page; text.
-        parts: HTML for the marks of page.html, by name.
+        sections: title (text) to HTML; an empty one is left out.
         data: what the page's program reads.
     """
-    from curiosft_cli.tools.report.html import text
-
-    programs = [plotly(), _file("page.js")]
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src {' '.join(map(_digest, programs))}",
-            "style-src 'unsafe-inline'",
-            "img-src data: blob:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
+    programs = [plotly(), *(_file(f"{name}.js") for name in ("common", "charts", "samples", "map"))]
+    policy = [
+        *("default-src 'none'", "base-uri 'none'", "form-action 'none'", "img-src data:", "style-src 'unsafe-inline'"),
+        f"script-src {' '.join(map(_digest, programs))}",
+    ]
+    present = {name: html for name, html in sections.items() if html}
+    links = "".join(f'<a href="#{_anchor(name)}">{text(name)}</a>' for name in present)
     filled = {
-        "POLICY": policy,
+        "POLICY": "; ".join(policy),
         "TITLE": text(title),
         "STYLE": _file("page.css"),
+        "NAVIGATION": f"<nav>{links}</nav>",
+        "BODY": "\n".join(
+            f'<section id="{_anchor(name)}"><h2>{text(name)}</h2>{html}</section>' for name, html in present.items()
+        ),
         "DATA": embedded(data),
         "PROGRAMS": "\n".join(f"<script>{program}</script>" for program in programs),
-        **parts,
     }
     return MARK.sub(lambda found: filled[found[1]], _file("page.html"))
+
+
+def reading(part: str, data: str, remarks: Sequence[str]) -> str:
+    """The HTML of a part ("samples" or "map") around its packed data; "" without data."""
+    return _file(f"{part}.html").replace("{{PACKED}}", data) + notes(remarks) if data else ""
 
 
 def chart_data(charts: Sequence[Chart]) -> list[dict[str, Any]]:
@@ -69,8 +73,6 @@ def chart_data(charts: Sequence[Chart]) -> list[dict[str, Any]]:
 
 def chart_places(charts: Sequence[Chart], section: str) -> str:
     """Where the charts of a section are drawn."""
-    from curiosft_cli.tools.report.html import text
-
     figures = [
         f'<figure><figcaption>{text(chart.title)}</figcaption><div class="chart" data-chart="{number}"></div></figure>'
         for number, chart in enumerate(charts)
@@ -80,16 +82,13 @@ def chart_places(charts: Sequence[Chart], section: str) -> str:
 
 
 def _file(name: str) -> str:
-    return (resources.files("curiosft_cli.tools.report") / name).read_text("utf-8")
+    return (resources.files("curiosft_cli.tools.report") / "parts" / name).read_text("utf-8")
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"\W+", "-", title.lower())
 
 
 def _digest(program: str) -> str:
     """The policy's word for exactly this program."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()}'"
-
-
-def compressed(value: Any) -> str:
-    """JSON, gzip, base64: what the page unpacks when it is asked for."""
-    import gzip
-
-    return base64.b64encode(gzip.compress(json.dumps(value, ensure_ascii=False).encode(), 9, mtime=0)).decode()

@@ -81,7 +81,9 @@ def _folder(name: str) -> Path:
     for folder in (Path(name), Path("runs") / name):
         if folder.is_dir():
             return folder
-    raise CurioError(f"there is no run '{name}'", "Give a run folder, such as runs/NAME, or the name of a run in runs/.")
+    raise CurioError(
+        f"there is no run '{name}'", "Give a run folder, such as runs/NAME, or the name of a run in runs/."
+    )
 
 
 def _read_run(folder: Path) -> RunRecord:

@@ -52,7 +52,7 @@ def _of_benchmark(runs: Sequence[RunRecord], name: str) -> Iterator[Chart]:
     if passes:
         ks = sorted({k for trace in passes for k in trace["x"]})
         axes = {"xaxis": {"title": {"text": "k"}, "type": "log", "tickvals": ks, "ticktext": list(map(str, ks))}}
-        yield Chart("pass", f"{name}: Pass@k (%), with 95 % intervals", passes, axes | {"height": 380})
+        yield Chart("scores", f"{name}: Pass@k (%), with 95 % intervals", passes, axes | {"height": 380})
     if spread:
         axes = {"xaxis": {"title": {"text": "diversity of 4-grams"}}, "yaxis": {"title": {"text": "Avg@k (%)"}}}
-        yield Chart("diversity", f"{name}: accuracy against diversity, Figure 4", spread, axes | {"height": 380})
+        yield Chart("scores", f"{name}: accuracy against diversity, Figure 4", spread, axes | {"height": 380})

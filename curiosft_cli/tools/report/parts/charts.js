@@ -1,5 +1,4 @@
 "use strict";
-const DATA = JSON.parse(document.getElementById("data").textContent);
 const AXIS = {automargin: true, zeroline: false};
 const LAYOUT = {
   height: 300, margin: {l: 50, r: 12, t: 8, b: 40}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -7,7 +6,6 @@ const LAYOUT = {
   legend: {orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)"},
 };
 
-// Charts: each is drawn when the browser has time, those in sight first.
 function draw(place) {
   if (place.dataset.drawn) return;
   place.dataset.drawn = "yes";
@@ -18,14 +16,10 @@ function draw(place) {
   Plotly.newPlot(place, traces, {...LAYOUT, ...layout, ...axes}, {responsive: true, displaylogo: false, displayModeBar: false});
 }
 
-function drawAll() {
-  const waiting = [...document.querySelectorAll(".chart")];
-  const sight = new IntersectionObserver(seen => seen.forEach(entry => entry.isIntersecting && draw(entry.target)), {rootMargin: "400px"});
-  waiting.forEach(place => sight.observe(place));
-  const idle = window.requestIdleCallback || (task => setTimeout(task, 30));
-  const next = () => { const place = waiting.shift(); if (place) { draw(place); idle(next); } };
-  idle(next);
-  window.addEventListener("beforeprint", () => waiting.splice(0).forEach(draw));
-}
-
-drawAll();
+// Each chart is drawn when the browser has time, those in sight first.
+const waiting = [...document.querySelectorAll(".chart")];
+waiting.forEach(place => whenNear(place, () => draw(place)));
+const idle = window.requestIdleCallback || (task => setTimeout(task, 30));
+const drawNext = () => { const place = waiting.shift(); if (place) { draw(place); idle(drawNext); } };
+window.addEventListener("load", () => idle(drawNext));
+window.addEventListener("beforeprint", () => waiting.splice(0).forEach(draw));
