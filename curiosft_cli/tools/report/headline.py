@@ -11,7 +11,7 @@ from curiosft_cli.evaluation.metrics import NORMAL_95
 from curiosft_cli.evaluation.results import ModelResult, in_table_order, suite_averages
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.tools.compare import Comparison, comparison
-from curiosft_cli.tools.report.html import Row, notes, table
+from curiosft_cli.tools.report.markup import Row, notes, table
 from curiosft_cli.tools.report.paper import ENTROPY, PaperRow, matching_row
 from curiosft_cli.tools.report.read import RunRecord, series
 

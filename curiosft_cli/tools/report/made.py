@@ -9,7 +9,7 @@ from typing import Any
 from curiosft_cli.run.text import shortened
 from curiosft_cli.run.values import flatten
 from curiosft_cli.tools.report.headline import NONE
-from curiosft_cli.tools.report.html import Row, notes, table
+from curiosft_cli.tools.report.markup import Row, notes, table
 from curiosft_cli.tools.report.read import RunRecord
 
 ENVIRONMENT = ("python", "platform", "cpu", "cpu_count", "cores", "accelerators")

@@ -12,7 +12,7 @@ from typing import Any
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.stages.rephrase.review import embedded
 from curiosft_cli.tools.report.curves import Chart
-from curiosft_cli.tools.report.html import notes, text
+from curiosft_cli.tools.report.markup import notes, text
 
 MARK = re.compile(r"\{\{([A-Z_]+)\}\}")
 

@@ -9,8 +9,8 @@ from curiosft_cli.run.files import write_text
 from curiosft_cli.run.text import one_line
 from curiosft_cli.tools.report.curves import curves
 from curiosft_cli.tools.report.headline import headline, verdicts
-from curiosft_cli.tools.report.html import notes
 from curiosft_cli.tools.report.made import how_made
+from curiosft_cli.tools.report.markup import notes
 from curiosft_cli.tools.report.page import chart_data, chart_places, page, reading
 from curiosft_cli.tools.report.read import read_runs
 from curiosft_cli.tools.report.samples import samples
