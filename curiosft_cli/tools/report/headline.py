@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from math import isfinite
 from statistics import fmean, median
 from typing import Any
 
+from curiosft_cli.evaluation.comparison import Comparison, Flip, Method, comparisons, flips
 from curiosft_cli.evaluation.metrics import NORMAL_95
+from curiosft_cli.evaluation.paired import LEVEL
 from curiosft_cli.evaluation.results import ModelResult, in_table_order, suite_averages
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tools.compare import Comparison, comparison
-from curiosft_cli.tools.report.markup import Row, notes, table
+from curiosft_cli.tools.report.markup import Row, notes, table, text
 from curiosft_cli.tools.report.paper import ENTROPY, PaperRow, matching_row
 from curiosft_cli.tools.report.read import RunRecord, series
 
@@ -48,36 +49,54 @@ def headline(runs: Sequence[RunRecord]) -> str:
 def verdicts(runs: Sequence[RunRecord]) -> str:
     """Every other run against the first, checkpoint by checkpoint; one run alone: its checkpoints against the first."""
     rows: list[Row] = []
+    flipped: list[Row] = []
     remarks: list[str] = []
-    for family in families(runs):
+    for first, *others in families(runs):
         try:
-            rows += [_verdict_cells(family[0].label, row) for row in comparison(family, "answer", 0)]
+            rows += [_verdict_cells(first.label, row) for row in comparisons([first, *others], ["answer"])]
+            flipped += [_flip_cells(first.label, flip) for other in others for flip in flips(first, other, "answer")]
         except CurioError as error:
             remarks.append(error.what)
     if not rows:
         return notes(remarks)
-    header = ["model", "against", "benchmark", "its", "model's", "difference", "95 %", "p (Holm)", "verdict"]
+    header = ["model", "against", "benchmark", "its", "model's", "difference", "95 %", "p", "p (Holm)", "verdict"]
     remarks.append(
-        "Paired bootstrap over the questions that both have; p is corrected for the comparisons with one model (Holm)."
+        "Paired over the questions that both have, as `curiosft compare` does it. p (Holm) is corrected for the "
+        f"comparisons with one model; below {LEVEL} it counts as evidence."
     )
-    return table(header, rows, left=3) + notes(remarks)
+    return table(header, rows, left=3) + notes(remarks) + _flip_table(flipped)
 
 
-def families(runs: Sequence[RunRecord]) -> list[list[ModelResult]]:
+def families(runs: Sequence[RunRecord]) -> list[list[Method]]:
     """Models to compare, each list with the first of it: those of one checkpoint name, or all of the only run."""
-    models = [(model.label, replace(model, label=f"{run.label} {model.label}")) for run in runs for model in run.models]
+    models = [(model.label, Method(f"{run.label} {model.label}", (model,))) for run in runs for model in run.models]
     if len(runs) == 1:
-        found = [[model for _, model in models]]
+        found = [[method for _, method in models]]
     else:
-        found = [[model for name, model in models if name == first.label] for first in runs[0].models]
+        found = [[method for name, method in models if name == first.label] for first in runs[0].models]
     return [family for family in found if len(family) > 1]
 
 
 def _verdict_cells(against: str, row: Comparison) -> Row:
+    interval = f"[{row.low:+.1f}, {row.high:+.1f}]" if isfinite(row.low) and isfinite(row.high) else NONE
     return [
-        *(row.model, against, row.benchmark, f"{row.first:.1f}", f"{row.second:.1f}"),
-        *(f"{row.difference:+.1f}", f"[{row.low:+.1f}, {row.high:+.1f}]", f"{row.corrected_p:.4f}", row.verdict),
+        *(row.model, against, row.benchmark, f"{row.first:.1f}", f"{row.second:.1f}", f"{row.difference:+.1f}"),
+        *(interval, f"{row.p:.4f}", f"{row.corrected_p:.4f}", row.verdict),
     ]
+
+
+def _flip_cells(against: str, flip: Flip) -> Row:
+    return [flip.model, against, flip.benchmark, flip.question, flip.gold, f"{flip.first:.0f}", f"{flip.second:.0f}"]
+
+
+def _flip_table(rows: Sequence[Row], most: int = 200) -> str:
+    """The questions that only one of two models solves, folded."""
+    if not rows:
+        return ""
+    header = ["model", "against", "benchmark", "question", "gold", "its right %", "model's"]
+    cut = f", the first {most} are here; `curiosft compare --flips --format json` has all" if len(rows) > most else ""
+    title = f"Questions that only one of two solves: {len(rows):,}{cut}"
+    return f"<details><summary>{text(title)}</summary>{table(header, rows[:most], left=5)}</details>"
 
 
 def _averages(model: ModelResult) -> dict[str, dict[str, float | None]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from curiosft_cli.evaluation.results import ModelResult, read_results
+from curiosft_cli.evaluation.results import ModelResult, distinct_labels, read_models
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_json, read_jsonl
 from curiosft_cli.run.rundir import TRAINING_STAGES, RunDir
@@ -132,7 +132,7 @@ def _with_step(file: Path, left_out: list[str]) -> Iterator[dict[str, Any]]:
 def _models(folder: Path, left_out: list[str]) -> list[ModelResult]:
     """The evaluated checkpoints, those of the pipeline in its order."""
     order = ("base", *TRAINING_STAGES)
-    models = read_results([folder], left_out)
+    models = distinct_labels(read_models(folder, left_out))
     return sorted(models, key=lambda model: order.index(model.label) if model.label in order else len(order))
 
 

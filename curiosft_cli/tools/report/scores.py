@@ -23,7 +23,7 @@ def score_charts(runs: Sequence[RunRecord]) -> list[Chart]:
 
 def pass_curve(result: BenchmarkResult, samples: int) -> list[tuple[int, float, float, float]]:
     """(k, Pass@k, lower, upper) in percent for k = 1, 2, 4, ... and all samples; a 95 % interval over questions."""
-    right = [round(score * samples) for score in result.scores["answer"].values()]
+    right = [round(score * samples) for score in result.values["answer"].values()]
     ks = sorted({2**power for power in range(samples.bit_length())} | {samples})
     points = []
     for k in ks:
@@ -38,7 +38,7 @@ def _of_benchmark(runs: Sequence[RunRecord], name: str) -> Iterator[Chart]:
     for number, run in enumerate(runs):
         for model in run.models:
             result = model.benchmarks.get(name)
-            if result is None or not result.scores["answer"]:
+            if result is None or not result.values.get("answer"):
                 continue
             title, samples = f"{run.label} {model.label}", result.summary.get("samples") or 1
             if samples > 1:
