@@ -18,8 +18,8 @@ from curiosft_cli.train.guards import stop
 from curiosft_cli.train.heldout import held_out
 from curiosft_cli.train.loop import Loop
 from curiosft_cli.train.start import check_supplied, start_accelerator
-from curiosft_cli.train.trackers import open_trackers
 from curiosft_cli.train.token_map import record_tokens
+from curiosft_cli.train.trackers import open_trackers
 
 if TYPE_CHECKING:
     from torch import Tensor
