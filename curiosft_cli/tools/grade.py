@@ -30,6 +30,7 @@ from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import PARTIAL_SUFFIX, JsonLines, drop_torn_line, json_line, read_jsonl
 from curiosft_cli.run.log import Console
+from curiosft_cli.run.processes import usable_cores
 from curiosft_cli.run.text import one_line, show
 from curiosft_cli.tools.saved_responses import graded_row, read_responses
 
@@ -161,7 +162,7 @@ def grade_file(
     total = sum(1 for _ in read_responses(path, chosen))
     graders = (chosen, *OTHERS) if cross_check else (chosen,)
     console, tally = Console(), Tally()
-    with GraderPool(workers or os.cpu_count() or 1) as pool:
+    with GraderPool(workers or usable_cores()) as pool:
         rows = _graded(path, graders, pool, tally, console, total, shown)
         if out is not None:
             _write(rows, path, out, graders, tally, shown)

@@ -34,7 +34,7 @@ def summary(name: str, stage: StageDir, seconds: float) -> list[str]:
 
 
 def next_command(name: str, resolved: Resolved, accelerate_arguments: Sequence[str] = ()) -> str | None:
-    """The command of the stage that follows in `run.stages`; where none does, a comparison of the evaluations."""
+    """The command of the stage that follows in `run.stages`; where none does, a comparison of the checkpoints."""
     config = resolved.config
     order = ("rephrase", "sft", "rl", "eval")
     later = [stage for stage in order[order.index(name) + 1 :] if stage in config.run.stages]
@@ -43,5 +43,4 @@ def next_command(name: str, resolved: Resolved, accelerate_arguments: Sequence[s
         return shlex.join(["curiosft", later[0], *resolved.arguments, *launcher])
     if len(config.eval.checkpoints) < 2:
         return None
-    folder = f"{config.run.root}/{config.run.name}/{config.eval.name}"
-    return shlex.join(["curiosft", "compare", *(f"{folder}/{checkpoint}" for checkpoint in config.eval.checkpoints)])
+    return shlex.join(["curiosft", "compare", f"{config.run.root}/{config.run.name}/{config.eval.name}"])
