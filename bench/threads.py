@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of a model; without it, the quickstart's")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=4, help="measured steps of a run, after one that is not")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps of a run, after one that is not")
     options = parser.parse_args()
     cores = usable_cores()
     seen: dict[str, list[float]] = defaultdict(list)
@@ -41,6 +41,7 @@ def main() -> None:
             spinning = cores if load == "busy" else 0
             rate = tokens_per_second(options, waiting, threads, spinning)
             seen[f"{load}, {waiting}, {threads} threads"].append(rate)
+            print(f"{load}, {waiting}, {threads} threads: {rate:.1f} tokens/s", file=sys.stderr, flush=True)
     rates = {name: round(median(values), 1) for name, values in seen.items()}
     print(json.dumps({"measured": "tokens/s, median", "cores": cores, "load_before": os.getloadavg()[0], **rates}))
 
@@ -52,7 +53,7 @@ def tokens_per_second(options: argparse.Namespace, waiting: str, threads: int, s
             other = others.enter_context(subprocess.Popen([sys.executable, "-c", SPIN]))
             others.callback(other.kill)
         settings = [f"run.root={root}", f"launch.threads={threads}", f"sft.max_steps={options.steps + 1}"]
-        settings += ["data.train=arithmetic:train:128"]
+        settings += ["data.train=arithmetic:train:128", "sft.batch_size=2"]
         settings += [f"model.path={Path(options.model).resolve()}"] if options.model else []
         command = [sys.executable, "-m", "curiosft_cli.cli", "sft", "quickstart", *settings]
         subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_WAIT_POLICY": waiting})
