@@ -67,3 +67,19 @@ def model_check(
     found = {"model": model, "remarks": [dataclasses.asdict(remark) for remark in remarks]}
     show(json.dumps(found) if as_json else as_text(remarks))
     raise typer.Exit(2 if any(remark.level == "problem" for remark in remarks) else 0)
+
+
+@model_app.command("push")
+def model_push(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="RUN:sft, RUN:rl@best, or its folder.")],
+    repository: Annotated[str, typer.Option("--to", metavar="OWNER/NAME", help="Repository on the hub.")],
+    settings: Settings = None,
+    send: Annotated[bool, typer.Option("--upload", help="Send it. Without this, it is only shown.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+) -> None:
+    """Send a checkpoint to the Hugging Face hub, with a model card made from its run."""
+    from curiosft_cli.tools.model.push import prepare_shipment, upload
+
+    shipment = prepare_shipment(checkpoint, repository, resolve_settings(settings))
+    show(shipment.as_text(public=public))
+    show(f"sent: {upload(shipment, public=public)}" if send else "nothing was sent; --upload sends it")

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command import curiosft
 from hypothesis import given
 from hypothesis import strategies as st
+from made_runs import evaluated, make_run
 
 from curiosft_cli.evaluation.fingerprint import model_identity, recorded_identity
 from curiosft_cli.evaluation.metrics import no_signal
-from curiosft_cli.run.config import resolve
-from curiosft_cli.run.digests import digest_marker
-from curiosft_cli.run.files import folder_in_one_step
 from curiosft_cli.tools.choose.evidence import Score
 from curiosft_cli.tools.choose.recommend import recommend, row_of
 
@@ -68,34 +65,6 @@ def test_without_samples_the_loss_decides_and_without_both_nothing_does() -> Non
     assert recommend(rows, 8) == ("b", "start from b: the lowest held-out loss, 0.200 nats.")
     chosen, why = recommend(rows[1:], 8)
     assert chosen is None and "neither Pass@8 nor the held-out loss of two checkpoints is known" in why
-
-
-def make_run(root: Path, name: str, steps: dict[int, dict[str, float]], **settings: dict[str, Any]) -> Path:
-    """A run whose checkpoints have a weight file of a few bytes, with these metrics by step."""
-    stage = root / name / "sft"
-    stage.mkdir(parents=True)
-    tree = resolve({"rl": {"num_generations": 2}, **settings}, {}, origin="test").config.model_dump(mode="json")
-    (stage / "config.json").write_text(json.dumps(tree))
-    (stage / "metrics.jsonl").write_text("".join(json.dumps({"step": s, **row}) + "\n" for s, row in steps.items()))
-    for step in steps:
-        with folder_in_one_step(
-            stage / f"checkpoint-{step}", lambda files, step=step: digest_marker(files, step)
-        ) as files:
-            (files / "model.safetensors").write_text(f"{name} {step}")
-            (files / "state").mkdir()
-            (files / "state" / "rank-00000.safetensors").write_text("moments")
-    return root / name
-
-
-def evaluated(folder: Path, checkpoint: Path, right: list[int], samples: int = 4) -> None:
-    """An evaluation's folder of one checkpoint."""
-    folder.mkdir(parents=True)
-    rows = [
-        {"id": f"q{i}", "samples": samples, "answer": n / samples, "strict": n / samples} for i, n in enumerate(right)
-    ]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"temperature": 0.6, "top_p": 0.95, "max_completion_length": 8192}
-    (folder / "summary.json").write_text(json.dumps({"model": model_identity(str(checkpoint)), "settings": settings}))
 
 
 @pytest.fixture
