@@ -18,7 +18,9 @@ def _data() -> None:
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="JSONL, JSON or parquet file, hub id, or generator.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="JSONL, JSON, CSV or parquet file, hub id, or generator.")
+    ],
     settings: Settings = None,
     as_json: AsJson = False,
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired copy; the input is never changed.")] = False,

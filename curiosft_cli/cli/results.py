@@ -13,7 +13,7 @@ from curiosft_cli.run.text import show
 
 @app.command(rich_help_panel=RESULTS)
 def grade(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, JSON or parquet of saved responses.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL, JSON, CSV or parquet of saved responses.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="JSONL for the graded rows. Without it, they are printed.")
     ] = None,

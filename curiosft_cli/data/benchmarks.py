@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +16,9 @@ from curiosft_cli.data.arithmetic import generate
 from curiosft_cli.data.files import BadRow, FileRow, read_rows
 from curiosft_cli.data.hub import hub_rows
 from curiosft_cli.data.records import AnswerKind, Problem
-from curiosft_cli.data.sources import MESSAGE_COLUMNS, to_problem
+from curiosft_cli.data.sources import MESSAGE_COLUMNS, RESPONSE_COLUMNS, to_problem
 from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.sections import Eval, OwnBenchmark
 
 ARITHMETIC_ROWS = 200
 
@@ -52,18 +55,20 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        kind: free-form answers ("math") or multiple choice ("choice").
+        kind: free-form answers ("math") or multiple choice ("choice"); None in a user's own: the first row shows it.
         samples: completions per question (Section 5).
         suite: "id" or "ood", the two averages of the paper; "none" if it is in neither.
         hub: where the questions come from; None is the built-in generator.
         data_sources: names of this benchmark in the column `data_source` of a verl file with several sets.
+        own: the columns of a user's own benchmark.
     """
 
-    kind: AnswerKind
+    kind: AnswerKind | None
     samples: int
     suite: Literal["id", "ood", "none"]
     hub: HubDataset | None = None
     data_sources: tuple[str, ...] = ()
+    own: OwnBenchmark | None = None
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -156,33 +161,49 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def load_benchmark(
-    name: str, *, data: str | None = None, limit: int | None = None, keep_system: bool = False
-) -> list[Problem]:
+def find_benchmark(name: str, settings: Eval) -> Benchmark:
+    """A row of `BENCHMARKS`, or the benchmark of the user's own for which `[eval]` has a file.
+
+    Raises:
+        CurioError: there is none.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    if name not in settings.data:
+        close = nearest(name, BENCHMARKS)
+        raise CurioError(
+            f"benchmark '{name}' does not exist and has no file",
+            f"{close}{'' if close.endswith('?') else '.'} A benchmark of your own needs a file: eval.data.{name}=FILE.",
+        )
+    own = settings.bench.get(name, OwnBenchmark())
+    return Benchmark(None if own.kind == "auto" else own.kind, own.samples, "none", own=own)
+
+
+def load_benchmark(name: str, settings: Eval, *, limit: int | None = None) -> list[Problem]:
     """The questions of a benchmark, without repetitions, each with its own id.
 
     Args:
-        name: a key of `BENCHMARKS`.
-        data: a local JSONL, JSON or parquet file in place of the hub.
+        name: a key of `BENCHMARKS`, or the user's own.
+        settings: names files and columns, and says whether system messages are kept.
         limit: number of questions, from the first on; None is all.
-        keep_system: keep the system messages of the file.
 
     Raises:
-        CurioError: the benchmark does not exist or is out of reach, a row cannot be read, or one question has two
-            answers.
+        CurioError: the benchmark does not exist or is out of reach, a row cannot be read, one question has two answers,
+            or two questions have one id.
     """
-    if name not in BENCHMARKS:
-        raise CurioError(f"benchmark '{name}' does not exist", nearest(name, BENCHMARKS))
-    benchmark = BENCHMARKS[name]
+    benchmark, data = find_benchmark(name, settings), settings.data.get(name)
     if data is not None:
-        problems = _from_file(Path(data), name, benchmark, keep_system)
+        problems = _from_file(Path(data), name, benchmark, settings.keep_system)
     elif benchmark.hub is None:
         problems = generate("test", ARITHMETIC_ROWS)
     else:
         problems = list(_from_hub(benchmark.hub, name))
     if not problems:
         raise CurioError(f"benchmark '{name}' has no rows", f"Give a file: eval.data.{name}=FILE.")
-    return distinct_ids(unique(problems, name), name)[:limit]
+    problems = unique(problems, name)
+    if benchmark.own and (same := [id_ for id_, count in Counter(p.id for p in problems).items() if count > 1]):
+        raise CurioError(f"{data}: two questions have the id '{same[0]}'", "Give each question an id of its own.")
+    return distinct_ids(problems, name)[:limit]
 
 
 def unique(problems: Iterable[Problem], name: str) -> list[Problem]:
@@ -229,8 +250,11 @@ def split_choices(question: str) -> tuple[str, tuple[str, ...]]:
 def _from_file(path: Path, name: str, benchmark: Benchmark, keep_system: bool) -> list[Problem]:
     """The problems of a file. If a verl file holds several sets, only those of this benchmark."""
     rows = list(read_rows(path))
+    if benchmark.own:
+        rows = [(number, _own_columns(row, benchmark.own)) for number, row in rows]
+        benchmark = benchmark if benchmark.kind else replace(benchmark, kind=_kind_of(rows[0][1]))
     held = {str(row.get("data_source")) for _, row in rows if isinstance(row, Mapping) and "data_source" in row}
-    if len(held) > 1:
+    if len(held) > 1 and not benchmark.own:
         wanted = {name, *benchmark.data_sources}
         rows = [item for item in rows if isinstance(item[1], BadRow) or item[1].get("data_source") in wanted]
         if not rows:
@@ -242,6 +266,46 @@ def _from_file(path: Path, name: str, benchmark: Benchmark, keep_system: bool) -
     if not keep_system:
         return problems
     return [replace(problem, system=_system(row)) for problem, (_, row) in zip(problems, rows, strict=True)]
+
+
+def _kind_of(row: FileRow | BadRow) -> AnswerKind:
+    """What a row of a user's own benchmark asks for."""
+    if isinstance(row, BadRow):
+        return "math"
+    try:
+        problem = to_problem({**row, "choices": []}, "")
+    except BadRow:
+        return "math"
+    listed = split_choices(problem.question)[1] if problem.answer in tuple(ascii_uppercase) else ()
+    return "choice" if row.get("choices") or listed else "math"
+
+
+def _own_columns(row: FileRow | BadRow, own: OwnBenchmark) -> FileRow | BadRow:
+    """A row of a user's own benchmark with the columns `question`, `answer` and `choices`, where others were named."""
+    if isinstance(row, BadRow):
+        return row
+    if missing := [column for column in (own.question, own.answer, *own.choices) if column and column not in row]:
+        return BadRow(f"found the columns {', '.join(sorted(map(str, row)))}; expected {', '.join(missing)}")
+    unread = ("reward_model", *RESPONSE_COLUMNS) if own.answer else ()
+    ours = {column: value for column, value in row.items() if column not in unread}
+    if own.kind == "math":
+        ours.pop("choices", None)
+    ours |= {key: row[column] for key, column in (("question", own.question), ("answer", own.answer)) if column}
+    if len(own.choices) > 1:
+        ours["choices"] = [str(row[column]) for column in own.choices if row[column] is not None]
+    elif own.choices:
+        ours["choices"] = row[own.choices[0]]
+    if isinstance(listed := ours.get("choices"), str):  # a cell of CSV holds text alone
+        try:
+            ours["choices"] = json.loads(listed)
+        except (ValueError, RecursionError):
+            return BadRow(f"column choices: found {listed[:40]!r}, expected a list as JSON")
+    if isinstance(listed := ours.get("choices"), list | tuple):
+        texts = [str(text) for text in listed]
+        ours["choices"], right = texts, str(ours.get("answer"))
+        if right not in tuple(ascii_uppercase[: len(texts)]) and texts.count(right) == 1:
+            ours["answer"] = ascii_uppercase[texts.index(right)]
+    return ours
 
 
 def _system(row: FileRow | BadRow) -> str:
@@ -268,7 +332,11 @@ def _problem(row: FileRow | BadRow, place: str, default_id: str, benchmark: Benc
         if not problem.answer.strip():
             raise BadRow("column answer: found nothing, expected the gold")
     except BadRow as error:
-        raise CurioError(f"{place}: {error}", "Correct the row: a benchmark with a bad row is not used.") from None
+        fix = "Correct the row: a benchmark with a bad row is not used."
+        if benchmark.own:
+            name = default_id.rpartition("-")[0]
+            fix = f"Correct the row, or name the columns: eval.bench.{name}.question=COLUMN, answer and choices."
+        raise CurioError(f"{place}: {error}", fix) from None
     return problem
 
 

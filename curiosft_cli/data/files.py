@@ -1,7 +1,8 @@
-"""Read rows from JSONL, JSON and parquet files. Every fault of a file becomes one clear line."""
+"""Read rows from JSONL, JSON, CSV and parquet files. Every fault of a file becomes one clear line."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ FileRow = dict[str, Any]
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, FileRow | BadRow]]:
-    """Yield `(row number from 1, row)`, with a `BadRow` for a row that cannot be read. JSONL and parquet stream.
+    """Yield `(row number from 1, row)`, with a `BadRow` for a row that cannot be read. All but JSON stream.
 
     Raises:
         CurioError: the file does not have the format that its name says, or it holds no row.
@@ -82,6 +83,35 @@ def _json(path: Path) -> Iterator[tuple[int, Any]]:
     yield from enumerate(rows, start=1)
 
 
+def _csv(path: Path, longest_cell: int = 2**27) -> Iterator[tuple[int, Any]]:
+    """Every value is text, and an empty cell is None. The first line names the columns.
+
+    The separator is a comma; or a semicolon or tab, where the first line has these and no comma.
+    """
+    csv.field_size_limit(longest_cell)
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            file.seek(0)
+            separator = next((sign for sign in ",;\t" if sign in head), ",")
+            lines = csv.reader(file, delimiter=separator, strict=True)
+            columns = next(lines, [])
+            if twice := sorted({name for name in columns if columns.count(name) > 1 or not name.strip()}):
+                raise CurioError(f"{path} has two columns '{twice[0]}', or one without a name", "Rename one of them.")
+            for number, cells in enumerate(filter(None, lines), start=1):
+                if len(cells) == len(columns):
+                    yield number, {name: cell or None for name, cell in zip(columns, cells, strict=True)}
+                else:
+                    yield number, BadRow(f"found {len(cells)} cells, expected {len(columns)}")
+    except UnicodeDecodeError as error:
+        raise CurioError(f"{path} is not UTF-8 text ({error.reason})", "Save it as CSV in UTF-8.") from None
+    except csv.Error as error:
+        raise CurioError(
+            f"{path} is not CSV (after row {number}): {error}", "Correct the quotes of that row."
+        ) from None
+
+
 def _parquet(path: Path, batch_rows: int = 256) -> Iterator[tuple[int, Any]]:
     import pyarrow
     from pyarrow import parquet
@@ -101,4 +131,4 @@ def _parquet(path: Path, batch_rows: int = 256) -> Iterator[tuple[int, Any]]:
         ) from None
 
 
-READERS = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}

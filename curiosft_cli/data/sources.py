@@ -7,8 +7,10 @@ A row's columns decide its layout: verl / LUFFY (`prompt` messages, `reward_mode
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
@@ -237,8 +239,10 @@ def _answer(row: Mapping[str, Any]) -> str:
 def _gold(value: Any, column: str) -> str:
     if isinstance(value, list) and value:
         return ",".join(_gold(item, column) for item in value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise BadRow(f"column {column}: found {type(value).__name__}, expected text or a number")
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise BadRow(f"column {column}: found {value}, expected text or a number")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -87,8 +87,8 @@ def summarise_benchmark(
             entropies=by_question,
             progress=lambda done, total: console.progress(done, total, title),
         )
-    hub = BENCHMARKS[task.name].hub
     local = config.eval.data.get(task.name)
+    hub = None if local else BENCHMARKS[task.name].hub
     if local or not hub:
         source = {"file": local} if local else {"built_in": True}
     else:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from curiosft_cli.data.benchmarks import BENCHMARKS, load_benchmark
+from curiosft_cli.data.benchmarks import BENCHMARKS, find_benchmark, load_benchmark
 from curiosft_cli.data.records import Problem
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.files import check_regular
@@ -37,12 +37,32 @@ def load_tasks(config: Config) -> list[BenchmarkTask]:
     """All benchmarks of the configuration; see `load_task`.
 
     Raises:
-        CurioError: also when `eval.data` names a benchmark that does not exist: its file would never be read.
+        CurioError: also from `check_names`.
     """
-    for name in config.eval.data:
-        if name not in BENCHMARKS:
-            raise CurioError(f"eval.data.{name}: benchmark '{name}' does not exist", nearest(name, BENCHMARKS))
+    check_names(config)
     return [load_task(config, name) for name in config.eval.benchmarks]
+
+
+def check_names(config: Config) -> None:
+    """Refuse a misspelt name: its file or its settings would never be read.
+
+    Raises:
+        CurioError: `eval.data` or `eval.bench` names a benchmark that does not exist and that nothing evaluates, or
+            `eval.bench` has the name of a shipped one.
+    """
+    for name in config.eval.bench.keys() & BENCHMARKS.keys():
+        raise CurioError(
+            f"eval.bench.{name}: '{name}' is a shipped benchmark, with a kind and columns of its own",
+            "Give yours another name.",
+        )
+    used = {*config.eval.benchmarks, *config.sft.eval_benchmarks, *config.rl.eval_benchmarks, *config.check.benchmarks}
+    for section in ("data", "bench"):
+        for name in getattr(config.eval, section):
+            if name not in BENCHMARKS and name not in used:
+                raise CurioError(
+                    f"eval.{section}.{name}: benchmark '{name}' does not exist, and eval.benchmarks does not have it",
+                    nearest(name, {*BENCHMARKS, *used}),
+                )
 
 
 def load_task(config: Config, name: str, samples: int | None = None) -> BenchmarkTask:
@@ -53,7 +73,7 @@ def load_task(config: Config, name: str, samples: int | None = None) -> Benchmar
             of `eval.contamination` is about other questions.
     """
     problems = questions(config, name, config.eval.limit)
-    count = samples or config.eval.samples or BENCHMARKS[name].samples
+    count = samples or config.eval.samples or find_benchmark(name, config.eval).samples
     contaminated = None
     if config.eval.contamination is not None:
         known = None if config.eval.limit else [problem.id for problem in problems]
@@ -67,8 +87,7 @@ def questions(config: Config, name: str, limit: int | None) -> list[Problem]:
     Raises:
         CurioError: the benchmark does not exist or cannot be loaded.
     """
-    settings = config.eval
-    return load_benchmark(name, data=settings.data.get(name), limit=limit, keep_system=settings.keep_system)
+    return load_benchmark(name, config.eval, limit=limit)
 
 
 def prefill(config: Config) -> str:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
@@ -150,18 +150,19 @@ def _nulls(tree: Any) -> Any:
 
 def _explain(error: ValidationError) -> tuple[str, str]:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
+    path = [str(part) for part in first["loc"] if part != "[key]"]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         section: Any = Config
         for part in path[:-1]:
-            section = section.model_fields[part].annotation
+            named = inspect.isclass(section) and issubclass(section, BaseModel)
+            section = section.model_fields[part].annotation if named else get_args(section)[-1]  # of dict[str, ...]
         legal = section.model_fields if inspect.isclass(section) and issubclass(section, BaseModel) else {}
         return f"unknown configuration key {shortened(key)}", nearest(path[-1], legal)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == UNSHOWN:
         return f"{key} {first['msg']}{more}", "Keys of endpoints belong into an environment variable."
-    return f"{key} = {shortened(first['input'])} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
+    return f"{key[:100]} = {shortened(first['input'])} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
 
 
 def _objectives(config: Config) -> dict[str, Named]:

@@ -39,6 +39,10 @@ def refused_changes(stage: str, old: Config, new: Config, *, complete: bool) -> 
         free += keys_with(REOPENS_EVALUATION)
     elif stage in ("sft", "rl") and getattr(new, stage).eval_benchmarks and not complete:
         read += keys_with(DECIDES_CURVE)
+    if stage in ("sft", "rl", "eval"):
+        evaluated = old.eval.benchmarks if stage == "eval" else getattr(old, stage).eval_benchmarks
+        others = ({*new.eval.data, *new.eval.bench, *old.eval.data, *old.eval.bench}).difference(evaluated)
+        free += [f"eval.{section}.{name}" for name in others for section in ("data", "bench")]
     return differing(old, new, read, free)
 
 

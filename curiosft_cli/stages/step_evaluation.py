@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.data.benchmarks import BENCHMARKS
+from curiosft_cli.data.benchmarks import find_benchmark
 from curiosft_cli.engine.base import Completion
 from curiosft_cli.evaluation.samples import Sample, sample_row
 from curiosft_cli.evaluation.summary import PROMPT_TOO_LONG, Outcome, Summary
-from curiosft_cli.evaluation.tasks import BenchmarkTask, questions
+from curiosft_cli.evaluation.tasks import BenchmarkTask, check_names, questions
 from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import json_line, write_compressed_jsonl, write_text
@@ -72,10 +72,11 @@ def benchmarks_between_steps(config: Config, settings: Training) -> list[Benchma
     Raises:
         CurioError: one does not exist or cannot be loaded.
     """
+    check_names(config)
     tasks: list[BenchmarkTask] = []
     for name in dict.fromkeys(settings.eval_benchmarks):
         problems = questions(config, name, settings.eval_limit)
-        samples = settings.eval_samples or BENCHMARKS[name].samples
+        samples = settings.eval_samples or find_benchmark(name, config.eval).samples
         tasks.append(BenchmarkTask(name, problems, samples, (samples,)))
     return tasks
 

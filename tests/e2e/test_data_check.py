@@ -224,7 +224,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "utf-16": (lambda folder: (folder / "w.jsonl").write_text('{"question": "a"}', "utf-16") and folder / "w.jsonl", "UTF-16"),
     "not json": (lambda folder: write(folder / "a.json", [b'[{"question": 1}, ']), "is not JSON"),
     "one object": (lambda folder: write(folder / "a.json", [{"question": "q"}]), "expected a list"),
-    "csv": (lambda folder: write(folder / "a.csv", [b"question,answer"]), "expected a data file"),
+    "xls": (lambda folder: write(folder / "a.xls", [b"question,answer"]), "expected a data file"),
 }  # fmt: skip
 
 

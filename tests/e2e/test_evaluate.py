@@ -139,6 +139,23 @@ def test_long_prompts_stay_in_the_mean_and_a_short_context_is_refused(recipe: Pa
         assert way_out in done.stderr
 
 
+def test_an_own_benchmark_has_its_name_everywhere_and_another_one_is_added(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("Frage,Antwort\n" + "".join(f"{n} + 1?,{n + 1}\n" for n in range(12)))
+    (tmp_path / "yours.jsonl").write_text('{"question": "3 + 3?", "answer": 6}\n')
+    settings = ["run.name=own", "eval.limit=none", "eval.samples=none", "eval.max_completion_length=4"]
+    settings += [f"eval.data.mine={tmp_path}/mine.csv", "eval.bench.mine.samples=2"]
+    settings += ["eval.bench.mine.question=Frage", "eval.bench.mine.answer=Antwort"]
+    shown = curiosft("eval", recipe, *settings, "eval.benchmarks=mine").stdout
+    assert "mine (12 x 2)" in shown
+    more = [*settings, f"eval.data.yours={tmp_path}/yours.jsonl", "eval.bench.yours.samples=1"]
+    both = json.loads(curiosft("eval", recipe, *more, 'eval.benchmarks=["mine","yours"]', "--json").stdout)["results"]
+    assert [(row["benchmark"], row["questions"], row["samples"]) for row in both] == [("mine", 12, 2), ("yours", 1, 1)]
+    changed = curiosft("eval", recipe, *more, "eval.bench.mine.kind=math", "eval.benchmarks=mine", check=False)
+    assert changed.returncode == 2 and "eval.bench.mine.kind: auto -> math" in changed.stderr
+    folder = recipe.parent / "runs/own/eval"
+    assert "mine" in curiosft("compare", folder, f"again={folder}").stdout
+
+
 def test_samples_of_another_model_are_refused(recipe: Path, tmp_path: Path) -> None:
     model = build_tiny_model(tmp_path / "model")
     settings = ["run.name=changed", f"model.path={model}", "eval.limit=1", "eval.entropy_samples=0"]

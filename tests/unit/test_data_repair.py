@@ -56,9 +56,20 @@ def test_json_and_generators(tmp_path: Path) -> None:
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 
-def test_names_of_copies() -> None:
-    assert repaired_path(__file__).name == "test_data_repair.fixed.py"
+def test_names_of_copies(tmp_path: Path) -> None:
+    for name, copy in (("a.parquet", "a.fixed.parquet"), ("a.csv", "a.fixed.jsonl")):
+        (tmp_path / name).touch()
+        assert repaired_path(str(tmp_path / name)) == tmp_path / copy
     assert repaired_path("owner/name") == Path("owner--name.fixed.jsonl")
+
+
+def test_a_copy_of_csv_is_jsonl(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question,answer\n1?,1\n2?,2\n3?\n4?,4\x07\n")
+    write_repaired(str(tmp_path / "a.csv"), tmp_path / "b.jsonl", drop={1, 3}, clean={4})
+    rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert rows == [{"question": "2?", "answer": "2"}, {"question": "4?", "answer": "4"}]
+    with pytest.raises(CurioError, match="ends in .csv"):
+        write_repaired(str(tmp_path / "a.csv"), tmp_path / "b.csv", drop=set(), clean=set())
 
 
 @pytest.mark.parametrize(

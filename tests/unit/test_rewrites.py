@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from curiosft_cli.data.arithmetic import generate, noisy
 from curiosft_cli.data.benchmarks import load_benchmark
 from curiosft_cli.data.prompts import REPHRASE_PROMPT
+from curiosft_cli.run.sections import Eval
 from curiosft_cli.stages.rephrase.calibrate import NONE, plant
 from curiosft_cli.stages.rephrase.flags import flags
 from curiosft_cli.stages.rephrase.judge import rules
@@ -369,7 +370,7 @@ def test_repeated_pieces_do_not_hang(piece: str) -> None:
 @pytest.mark.skipif(not REAL, reason="CURIOSFT_BENCHMARKS names no folder with the benchmarks' rows")
 @pytest.mark.parametrize("name", ["aime24", "aime25", "amc", "math500", "olympiadbench"])
 def test_real_questions_behind_a_label_are_accepted_and_spoiled_ones_never(name: str) -> None:
-    questions = [problem.question for problem in load_benchmark(name, data=f"{REAL}/{name}.jsonl")]
+    questions = [problem.question for problem in load_benchmark(name, Eval(data={name: f"{REAL}/{name}.jsonl"}))]
     accepted = [outcome(f"Problem 3. (10 points) {one}", one) == "accepted" for one in questions]
     assert sum(accepted) >= 0.85 * len(accepted)
     draw = random.Random(0)

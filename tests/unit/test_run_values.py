@@ -54,7 +54,8 @@ ILLEGAL = {
     "run.fidelity=[1]": "run.fidelity",
     "model.path=\udcff": "text must be UTF-8",
     "run.root=a\0b": "text must be UTF-8",
-    "eval.data.a\0b=c": "text must be UTF-8",
+    "eval.data.a\0b=c": "at most 64 letters",
+    f"eval.data.{DIGITS}=c": "at most 64 letters",
     "run.fidelity={a=1}": "run.fidelity",
     f"run.fidelity=0x{DIGITS}": "run.fidelity",
 }

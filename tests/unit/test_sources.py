@@ -175,7 +175,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "latin json": ("data.json", lambda path: path.write_bytes(b'["\xe9"]'), "is not UTF-8 text (at byte 2)"),
     "utf-16": ("data.jsonl", lambda path: path.write_text('{"question": "Q"}\n', encoding="utf-16"), "is UTF-16 text"),
     "folder": ("data.jsonl", lambda path: path.mkdir(), "is a folder"),
-    "other format": ("data.csv", lambda path: path.write_text("a,b"), "is a '.csv' file"),
+    "other format": ("data.xlsx", lambda path: path.write_text("a,b"), "is a '.xlsx' file"),
     "truncated parquet": ("data.parquet", write_truncated_parquet, "is not a whole parquet file"),
     "text as parquet": ("data.parquet", lambda path: path.write_text("hello"), "is not a whole parquet file"),
     "empty parquet file": ("data.parquet", lambda path: path.touch(), "is not a whole parquet file"),

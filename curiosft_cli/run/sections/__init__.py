@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from curiosft_cli.run.sections.base import Section
 from curiosft_cli.run.sections.check import CheckSettings
-from curiosft_cli.run.sections.evaluate import Eval
+from curiosft_cli.run.sections.evaluate import Eval, OwnBenchmark
 from curiosft_cli.run.sections.general import Data, Launch, Log, Model, Run
 from curiosft_cli.run.sections.rephrase import Rephrase
 from curiosft_cli.run.sections.rl import Rl
@@ -20,6 +20,7 @@ __all__ = [
     "Log",
     "Lora",
     "Model",
+    "OwnBenchmark",
     "Rephrase",
     "Rl",
     "Run",

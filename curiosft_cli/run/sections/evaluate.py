@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from curiosft_cli.run.address import Address, VariableName
 from curiosft_cli.run.sections.base import (
@@ -14,13 +15,37 @@ from curiosft_cli.run.sections.base import (
     REOPENS_EVALUATION,
     RESUME_FREE,
     FolderName,
+    Name,
+    Names,
     Precision,
     Section,
     Some,
     SomeNames,
 )
 
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError("a benchmark's name has at most 64 letters, digits, - and _, a letter or digit first")
+    return name
+
+
+BenchmarkName = Annotated[str, AfterValidator(_folder_name)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class OwnBenchmark(Section):
+    kind: Literal["auto", "math", "choice"] = "auto"
+    """Answers: `math` is free-form, `choice` a letter. `auto`: what the first row has (our choice)."""
+    samples: int = Field(8, ge=1)
+    """Samples per question; `eval.samples` comes before it."""
+    question: Name | None = None
+    """Column of the question. None: `question`, `problem`, `prompt` or `messages`."""
+    answer: Name | None = None
+    """Column of the gold. None: `answer`, `gold`, `ground_truth` or `reward_model`."""
+    choices: Names = ()
+    """Column with the list of choices; or one column for each choice, in the order A, B, C. Empty: `choices`, or lines
+    `A) ...` at the end of the question."""
 
 
 class Eval(Section):
@@ -29,9 +54,13 @@ class Eval(Section):
     checkpoints: Annotated[SomeNames, REOPENS_EVALUATION, COMPARABLE] = ("sft",)
     """Checkpoints: `base`, `sft`, `sft@300`, `sft@best`, `rl`, `OTHER-RUN:sft`, a folder or a hub id."""
     benchmarks: Annotated[SomeNames, REOPENS_EVALUATION, COMPARABLE] = PAPER_BENCHMARKS
-    """Benchmarks by name (`arithmetic` is the test set of the built-in generator)."""
-    data: Annotated[dict[str, str], DECIDES_CURVE, COMPARABLE] = Field(default_factory=dict)
-    """A local file for a benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`."""
+    """Benchmarks by name (`arithmetic` is the test set of the built-in generator), also your own with a file in
+    `data`."""
+    data: Annotated[dict[BenchmarkName, str], DECIDES_CURVE, COMPARABLE] = Field(default_factory=dict)
+    """A local file for a benchmark, in place of the hub: `eval.data.aime24=aime24.jsonl`; or the file of a benchmark of
+    your own: `eval.data.mine=bench.csv` (JSONL, JSON, CSV, parquet)."""
+    bench: Annotated[dict[BenchmarkName, OwnBenchmark], DECIDES_CURVE, COMPARABLE] = Field(default_factory=dict)
+    """Benchmarks of your own: `[eval.bench.mine]` with `kind`, `samples`, `question`, `answer` and `choices`."""
     keep_system: Annotated[bool, DECIDES_CURVE] = False
     """Use the system messages of the file (verl layout) in place of `model.system_prompt` (our choice)."""
     contamination: Annotated[str | None, COMPARABLE] = None

@@ -51,7 +51,7 @@ class Model(Section):
 class Data(Section):
     train: Annotated[Sources, Some] = ("authors",)
     """Training data: `authors` (the paper's questions as its authors cleaned them), `rephrase` (this run's cleaned
-    questions), `raw` (the 46k questions before cleaning), files (JSONL, JSON, parquet), hub ids `OWNER/NAME` or
+    questions), `raw` (the 46k questions before cleaning), files (JSONL, JSON, CSV, parquet), hub ids `OWNER/NAME` or
     `OWNER/NAME:FILE`, or `arithmetic:SPLIT:ROWS[:SEED]` (the built-in generator). Several sources are joined in this
     order. The default is what the paper trains on (Section 5)."""
     validation: Annotated[Sources, RESUME_FREE] = ()

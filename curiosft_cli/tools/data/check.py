@@ -177,7 +177,7 @@ def _contamination(config: Config, report: DataReport, console: Console) -> Cont
     unreachable: dict[str, str] = {}
     for name in config.check.benchmarks:
         try:
-            problems = load_benchmark(name, data=config.eval.data.get(name))
+            problems = load_benchmark(name, config.eval)
         except CurioError as error:
             if error.exit_code != MISSING:
                 raise

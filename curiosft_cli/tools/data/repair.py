@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curiosft_cli.data.files import UTF8_MARK, BadRow
 from curiosft_cli.data.sources import numbered_rows
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import file_in_one_step
 from curiosft_cli.tools.data.row_checks import cleaned
 
@@ -15,15 +16,17 @@ Rows = Collection[int]
 
 
 def repaired_path(source: str) -> Path:
-    """`train.fixed.parquet` for `train.parquet`; for a source that is not a file, JSONL in the current folder."""
+    """`train.fixed.parquet` for `train.parquet`; JSONL for CSV; for what is not a file, JSONL in the current folder."""
     path = Path(source)
     if path.exists():
-        return path.with_name(f"{path.stem}.fixed{path.suffix}")
+        return path.with_name(f"{path.stem}.fixed{path.suffix if path.suffix in COPIES else '.jsonl'}")
     return Path(source.replace("/", "--").replace(":", "-") + ".fixed.jsonl")
 
 
 def write_repaired(source: str, target: Path, *, drop: Rows, clean: Rows) -> None:
     """Write `target` in the format of the source, without the rows of `drop` and with those of `clean` cleaned.
+
+    A copy of CSV, of a hub's data set or of a generator is JSONL.
 
     Args:
         source: a data file, a hub id or a generator. Rows of JSONL that are kept stay the same byte for byte.
@@ -32,16 +35,14 @@ def write_repaired(source: str, target: Path, *, drop: Rows, clean: Rows) -> Non
         clean: row numbers whose texts lose their control characters.
 
     Raises:
-        CurioError: the target exists, the disk is full, or the folder cannot be written.
+        CurioError: the target exists, is called CSV, the disk is full, or the folder cannot be written.
     """
-    writers: dict[str, Callable[[Path, Path, Rows, Rows], None]] = {
-        ".jsonl": _copy_jsonl,
-        ".json": _copy_json,
-        ".parquet": _copy_parquet,
-    }
+    if target.suffix == ".csv":
+        raise CurioError(f"{target} would be JSONL, and ends in .csv", "Give --out a name that ends in .jsonl.")
+    copy = COPIES.get(Path(source).suffix) if Path(source).exists() else None
     with file_in_one_step(target) as partial:
-        if Path(source).exists():
-            writers[Path(source).suffix](Path(source), partial, drop, clean)
+        if copy:
+            copy(Path(source), partial, drop, clean)
         else:
             _from_rows(source, partial, drop, clean)
 
@@ -88,3 +89,10 @@ def _from_rows(source: str, target: Path, drop: Rows, clean: Rows) -> None:
         for number, row in numbered_rows(source):
             if number not in drop and not isinstance(row, BadRow):
                 out.write(json.dumps(cleaned(row) if number in clean else row, ensure_ascii=False, default=str) + "\n")
+
+
+COPIES: dict[str, Callable[[Path, Path, Rows, Rows], None]] = {
+    ".jsonl": _copy_jsonl,
+    ".json": _copy_json,
+    ".parquet": _copy_parquet,
+}
