@@ -162,7 +162,10 @@ def _explain(error: ValidationError) -> tuple[str, str]:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == UNSHOWN:
         return f"{key} {first['msg']}{more}", "Keys of endpoints belong into an environment variable."
-    return f"{key[:100]} = {shortened(first['input'])} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}", ""
+    return (
+        f"{key[:100]} = {shortened(first['input'])} is not legal: {first['msg'][0].lower()}{first['msg'][1:]}{more}",
+        "",
+    )
 
 
 def _objectives(config: Config) -> dict[str, Named]:

@@ -68,7 +68,7 @@ def test_a_copy_of_csv_is_jsonl(tmp_path: Path) -> None:
     write_repaired(str(tmp_path / "a.csv"), tmp_path / "b.jsonl", drop={1, 3}, clean={4})
     rows = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
     assert rows == [{"question": "2?", "answer": "2"}, {"question": "4?", "answer": "4"}]
-    with pytest.raises(CurioError, match="ends in .csv"):
+    with pytest.raises(CurioError, match=r"ends in \.csv"):
         write_repaired(str(tmp_path / "a.csv"), tmp_path / "b.csv", drop=set(), clean=set())
 
 
