@@ -68,11 +68,17 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="HTML file. Default: report.html in the folder of the first run.")
     ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Folder for Figures 1, 2, 4 and 5 as PDF and PNG.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=0, help="Only the curiosity map of this held-out row, whole.")
+    ] = None,
 ) -> None:
     """Show runs in one HTML file: scores, curves, Pass@k, samples, and the curiosity of each token."""
     from curiosft_cli.tools.report.write import write_report
 
-    for line in write_report(runs, out):
+    for line in write_report(runs, out, figures, tokens):
         show(line)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,10 +107,10 @@ def _columns(loop: Loop, suppliers: Suppliers, objective: BoundObjective, pack: 
     for rows, logits, teacher in _tiles(student, suppliers, pack):
         values, likeliest = token_values(logits, pack.labels[rows], objective, teacher, student.kernels)
         for name, numbers in values.items():
-            columns[name] += [float(f"{number:.5g}") for number in numbers.tolist()]
+            columns[name] += map(_number, numbers.tolist())
         for name, (ids, chances) in likeliest.items():
             columns[name] += [
-                [[text(token), round(chance, 4)] for token, chance in zip(*both, strict=True)]
+                [[text(token), _number(chance)] for token, chance in zip(*both, strict=True)]
                 for both in zip(ids.tolist(), chances.tolist(), strict=True)
             ]
     return columns
@@ -130,6 +131,11 @@ def _tiles(
             for tile in student.kernels.tiles(chunks[0]):
                 here = slice(rows.start + tile.start, rows.start + tile.stop)
                 yield here, chunks[0][tile], None if settings is None else (chunks[-1][tile], settings)
+
+
+def _number(value: float) -> float | None:
+    """Five digits; None for what is not finite, which JSON has no word for."""
+    return float(f"{value:.5g}") if isfinite(value) else None
 
 
 def _likeliest(logp: Tensor, candidates: int) -> tuple[Tensor, Tensor]:

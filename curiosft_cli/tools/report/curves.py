@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curiosft_cli.run.rundir import TRAINING_STAGES
+from curiosft_cli.tools.report.markup import text
 from curiosft_cli.tools.report.read import RunRecord, series
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -97,15 +98,15 @@ def short(values: Sequence[float]) -> list[float]:
 
 
 def line(name: str, number: int, x: Sequence[float], y: Sequence[float], **more: Any) -> dict[str, Any]:
-    """A run's line."""
+    """A run's line. Plotly reads markup in names, so they are escaped."""
     shown = {"mode": "lines" if len(x) > 1 else "markers", "line": {"color": colour(number), "width": 1.8}}
-    return {"name": name, "legendgroup": name, "x": list(x), "y": short(y), **shown, **more}
+    return {"name": text(name), "legendgroup": name, "x": list(x), "y": short(y), **shown, **more}
 
 
 def band(name: str, number: int, x: Sequence[float], low: Sequence[float], high: Sequence[float]) -> dict[str, Any]:
     """The area between two curves, as one closed outline; it comes and goes with the line of this name."""
     return {
-        **{"name": name, "legendgroup": name, "showlegend": False, "hoverinfo": "skip"},
+        **{"name": text(name), "legendgroup": name, "showlegend": False, "hoverinfo": "skip"},
         **{"x": [*x, *reversed(x)], "y": short([*high, *reversed(low)])},
         **{"mode": "lines", "line": {"width": 0}, "fill": "toself", "fillcolor": faint(colour(number))},
     }

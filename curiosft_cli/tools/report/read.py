@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from curiosft_cli.evaluation.results import ModelResult, distinct_labels, read_m
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_json, read_jsonl
 from curiosft_cli.run.rundir import TRAINING_STAGES, RunDir
+from curiosft_cli.run.text import plain
 
 Metrics = list[dict[str, Any]]
 
@@ -65,7 +67,7 @@ def read_runs(names: Sequence[str]) -> list[RunRecord]:
     runs = [_read_run(_folder(name)) for name in names]
     labels = [run.label for run in runs]
     return [
-        run if labels.count(run.label) == 1 else replace(run, label=str(run.folder.path))
+        run if labels.count(run.label) == 1 else replace(run, label=plain(str(run.folder.path)))
         for number, run in enumerate(runs)
         if run.folder.path.resolve() not in [other.folder.path.resolve() for other in runs[:number]]
     ]
@@ -97,7 +99,7 @@ def _read_run(folder: Path) -> RunRecord:
     models = _models(folder, left_out)
     if not models and not any(metrics.values()):
         raise CurioError(f"{folder} has no steps and no results", "Give the folder of a run that has begun.")
-    return RunRecord(folder.resolve().name, RunDir(folder), stages, metrics, models, left_out)
+    return RunRecord(plain(folder.resolve().name), RunDir(folder), stages, metrics, models, left_out)
 
 
 def _stage(folder: Path, left_out: list[str]) -> StageRecord:
@@ -132,9 +134,10 @@ def _with_step(file: Path, left_out: list[str]) -> Iterator[dict[str, Any]]:
 def _models(folder: Path, left_out: list[str]) -> list[ModelResult]:
     """The evaluated checkpoints, those of the pipeline in its order."""
     order = ("base", *TRAINING_STAGES)
-    models = distinct_labels(read_models(folder, left_out))
+    read = distinct_labels(read_models(folder, left_out))
+    models = [replace(model, label=plain(model.label)) for model in read]
     return sorted(models, key=lambda model: order.index(model.label) if model.label in order else len(order))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and isfinite(value)

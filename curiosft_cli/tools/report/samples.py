@@ -97,5 +97,5 @@ def _add(
                 continue
             answer = grade.get("extracted") or grade.get("letter") or ""
             text = cut(str(row.get("text", "")), longest)
-            response = (text, grade.get("answer"), str(grade.get("reason")), str(answer), row.get("tokens") or 0)
+            response = (text, grade.get("answer"), plain(str(grade.get("reason"))), str(answer), row.get("tokens") or 0)
             question.responses.setdefault(number, []).append(response)

@@ -10,6 +10,7 @@ from curiosft_cli.evaluation.metrics import interval_95, pass_at_k
 from curiosft_cli.evaluation.results import BenchmarkResult, in_table_order
 from curiosft_cli.evaluation.summary import PERCENT
 from curiosft_cli.tools.report.curves import Chart, band, line
+from curiosft_cli.tools.report.markup import text
 from curiosft_cli.tools.report.read import RunRecord
 
 DASHES: Mapping[str, str] = {"base": "dot", "sft": "dash"}
@@ -47,8 +48,8 @@ def _of_benchmark(runs: Sequence[RunRecord], name: str) -> Iterator[Chart]:
                 passes += [band(title, number, k, low, high), line(title, number, k, middle, **dash)]
             diversity, score = result.summary.get("ngram_diversity_4"), result.summary.get("avg")
             if diversity is not None and score is not None:
-                text = {"text": [model.label], "mode": "markers+text", "textposition": "top center"}
-                spread.append(line(title, number, [diversity], [score], marker={"size": 11}, **text))
+                shown = {"text": [text(model.label)], "mode": "markers+text", "textposition": "top center"}
+                spread.append(line(title, number, [diversity], [score], marker={"size": 11}, **shown))
     if passes:
         ks = sorted({k for trace in passes for k in trace["x"]})
         axes = {"xaxis": {"title": {"text": "k"}, "type": "log", "tickvals": ks, "ticktext": list(map(str, ks))}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from curiosft_cli.run.errors import CurioError
@@ -105,5 +106,5 @@ def _flat(candidates: Sequence[Sequence[Any]]) -> list[Any]:
     return [part for text, chance in candidates for part in (plain(str(text)), _short(chance))]
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
+def _short(value: Any) -> float | None:
+    return float(f"{value:.3g}") if isinstance(value, int | float) and isfinite(value) else None
