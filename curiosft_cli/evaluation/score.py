@@ -37,7 +37,9 @@ def claim_folder(folder: Path, model: Mapping[str, Any]) -> None:
     file = folder / "model.json"
     if file.exists():
         known = read_json(file)
-        if _weights_of(known) != _weights_of(model) and present(folder / SAMPLES).exists():
+        samples = present(folder / SAMPLES)
+        drawn = samples.exists() and samples.stat().st_size > 0  # a try that failed at once leaves an empty file
+        if drawn and _weights_of(known) != _weights_of(model):
             raise CurioError(
                 f"the samples in {folder} were drawn from {_as_text(known)}, this is {_as_text(model)}",
                 "Use another eval.name, or --fresh to sample again.",

@@ -11,6 +11,7 @@ from typing import Any
 
 from curiosft_cli.data.prompts import messages
 from curiosft_cli.data.records import Grade, Problem
+from curiosft_cli.data.response_format import THINK_CLOSE
 from curiosft_cli.evaluation.metrics import (
     interval_95,
     majority_score,
@@ -132,7 +133,7 @@ class Summary:
             "strict": _percent_mean(self.strict),
             "strict_standard_error": _percent_error(self.strict),
             "avg_untruncated": _percent_mean(self.whole),
-            **{name: self._share(name) for name in ("format", "no_answer", "fallback", "truncated")},
+            **{name: self._share(name) for name in ("format", "no_thought", "no_answer", "fallback", "truncated")},
             PROMPT_TOO_LONG: self.counts[PROMPT_TOO_LONG],
             REFUSED: self.counts[REFUSED],
             "prefilled": next(iter(self.prefilled)) if len(self.prefilled) == 1 else None,
@@ -154,6 +155,7 @@ class Summary:
         self.counts["format"] += grade.format_error is None
         self.counts["no_answer"] += answer is None
         self.counts["fallback"] += grade.fallback
+        self.counts["no_thought"] += THINK_CLOSE not in outcome.text
         self.counts["truncated"] += outcome.finish_reason == "length"
         self.prefilled.add(outcome.prefilled)
         for reason in (PROMPT_TOO_LONG, REFUSED):

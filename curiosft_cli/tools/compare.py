@@ -125,9 +125,17 @@ def remarks(methods: Sequence[Method]) -> list[str]:
                 if shared < max(len(ours.golds), len(theirs.golds)):
                     counts = f"{len(ours.golds)} and {len(theirs.golds)} questions, {shared} shared"
                     notes.append(f"note: {name}: {first.label} and {other.label} have {counts}; only those are paired")
+                chats = [bool(result.summary.get("model", {}).get("chat")) for result in (ours, theirs)]
+                if chats[0] != chats[1]:
+                    label = (first if chats[0] else other).label
+                    notes.append(
+                        f"note: {name}: {label} was sampled by chat, so the endpoint wrote the prompt; an answer whose "
+                        "thought the endpoint keeps back has a strict score of 0"
+                    )
                 notes += [
                     f"note: {name}: {first.label} and {other.label} differ in {key}: {a} and {b}"
                     for key, a, b in _differing_settings(ours.summary, theirs.summary)
+                    if chats[0] == chats[1] or key not in ("endpoint", "prefill", "engine")
                 ]
     return notes
 

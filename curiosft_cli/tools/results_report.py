@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 SummaryRow = Mapping[str, Any]
 
+CHAT = (
+    "sampled by chat, so the endpoint wrote the prompt. The opening think tag may be its or the model's; apart from "
+    "that, strict and format ask the same as of completions."
+)
+
 
 def print_results(config: Config, *, as_json: bool) -> None:
     """Print the results of an evaluation: `results_report`, or summary.json on one line."""
@@ -46,6 +51,8 @@ def results_report(stage: StageDir) -> str:
         if row["refused"]:
             notes.append(f"{where}: the endpoint refused {row['refused']} requests; they score 0.")
         unfinished = {name: count for name, count in row["grader_status"].items() if name != "ok"}
+        if row["model"].get("chat"):
+            notes.append(f"{where}: {CHAT}{_without_thought(row)}")
         if row["entropy_nats"] is None and row["settings"]["engine"] == "openai":
             notes.append(f"{where}: entropy is not measured for a model behind an endpoint.")
         if unfinished:
@@ -100,6 +107,15 @@ def _score(row: SummaryRow) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _without_thought(row: SummaryRow) -> str:
+    if not row.get("no_thought"):
+        return ""
+    return (
+        f" {row['no_thought']:.0f} % of the answers have no thought: the model wrote none, or the endpoint kept it "
+        "back. Their strict score is 0 for this alone, so compare the answer scores."
+    )
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -7,8 +7,10 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from command import curiosft
 from scripted import Reply, Script, ScriptedServer
 
 from curiosft_cli.data.arithmetic import generate
@@ -113,6 +115,38 @@ def test_cut_refused_and_empty_answers_are_counted_by_their_own_name(tmp_path: P
     refused = [row for row in read_jsonl(place / "samples.jsonl.zst") if row["finish_reason"] == "refused"]
     assert [row["error"] for row in refused] == ["400: this model's context is 9 tokens"] * 2
     assert "the endpoint refused 2 requests" in results_report(StageDir(tmp_path / "eval"))
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "thoughtless"),
+    [
+        ("<think>\nhm\n</think>\nIt is \\boxed{GOLD}.", 100, None),
+        ("hm\n</think>\nIt is \\boxed{GOLD}.", 100, None),  # the endpoint's template has opened the thought
+        ("hm\n</think>\nIt</think> is \\boxed{GOLD}.", 0, None),
+        ("It is \\boxed{GOLD}.", 0, "100 % of the answers have no thought"),
+    ],
+)
+def test_the_required_format_is_asked_of_a_chat_as_of_completions(
+    tmp_path: Path, text: str, strict: float, thoughtless: str | None
+) -> None:
+    with ScriptedServer(lambda _, message: Reply(text.replace("GOLD", GOLDS[message]))) as server:
+        summary, _ = evaluate(tmp_path, server.url)
+    assert (summary["avg"], summary["strict"], summary["format"]) == (100, strict, strict)
+    report = results_report(StageDir(tmp_path / "eval"))
+    assert "sampled by chat" in report and ((thoughtless or "no thought") in report) == (thoughtless is not None)
+
+
+def test_settings_are_free_until_the_first_sample(tmp_path: Path) -> None:
+    with ScriptedServer(right) as server:
+        port, file = urlsplit(server.url).port, tmp_path / "x.toml"
+        file.write_text(RECIPE.format(root=tmp_path / "runs", url="http://127.0.0.1:9/v1"))
+        failed = curiosft("eval", file)
+        assert failed.returncode == 3 and "http://127.0.0.1:9/v1 does not answer: Connection refused" in failed.stderr
+        other = [f"eval.base_url=http://localhost:{port}/v1", "eval.endpoint_model=n", "eval.temperature=0.5"]
+        done = curiosft("eval", file, *other)
+        assert done.returncode == 0, done.stderr
+        pinned = curiosft("eval", file, *other[:2], "eval.temperature=0.9")
+    assert pinned.returncode == 2 and "eval.temperature: 0.5 -> 0.9" in pinned.stderr
 
 
 def drawn(

@@ -249,7 +249,9 @@ def test_a_summary_is_made_again_when_it_is_not_the_one_asked_for(tmp_path: Path
 def test_samples_belong_to_one_model(tmp_path: Path) -> None:
     claim_folder(tmp_path, {"path": "a", "sha256": "1"})
     claim_folder(tmp_path, {"path": "b", "sha256": "2"})  # nothing was sampled yet
-    (tmp_path / "samples.jsonl").touch()
+    (tmp_path / "samples.jsonl").touch()  # a try that drew nothing
+    claim_folder(tmp_path, {"path": "a", "sha256": "2"})
+    (tmp_path / "samples.jsonl").write_text("{}\n")
     claim_folder(tmp_path, {"path": "moved", "sha256": "2"})
     with pytest.raises(CurioError, match=r"drawn from path moved, sha256 2, this is path a, sha256 1"):
         claim_folder(tmp_path, {"path": "a", "sha256": "1"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,6 +94,27 @@ class Wire:
 def _causes(error: BaseException) -> list[BaseException]:
     """An error and what it wraps, the innermost last."""
     return [error, *(_causes(error.__cause__) if error.__cause__ else ())]
+
+
+def check_listening(base_url: str, patience_s: float = 5.0) -> None:
+    """Tell a refused connection or an unknown host at once, before a model's files are read.
+
+    A server that only takes its time, and one behind a proxy, is left to the requests.
+
+    Raises:
+        CurioError: nobody listens there (exit code 3).
+    """
+    address = urlsplit(base_url)
+    if proxy_for(base_url):
+        return
+    port = address.port or {"https": 443}.get(address.scheme, 80)
+    try:
+        socket.create_connection((address.hostname or "", port), patience_s).close()
+    except TimeoutError:
+        return
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that no name can be
+        why = getattr(error, "strerror", None) or str(error)
+        raise CurioError(f"{base_url} does not answer: {why}", "Check the address and the server.", MISSING) from None
 
 
 def read_key(base_url: str, variable: str, *, required: bool = True) -> str:

@@ -1,7 +1,9 @@
 """Sampling from an endpoint that takes chats only, as every provider's does: messages in, text out.
 
-The endpoint's own template makes the prompt, so there is no prefill, and the model's tokenizer need not be here:
-lengths are what the endpoint counts.
+The endpoint's own template makes the prompt, so there is no prefill of ours, and the model's tokenizer need not be
+here: lengths are what the endpoint counts. If the template ended the prompt with the opening think tag, the text closes
+a thought that it does not open. The sample then counts as prefilled, and the required format asks the same of it as of
+any other.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from curiosft_cli.data.response_format import THINK_CLOSE, THINK_OPEN
 from curiosft_cli.engine.base import Sampling
 from curiosft_cli.engine.endpoint.chat import ChatClient
 from curiosft_cli.engine.endpoint.client import Endpoint
@@ -17,6 +20,12 @@ from curiosft_cli.engine.endpoint.outcomes import RequestFailed
 from curiosft_cli.evaluation.samples import Sample
 from curiosft_cli.evaluation.summary import REFUSED
 from curiosft_cli.run.errors import MISSING, CurioError
+
+
+def template_opened(text: str) -> bool:
+    """Whether the endpoint's template seems to have ended the prompt with the opening think tag."""
+    return THINK_CLOSE in text and THINK_OPEN not in text
+
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -65,7 +74,9 @@ class ChatSampler:
                     else:
                         refused.append((index, str(failure)))
                     return
-                put((index, Sample(found.text, found.completion_tokens, "length" if found.truncated else "stop")))
+                reason = "length" if found.truncated else "stop"
+                opened = template_opened(found.text)
+                put((index, Sample(found.text, found.completion_tokens, reason, prefilled=opened)))
 
             async with client:
                 await in_parallel(one, range(len(chats)), min(self.endpoint.concurrency, len(chats)))

@@ -12,14 +12,17 @@ unfinished samples. If more samples are wanted later, only the missing ones are 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from curiosft_cli.engine.endpoint.transport import check_listening
 from curiosft_cli.evaluation.fingerprint import questions_digest
 from curiosft_cli.evaluation.metrics import self_check
+from curiosft_cli.evaluation.samples import SAMPLES, Generations
 from curiosft_cli.evaluation.score import claim_folder, is_summarised, summarise_benchmark, write_run_summary
 from curiosft_cli.evaluation.tasks import BenchmarkTask, load_tasks
 from curiosft_cli.run.device import hardware
-from curiosft_cli.run.files import read_json, write_json
+from curiosft_cli.run.files import present, read_json, write_json
 from curiosft_cli.run.launch import run_stage
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import StageDir, resolve_checkpoint
@@ -51,6 +54,8 @@ def evaluate_checkpoint(
     if not todo:
         console.say(f"{reference}: complete already")
         return
+    if config.eval.engine == "openai" and any(_lacks_samples(folders[task.name], task) for task in todo):
+        check_listening(config.eval.base_url or "")
     model = identity(config, path)
     tokenizer = None if config.eval.endpoint == "chat" else load_tokenizer(path, config.model)
     jobs = [Job(task, encoded(config, task, tokenizer), folders[task.name]) for task in todo]
@@ -71,6 +76,10 @@ def evaluate_checkpoint(
             console=console,
         )
         console.say(f"{reference} on {job.task.name}: done")
+
+
+def _lacks_samples(folder: Path, task: BenchmarkTask) -> bool:
+    return bool(Generations(present(folder / SAMPLES), task.problems).missing(task.samples))
 
 
 def measure_entropy(config: Config, path: str, jobs: list[Job]) -> dict[str, dict[str, Any]]:

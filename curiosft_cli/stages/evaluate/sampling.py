@@ -133,7 +133,8 @@ def _save(config: Config, job: Job, missing: Missing, drawn: Saved, console: Con
     with JsonLines(job.file) as file:
         for count, (index, found) in enumerate(drawn, start=1):
             question, j = missing[index]
-            file.append(sample_row(job.task.problems[question].id, j, replace(found, prefilled=prefilled)))
+            found = replace(found, prefilled=prefilled if found.prefilled is None else found.prefilled)
+            file.append(sample_row(job.task.problems[question].id, j, found))
             console.progress(count, len(missing), f"{reference} on {job.task.name}: completions")
 
 
