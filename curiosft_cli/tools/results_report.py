@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.evaluation.results import SUMMARY, in_table_order
 from curiosft_cli.run.files import read_json
 from curiosft_cli.run.rundir import RunDir, StageDir
 from curiosft_cli.run.text import one_line, show
-from curiosft_cli.tools.tables import as_text
+from curiosft_cli.tools.tables import as_text, best_marked
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
@@ -39,6 +40,8 @@ def results_report(stage: StageDir) -> str:
     rows = summary["results"]
     grader = rows[0]["grader"]
     notes = [f"Percent, ± one standard error over questions; grader {grader['name']} {grader['version']}."]
+    if len({row["checkpoint"] for row in rows}) > 1:
+        notes.append("* is the highest score; `curiosft compare` says whether there is evidence for a difference.")
     for row in rows:
         where = f"{row['checkpoint']} on {row['benchmark']}"
         notes.append(f"{where}: {_counts(row['reasons'])}.")
@@ -64,49 +67,66 @@ def paper_table(rows: Sequence[SummaryRow], averages: Mapping[str, Mapping[str, 
     """One line per checkpoint: Avg@k of each benchmark and suite in percent, mean entropy in nats."""
     names = in_table_order(list(dict.fromkeys(row["benchmark"] for row in rows)))
     titles = list(dict.fromkeys(title for found in averages.values() for title in found))
-    lines = [["checkpoint", *names, *titles, "entropy (nats)"]]
-    for reference in dict.fromkeys(row["checkpoint"] for row in rows):
-        mine = {row["benchmark"]: row for row in rows if row["checkpoint"] == reference}
-        entropies = [mine[name]["entropy_nats"] for name in names if mine[name]["entropy_nats"] is not None]
-        cells = [_score(mine[name]) for name in names] + [
-            _score(averages[reference].get(title, {})) for title in titles
-        ]
-        lines.append([reference, *cells, f"{sum(entropies) / len(entropies):.3f}" if entropies else "-"])
-    return as_text(lines)
+    references = list(dict.fromkeys(row["checkpoint"] for row in rows))
+    found = {(row["checkpoint"], row["benchmark"]): row for row in rows}
+    columns = [["checkpoint", *references]]
+    for name in (*names, *titles):
+        scores = [found.get((reference, name)) or averages[reference].get(name, {}) for reference in references]
+        values = [score.get("avg") for score in scores]
+        cells = [_number(score.get("avg"), 1, score.get("standard_error")) for score in scores]
+        columns.append([name, *best_marked(cells, values, [name] * len(cells))])
+    entropies = [
+        [row["entropy_nats"] for row in rows if row["checkpoint"] == reference and row["entropy_nats"] is not None]
+        for reference in references
+    ]
+    columns.append(["entropy (nats)", *(_number(fmean(some) if some else None, 3) for some in entropies)])
+    return as_text(list(zip(*columns, strict=True)))
 
 
 def detail_table(rows: Sequence[SummaryRow]) -> str:
-    """One line per checkpoint and benchmark."""
-    ks = sorted({int(k) for row in rows for k in row["pass"]})
-    header = ["checkpoint", "benchmark", "Avg@k", "± SE", *(f"Pass@{k}" for k in ks), "Maj@k", "strict", "format"]
-    header += ["truncated", "no answer", "tokens", "diversity", "unique", "entropy (nats)"]
-    lines = [header]
-    for row in rows:
-        percents = [row["avg"], row["standard_error"], *(row["pass"].get(str(k)) for k in ks)]
-        percents += [row["maj"], row["strict"], row["format"], row["truncated"], row["no_answer"]]
-        lines.append(
-            [
-                row["checkpoint"],
-                f"{row['benchmark']} ({row['questions']} x {row['samples']})",
-                *(_number(value, 1) for value in percents),
-                f"{row['tokens_mean']:.0f}",
-                _number(row["ngram_diversity_4"], 2),
-                _number(row["unique_answers"], 1),
-                _number(row["entropy_nats"], 3),
-            ]
-        )
-    return as_text(lines, left=2)
+    """One line per checkpoint and benchmark. Pass@1 is not there: it equals Avg@k."""
+    ks = sorted({k for row in rows for k in row["pass"]} - {"1"}, key=int)
+    flat = [
+        {
+            **row,
+            "place": f"{row['benchmark']} ({row['questions']} x {row['samples']})",
+            **{f"Pass@{k}": row["pass"].get(k) for k in ks},
+            **{f"Pass@{k} ±": row.get("pass_standard_error", {}).get(k) for k in ks},
+        }
+        for row in rows
+    ]
+    columns = [
+        ["checkpoint", *(row["checkpoint"] for row in flat)],
+        ["benchmark", *(row["place"] for row in flat)],
+        _column(flat, "Avg@k", "avg", 1, "standard_error", score=True),
+        *(_column(flat, f"Pass@{k}", f"Pass@{k}", 1, f"Pass@{k} ±", score=True) for k in ks),
+        _column(flat, "Maj@k", "maj", 1, score=True),
+        _column(flat, "strict", "strict", 1, "strict_standard_error", score=True),
+        _column(flat, "format", "format", 1),
+        _column(flat, "truncated", "truncated", 1),
+        _column(flat, "no answer", "no_answer", 1),
+        _column(flat, "tokens", "tokens_mean", 0),
+        _column(flat, "diversity", "ngram_diversity_4", 2, "ngram_diversity_standard_error"),
+        _column(flat, "unique", "unique_answers", 1),
+        _column(flat, "entropy (nats)", "entropy_nats", 3, "entropy_standard_error_nats"),
+    ]
+    return as_text(list(zip(*columns, strict=True)), left=2)
 
 
-def _score(row: SummaryRow) -> str:
-    if row.get("avg") is None:
+def _column(
+    rows: Sequence[SummaryRow], title: str, key: str, digits: int, error: str = "", *, score: bool = False
+) -> list[str]:
+    """One number of each row with its standard error; the best score of each benchmark is marked."""
+    cells = [_number(row.get(key), digits, row.get(error)) for row in rows]
+    if score:
+        cells = best_marked(cells, [row.get(key) for row in rows], [row["benchmark"] for row in rows])
+    return [title, *cells]
+
+
+def _number(value: float | None, digits: int, error: float | None = None) -> str:
+    if value is None:
         return "-"
-    error = row["standard_error"]
-    return f"{row['avg']:.1f}" + ("" if error is None else f" ± {error:.1f}")
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 def _without_thought(row: SummaryRow) -> str:

@@ -38,12 +38,18 @@ def as_text(rows: Table, left: int = 1, width: int = 80) -> str:
     return "\n\n".join("\n".join(_aligned(row, part, widths, left) for row in cells) for part in parts)
 
 
-def best_marked(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
-    """The cells of one column; the highest value has a star behind it where there are different ones."""
-    known = {value for value in values if value is not None}
-    if len(known) < 2:
+def best_marked(cells: Sequence[str], values: Sequence[float | None], groups: Sequence[str]) -> list[str]:
+    """The cells of one column; a star stands behind the highest value of each group that has different ones."""
+    known: dict[str, set[float]] = {group: set() for group in groups}
+    for value, group in zip(values, groups, strict=True):
+        if value is not None:
+            known[group].add(value)
+    if all(len(found) < 2 for found in known.values()):
         return list(cells)
-    return [f"{cell}{'*' if value == max(known) else ' '}" for cell, value in zip(cells, values, strict=True)]
+    return [
+        f"{cell}{'*' if len(known[group]) > 1 and value == max(known[group]) else ' '}"
+        for cell, value, group in zip(cells, values, groups, strict=True)
+    ]
 
 
 def as_markdown(rows: Table, left: int = 1) -> str:

@@ -263,7 +263,24 @@ def test_tables_show_scores_errors_averages_and_gaps() -> None:
     table = paper_table(rows, {"sft": {"ID average (1 of 6)": {"avg": 50.0, "standard_error": None}}})
     assert "50.0 ± 50.0" in table and table.splitlines()[1].split()[-2:] == ["50.0", "-"]
     detail = detail_table(rows)
-    assert "math500 (2 x 1)" in detail and "Pass@1" in detail
+    assert "math500 (2 x 1)" in detail and "Pass@1" not in detail
+
+
+def test_wide_tables_fold_and_the_best_score_of_each_benchmark_is_marked() -> None:
+    rows = []
+    for model, right in (("base", [1.0, 0.0, 0.0, 0.0]), ("sft", [1.0, 1.0, 0.0, 0.0])):
+        numbers = summarise(PROBLEMS[:2], [[outcome(score, str(score)) for score in right]] * 2, (1, 2, 4))
+        for name in ("math500", "aime24"):
+            better = {**numbers, "avg": 90.0} if (model, name) == ("base", "aime24") else numbers
+            rows.append({"checkpoint": model, "benchmark": name, "entropy_nats": 0.25, **better})
+    detail = detail_table(rows)
+    parts = [part.splitlines() for part in detail.split("\n\n")]
+    assert len(parts) > 1 and all(len(line) <= 80 for part in parts for line in part)
+    assert all(part[0].startswith("checkpoint  benchmark") and len(part) == 5 for part in parts)
+    marked = {tuple(line.split()[:2]) for line in parts[0][1:] if "*" in line.split("±")[1]}
+    assert marked == {("base", "aime24"), ("sft", "math500")}
+    assert "Pass@2" in detail and "Pass@4" in detail and "Pass@1" not in detail
+    assert "50.0 ± 0.0*" in paper_table(rows, {"base": {}, "sft": {}})
 
 
 def test_the_commit_of_a_data_set_is_the_pinned_one_or_the_cached_one(
