@@ -5,42 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from curiosft_cli.run.errors import GUARD, CurioError
 
 if TYPE_CHECKING:
-    from torch import Tensor, dtype, nn
+    from torch import Tensor, dtype
 
 HANDOVER_TOLERANCE = {"float32": 0.02, "bfloat16": 0.1}
 """Largest mean |engine - trainer| in nats that rounding explains, by the engine's dtype (our choice)."""
 
 
-@dataclass(frozen=True)
-class FullState:
-    """Every tensor of a model's state dict whole, one at a time, in the order of its name, as often as it is walked.
+class Weights(Protocol):
+    """The trainer's tensors by name, one whole tensor at a time, as often as they are walked."""
 
-    Sharded tensors are gathered, which is a collective: all ranks walk together, and each holds one full tensor
-    at a time. A tied head comes as `lm_head.weight` too, since an engine may hold a copy of its own.
-
-    Attributes:
-        model: without wrappers that rename parameters (data parallel, compiled).
-    """
-
-    model: nn.Module
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        from torch.distributed.tensor import DTensor
-
-        state = self.model.state_dict()
-        for name in sorted(state):
-            tensor = state[name].detach()
-            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]: ...
 
     def shapes(self) -> list[tuple[str, dtype, tuple[int, ...]]]:
-        """Name, dtype and whole shape of each tensor; nothing is gathered."""
-        state = self.model.state_dict()
-        return [(name, state[name].dtype, tuple(state[name].shape)) for name in sorted(state)]
+        """Name, dtype and whole shape of each tensor, in the same order."""
+        ...
 
 
 @dataclass(frozen=True)

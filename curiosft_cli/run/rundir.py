@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,8 +195,7 @@ def opened(
         if not fresh and _same_settings(directory, stage, config):
             yield directory, True
             return
-        directory.path.mkdir(parents=True, exist_ok=True)
-        write_json(directory.config_file, config.model_dump(mode="json"))
+        _wait_for_first(directory, stage, config)
         yield directory, False
     elif not fresh and _same_settings(directory, stage, config):
         yield directory, True
@@ -204,6 +204,26 @@ def opened(
             for partial in [*directory.path.rglob(f".*{PARTIAL_SUFFIX}")]:
                 _remove(partial)
             yield begin(run, stage, config, fresh=fresh, folder=folder)
+
+
+def _wait_for_first(
+    directory: StageDir, stage: str, config: Config, *, limit_s: float = 600.0, poll_s: float = 0.2
+) -> None:
+    """Return when the first machine's command has written these settings, which all processes read.
+
+    Raises:
+        CurioError: it has not within `limit_s` seconds.
+    """
+    ends = time.monotonic() + limit_s
+    while not directory.config_file.exists() or refused_changes(
+        stage, from_json(directory.config_file), config, complete=False
+    ):
+        if time.monotonic() > ends:
+            raise CurioError(
+                f"the first machine has not written {directory.config_file}",
+                "Start the same command there. The run folder must be on a file system that all machines see.",
+            )
+        time.sleep(poll_s)
 
 
 def begin(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine
     from curiosft_cli.evaluation.tasks import BenchmarkTask
     from curiosft_cli.objectives import BoundObjective, Objective
-    from curiosft_cli.run.sections import Config, Lora, Training
+    from curiosft_cli.run.sections import Config, Training
     from curiosft_cli.train.feed import RowFeed
     from curiosft_cli.train.guards import Guards
     from curiosft_cli.train.suppliers import Suppliers
@@ -72,20 +72,18 @@ class Bookkeeping:
         stage: StageDir,
         objective: Objective,
         supplied: frozenset[str],
-        lora: Lora | None = None,
     ) -> Self:
         """Start accelerate, check what can be checked early, and load the model: the newest checkpoint, or `init`.
 
         Args:
             supplied: what the stage can give an objective to read.
-            lora: trains these adapters instead of all weights.
         """
         accelerator = start_accelerator(config, stage)
         console = Console(stage.log_file, enabled=accelerator.is_main_process)
         bound = objective.bind(**settings.params)
         check_supplied(bound, settings.objective, supplied)
         benchmarks, init = benchmarks_between_steps(config, settings), resolve_checkpoint(settings.init, config)
-        loop = Loop.open(config, settings, stage, init, accelerator, lora)
+        loop = Loop.open(config, settings, stage, init, accelerator)
         book = cls(config, name, settings, stage, console, bound, loop, str(loop.source or init), benchmarks)
         book.resources.callback(console.close)
         return book

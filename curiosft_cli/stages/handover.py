@@ -63,12 +63,12 @@ class HandOver:
         Raises:
             CurioError: exit code 4 when the engine does not answer as the trainer does.
         """
-        from curiosft_cli.engine.weight_handover import HANDOVER_TOLERANCE, FullState, check_handover
-        from curiosft_cli.train.lora import plain_state
+        from curiosft_cli.engine.weight_handover import HANDOVER_TOLERANCE, check_handover
+        from curiosft_cli.train.shards import WholeWeights
 
         loop = self.loop
         self.engine.wake()
-        self.engine.load_weights(step, plain_state(loop.model, FullState(loop.model)))
+        self.engine.load_weights(step, WholeWeights(loop.model))
         loop.accelerator.wait_for_everyone()
         if step % self.every and self.compared:
             return

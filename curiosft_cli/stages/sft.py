@@ -44,7 +44,7 @@ def run(config: Config, stage: StageDir) -> None:
 
     sft = config.sft
     own = sft_objective(sft.objective, sft.objective_sha256).objective
-    with Bookkeeping.open(config, "sft", sft, stage, own, SUPPLIED, sft.lora) as book:
+    with Bookkeeping.open(config, "sft", sft, stage, own, SUPPLIED) as book:
         loop, objective = book.loop, book.objective
         feed = open_data(book, "train")
         validation = open_data(book, "validation") if config.data.validation else None

@@ -5,8 +5,8 @@
                       metrics.jsonl up to this step
       COMPLETE        last: the step, and the digest of every file
 
-Under sharding every rank's file holds its shards; under plain data parallel what all ranks hold alike is in the first
-rank's file alone. No pickle anywhere: a checkpoint cannot run code.
+Under sharding every rank's file holds its shards; what several ranks hold alike is in the file of the first of them
+alone. Another number of ranks can continue. No pickle anywhere: a checkpoint cannot run code.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import disk_errors, folder_in_one_step, partial_path, read_json, write_json
 from curiosft_cli.run.rundir import TRAINER_STATE
 from curiosft_cli.train.encode import with_known_stops
-from curiosft_cli.train.lora import merged_weights
-from curiosft_cli.train.shards import full_weights, is_sharded, local_shard
+from curiosft_cli.train.lora import trained
+from curiosft_cli.train.saved_state import SavedState, rank_file
+from curiosft_cli.train.shards import full_weights, local_shard, shards_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,11 +68,11 @@ def save_checkpoint(
         CurioError: exit code 4 when the disk has too little space. This is checked before anything is written. A quota
             may show only while files are written; then no checkpoint is left.
     """
-    weights = merged_weights(model, full_weights(model, keep=accelerator.is_main_process))
-    kept, sharded = _rank_state(optimizer, tensors), is_sharded(model)
+    weights = full_weights(model, keep=accelerator.is_main_process)
+    kept, (shards, original) = _rank_state(optimizer, tensors), shards_of(model)
     if accelerator.is_main_process:
-        check_disk(target.parent, _bytes(weights) + _bytes(kept) * (accelerator.num_processes if sharded else 1))
-    elif not sharded:
+        check_disk(target.parent, _bytes(weights) + _bytes(kept) * shards)
+    if not original:
         kept = {name: tensor for name, tensor in kept.items() if name.startswith(_OF_ONE_RANK)}
     opened: AbstractContextManager[Path] = (
         folder_in_one_step(target, lambda written: digest_marker(written, counters["step"]))
@@ -82,55 +83,43 @@ def save_checkpoint(
         accelerator.wait_for_everyone()
         state = folder / STATE
         state.mkdir(exist_ok=True)
-        _save_tensors(state / _rank_file(accelerator.process_index), kept)
+        _save_tensors(state / rank_file(accelerator.process_index), kept)
         if accelerator.is_main_process:
             _save_model(folder, model, tokenizer, weights)
             write_json(folder / TRAINER_STATE, {"global_step": counters["step"], "score": score})
-            world = {"world_size": accelerator.num_processes, "sharded": sharded}
-            write_json(state / "state.json", {**world, **counters})
+            write_json(state / "state.json", dict(counters))
             if metrics is not None and metrics.exists():
                 shutil.copyfile(metrics, state / METRICS)
         accelerator.wait_for_everyone()
     accelerator.wait_for_everyone()
 
 
-def load_state(
-    folder: Path, *, accelerator: Accelerator, optimizer: Optimizer
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fill optimizer and random state from a checkpoint; return its counters and this rank's other tensors.
+def load_state(folder: Path, *, accelerator: Accelerator, optimizer: Optimizer) -> tuple[dict[str, Any], SavedState]:
+    """Fill optimizer and random state from a checkpoint; return its counters and its other tensors.
 
     The student's weights are the checkpoint's own model file: open the model from `folder` before.
 
     Raises:
-        CurioError: the checkpoint was written by another number of processes, or kept no state.
+        CurioError: the checkpoint kept no state, or one that cannot be read.
     """
     import torch
-    from safetensors.torch import load_file
 
     file = folder / STATE / "state.json"
     if not file.exists():
         raise CurioError(f"{folder} keeps no state to continue from", "Use --fresh to start this stage over.")
     counters = read_json(file)
-    if not {"step", "world_size", "sharded"} <= counters.keys():
+    if "step" not in counters:
         raise CurioError(f"{file} is of another version of curiosft", OTHER_VERSION)
-    if counters["world_size"] != accelerator.num_processes:
-        raise CurioError(
-            f"{folder} was written by {counters['world_size']} processes, now there are {accelerator.num_processes}",
-            f"Continue with launch.processes={counters['world_size']}.",
-        )
     try:
-        saved = load_file(folder / STATE / _rank_file(accelerator.process_index))
-        if accelerator.process_index and not counters["sharded"]:
-            first = load_file(folder / STATE / _rank_file(0))
-            saved |= {name: tensor for name, tensor in first.items() if not name.startswith(_OF_ONE_RANK)}
+        saved = SavedState(folder / STATE)
         _load_optimizer(optimizer, saved)
-        torch.set_rng_state(saved["rng.cpu"])
-        if "rng.cuda" in saved:
-            torch.cuda.set_rng_state(saved["rng.cuda"])
+        torch.set_rng_state(saved.tensor("rng.cpu", accelerator.process_index))
+        if saved.names("rng.cuda"):
+            torch.cuda.set_rng_state(saved.tensor("rng.cuda", accelerator.process_index))
     except Exception as error:  # the file of an older version has no digest, and safetensors and torch raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CurioError(f"{folder / STATE} cannot be continued from: {reason}", OTHER_VERSION) from error
-    return counters, {name: saved[name] for name in saved if not name.startswith(("optimizer.", "rng."))}
+    return counters, saved
 
 
 def _save_model(
@@ -184,23 +173,20 @@ def _rank_state(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> dict[str
     return state | dict(tensors)
 
 
-def _load_optimizer(optimizer: Optimizer, saved: Mapping[str, Tensor]) -> None:
+def _load_optimizer(optimizer: Optimizer, saved: SavedState) -> None:
     """Rebuild the moments parameter by parameter; the groups' settings are the configuration's, not the file's."""
     import torch
 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for name, value in saved.items():
-        kind, _, rest = name.partition(".")
-        if kind != "optimizer":
-            continue
-        index, _, key = rest.partition(".")
+    for name in saved.names("optimizer."):
+        _, index, key = name.split(".")
         parameter = parameters[int(index)]
         moments = optimizer.state.setdefault(parameter, {})
-        if value.ndim == 0:
-            moments[key] = value.to(parameter.device) if parameter.is_cuda else value.clone()
-            continue
-        moments[key] = torch.zeros_like(parameter)
-        local_shard(moments[key]).copy_(value)
+        if key == "step":
+            moments[key] = saved.tensor(name).to(parameter.device)
+        else:
+            moments[key] = torch.zeros_like(parameter)
+            local_shard(moments[key]).copy_(saved.shard(name, parameter))
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -209,25 +195,21 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
 
 
-def _rank_file(rank: int) -> str:
-    return f"rank-{rank:05d}.safetensors"
-
-
 def _bytes(weights: Mapping[str, Tensor]) -> int:
     once = {id(tensor): tensor for tensor in weights.values()}  # tied weights share one
     return sum(tensor.numel() * tensor.element_size() for tensor in once.values())
 
 
-def check_room(folder: Path, accelerator: Accelerator, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
+def check_room(folder: Path, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     """Refuse to start a training whose first checkpoint does not fit on the disk.
 
     Raises:
         CurioError: exit code 4.
     """
     parameters = dict(model.named_parameters())
-    moments = {name: local_shard(weight) for name, weight in parameters.items() if weight.requires_grad}
+    moments = {name: local_shard(weight) for name, weight in trained(model).items()}
     each = 2 * _bytes(moments) + _bytes(tensors)
-    check_disk(folder, _bytes(parameters) + each * (accelerator.num_processes if is_sharded(model) else 1))
+    check_disk(folder, _bytes(parameters) + each * shards_of(model)[0])
 
 
 def check_disk(folder: Path, needed: int) -> None:

@@ -33,7 +33,7 @@ def completion_entropies(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = compute_dtype(precision, device)
-    model = load_model(path, model_section, dtype=dtype, device=device).eval()
+    model = load_model(path, model_section, dtype=dtype, device=device).to(device).eval()
     body, weight = body_and_head(model)
     means: dict[str, dict[str, Any]] = {}
     for benchmark, completions in sequences.items():

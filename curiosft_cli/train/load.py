@@ -80,14 +80,18 @@ def load_model(
     device: torch.device | str,
     products: torch.dtype | None = None,
     compiled: bool = False,
+    empty: bool = False,
 ) -> PreTrainedModel:
-    """Open a causal language model on `device` with weights in `dtype`, context and RoPE base as configured.
+    """Open a causal language model in main memory with weights in `dtype`, context and RoPE base as configured.
 
-    `products` (None is `dtype`), `compiled` and the device decide which attention `auto` is.
+    Args:
+        device: where it will run. This, `products` (None is `dtype`) and `compiled` decide which attention `auto` is.
+        empty: without values, on the meta device: another process will send them.
 
     Raises:
         CurioError: there is no model that transformers can open.
     """
+    from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -95,14 +99,17 @@ def load_model(
     _check_folder(path)
     try:
         config = load_config(path, settings)
+        attention = _attention(settings.attention, device, products or dtype, config, compiled)
+        how: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+        if empty:
+            with init_empty_weights(include_buffers=False):
+                model: Any = AutoModelForCausalLM.from_config(
+                    config, trust_remote_code=settings.trust_remote_code, **how
+                )
+            model.tie_weights()
+            return model
         opened: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            dtype=dtype,
-            output_loading_info=True,
-            attn_implementation=_attention(settings.attention, device, products or dtype, config, compiled),
-            use_safetensors=True,
-            **_source(settings),
+            path, config=config, output_loading_info=True, use_safetensors=True, **how, **_source(settings)
         )
     except CurioError:
         raise
@@ -117,7 +124,7 @@ def load_model(
             f"the weights at {path} lack {len(missing)} tensors of the model, e.g. {missing[0]}: they would be random",
             "Download the model again, or correct its config.json.",
         )
-    return model.to(device)
+    return model
 
 
 def load_config(path: str, settings: Model) -> Any:
@@ -175,6 +182,21 @@ def body_and_head(model: PreTrainedModel) -> tuple[Body, nn.Parameter]:
     """
     head: Any = model.get_output_embeddings()
     return partial(_hidden, model.get_decoder()), head.weight
+
+
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The transformer's layers, as the model itself names their class.
+
+    Raises:
+        CurioError: it names none.
+    """
+    names = set(model._no_split_modules or ())
+    if found := [module for module in model.modules() if type(module).__name__ in names]:
+        return found
+    raise CurioError(
+        f"{type(model).__name__} does not say which of its modules are layers",
+        "Train it with launch.shard=none, without compile.",
+    )
 
 
 def _hidden(decoder: Any, *, packed_lengths: Sequence[int | Sequence[int]] | None = None, **inputs: Any) -> Tensor:

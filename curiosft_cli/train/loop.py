@@ -15,13 +15,14 @@ from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import METRICS, check_room, load_state, save_checkpoint
+from curiosft_cli.train.head.cpu_kernels import kernels_for
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
-from curiosft_cli.train.lora import add_adapters
+from curiosft_cli.train.lora import add_adapters, trained
 from curiosft_cli.train.optim import clip_and_step, make_optimizer
-from curiosft_cli.train.start import check_ranks_agree
+from curiosft_cli.train.shards import distribute, local_shard, shard_kind, shards_of
 from curiosft_cli.train.stats import StepStats, peak_memory_gib
-from curiosft_cli.train.student import BESIDE_FORWARD, Student
+from curiosft_cli.train.student import Student
 from curiosft_cli.train.totals import count_totals
 from curiosft_cli.train.weight_copy import without_dropout
 
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 
     from curiosft_cli.objectives import BoundObjective
     from curiosft_cli.objectives.reduction import Divisor
-    from curiosft_cli.run.sections import Config, Lora, Training
+    from curiosft_cli.run.sections import Config, Training
     from curiosft_cli.train.encode import Row
     from curiosft_cli.train.head.fused import HeadRows
+    from curiosft_cli.train.saved_state import SavedState
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Loop:
 
     Attributes:
         model: the unwrapped student's transformer.
-        student: the module that accelerate wrapped.
+        student: the module to call for a pass, see `distribute`.
         stats: per-token values of the current step.
         skipped: steps whose gradient was dropped, since the start.
         skipped_in_a_row: of these, the ones since the last step that was taken.
@@ -76,16 +78,13 @@ class Loop:
         stage: StageDir,
         init: str,
         accelerator: Accelerator,
-        lora: Lora | None = None,
     ) -> Loop:
-        """Load the newest checkpoint of this stage, or `init` where no checkpoint exists, with `lora`'s adapters."""
+        """Load the newest checkpoint of this stage, or `init` where no checkpoint exists or adapters are trained."""
         import torch
-        from torch.distributed.fsdp import register_fsdp_forward_method
 
         steps = stage.checkpoints()
         source = stage.checkpoint(steps[-1]) if steps else None
-        adapted = lora is not None and lora.rank is not None
-        path = init if adapted else str(source or init)
+        path = init if settings.lora.rank else str(source or init)
         tokenizer = load_tokenizer(path, config.model)
         dtype = compute_dtype(settings.precision, accelerator.device)
         model = load_model(
@@ -95,20 +94,27 @@ class Loop:
             device=accelerator.device,
             products=dtype,
             compiled=settings.compile,
+            empty=shard_kind(config.launch, accelerator.num_processes) is not None and not accelerator.is_main_process,
         ).train()
-        if lora is not None and lora.rank is not None:
-            add_adapters(model, lora, config.run.seed)
+        if settings.lora.rank:
+            add_adapters(model, settings.lora, config.run.seed)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        check_ranks_agree(accelerator, model)
-        student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype, compiled=settings.compile)
-        student, optimizer = accelerator.prepare(student, make_optimizer(model, settings))
-        for method in BESIDE_FORWARD:
-            register_fsdp_forward_method(accelerator.unwrap_model(student), method)
-        return cls(settings, stage, accelerator, tokenizer, model, student, optimizer.optimizer, source)
+        student = distribute(
+            Student(
+                model,
+                chunk=settings.head_chunk,
+                compute_dtype=dtype,
+                compiled=settings.compile,
+                kernels=kernels_for(accelerator.device),
+            ),
+            accelerator,
+            config.launch,
+        )
+        return cls(settings, stage, accelerator, tokenizer, model, student, make_optimizer(model, settings), source)
 
-    def resume(self, tensors: Mapping[str, Tensor]) -> tuple[int, dict[str, Tensor]]:
-        """Load the state of optimizer and random numbers; return the number of steps done and the saved tensors.
+    def resume(self, tensors: Mapping[str, Tensor]) -> tuple[int, SavedState | None]:
+        """Load adapters, optimizer and random numbers; return the number of steps done and what else was saved.
 
         Args:
             tensors: what `save` will be given on this rank, to know its size.
@@ -117,10 +123,12 @@ class Loop:
             CurioError: exit code 4 when the disk has no space for the next checkpoint.
         """
         if self.accelerator.is_main_process:
-            check_room(self.stage.path, self.accelerator, self.model, tensors)
+            check_room(self.stage.path, self.model, {**tensors, **self._adapters()})
         if self.source is None:
-            return 0, {}
+            return 0, None
         self.counters, saved = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
+        for name, weight in self._adapters().items():
+            local_shard(weight).copy_(saved.shard(name, weight))
         self.skipped = self.counters.get("skipped", 0)
         self.skipped_in_a_row = self.counters.get("skipped_in_a_row", 0)
         self.best = self.counters.get("best")
@@ -183,7 +191,7 @@ class Loop:
         """
         with self.timed("optimizer"):
             norm, stepped = clip_and_step(
-                self.accelerator, self.student, self.optimizer, learning_rate, self.settings.max_grad_norm, skip_above
+                self.student, self.optimizer, learning_rate, self.settings.max_grad_norm, skip_above
             )
         self.skipped += not stepped
         self.skipped_in_a_row = 0 if stepped else self.skipped_in_a_row + 1
@@ -251,7 +259,7 @@ class Loop:
             model=self.model,
             tokenizer=self.tokenizer,
             optimizer=self.optimizer,
-            tensors=tensors,
+            tensors={**tensors, **{name: local_shard(weight) for name, weight in self._adapters().items()}},
             counters={**own, **counters},
             score=score,
             metrics=metrics,
@@ -260,9 +268,16 @@ class Loop:
             self.stage.prune(self.settings.keep_last, self.settings.keep_every)
         return target
 
+    def _adapters(self) -> dict[str, nn.Parameter]:
+        """What a checkpoint keeps beside the merged weights where adapters are trained."""
+        kept = trained(self.model) if self.settings.lora.rank else {}
+        return {f"adapter.{name}": weight for name, weight in kept.items()}
+
     def describe(self) -> str:
         """The precision and the processes, for the first line of the log."""
-        return f"{self.dtype_name} products, {self.ranks} process(es) on {self.accelerator.device.type}"
+        parts = shards_of(self.model)[0]
+        held = f", the model in {parts} parts" if parts > 1 else ""
+        return f"{self.dtype_name} products, {self.ranks} process(es) on {self.accelerator.device.type}{held}"
 
     @property
     def ranks(self) -> int:

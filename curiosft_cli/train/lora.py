@@ -6,18 +6,16 @@ model from where training started and the adapters from the checkpoint's state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import MISSING, CurioError
-from curiosft_cli.train.shards import local_shard
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from curiosft_cli.run.sections import Lora
-    from curiosft_cli.train.batches import Pack
 
 ADAPTER = "default"
 BASE_LAYER = ".base_layer"
@@ -35,7 +33,7 @@ def add_adapters(model: PreTrainedModel, settings: Lora, seed: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise CurioError(
-            "sft.lora needs the package peft, which is not installed", "pip install 'curiosft[lora]'", MISSING
+            "lora.rank needs the package peft, which is not installed", "pip install 'curiosft[lora]'", MISSING
         ) from None
     assert settings.rank is not None
     config = LoraConfig(
@@ -50,61 +48,41 @@ def add_adapters(model: PreTrainedModel, settings: Lora, seed: int) -> None:
             inject_adapter_in_model(config, model)
         except ValueError as error:
             raise CurioError(
-                f"sft.lora.targets = {list(settings.targets)} fits no layer: {str(error).splitlines()[0]}",
+                f"lora.targets = {list(settings.targets)} fits no layer: {str(error).splitlines()[0]}",
                 f"Linear layers of this model: {', '.join(_linear_layers(model))}.",
             ) from None
 
 
-def merged_weights(model: nn.Module, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The plain model's weights: each base layer plus its adapter, W + (alpha / r) B A, under the plain names.
+def plain_parts(model: nn.Module) -> dict[str, tuple[Tensor, Any]]:
+    """The tensors of the plain model's state dict in the order of their names, each with its adapted layer or None.
+
+    Tied weights are one tensor. Nothing is merged or gathered: `merged` does that for one of them.
+    """
+    state, layers = model.state_dict(keep_vars=True), _adapted_layers(model)
+    plain = {name.replace(BASE_LAYER, ""): name for name in state if ".lora_" not in name}
+    return {
+        name: (state[plain[name]], layers.get(plain[name].removesuffix(f"{BASE_LAYER}.weight")))
+        for name in sorted(plain)
+    }
+
+
+def merged(base: Tensor, layer: Any, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    """A weight of the plain model: the base plus its adapter, W + (alpha / r) B A.
 
     Args:
-        model: with adapters or without.
-        whole: its complete state dict; empty in, empty out.
+        base: as `plain_parts` gives it, and so is the adapted `layer`.
+        whole: gathers a tensor, and detaches it.
     """
-    layers = _adapted_layers(model)
-    if not layers or not whole:
-        return dict(whole)
-    merged = {name.replace(BASE_LAYER, ""): tensor for name, tensor in whole.items() if ".lora_" not in name}
-    for name, layer in layers.items():
-        down, up = (whole[f"{name}.lora_{side}.{ADAPTER}.weight"] for side in "AB")
-        base = merged[f"{name}.weight"]
-        merged[f"{name}.weight"] = base + (layer.scaling[ADAPTER] * (up @ down)).to(base)
-    return merged
+    if layer is None:
+        return whole(base)
+    down, up = (whole(side[ADAPTER].weight) for side in (layer.lora_A, layer.lora_B))
+    weight = whole(base)
+    return weight + (layer.scaling[ADAPTER] * (up @ down)).to(weight)
 
 
-def plain_state(model: nn.Module, pairs: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
-    """The pairs of a whole state dict one by one; of a model with adapters all at once, merged."""
-    return merged_weights(model, dict(pairs)).items() if _adapted_layers(model) else pairs
-
-
-class Adapters:
-    """The adapters' place in a checkpoint: a supplier that gives nothing and remembers the trained weights."""
-
-    PREFIX = "adapter."
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
-        """Nothing: no objective reads them."""
-        return [{} for _ in packs]
-
-    def update(self, step: int) -> bool:
-        """Nothing to follow."""
-        return False
-
-    def state(self, step: int) -> dict[str, Tensor]:
-        """This rank's shards of the trained weights."""
-        return {f"{self.PREFIX}{name}": local_shard(weight) for name, weight in self._trained()}
-
-    def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        for name, weight in self._trained():
-            local_shard(weight).copy_(saved[f"{self.PREFIX}{name}"])
-
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, weight) for name, weight in self._model.named_parameters() if weight.requires_grad]
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that an optimizer may change, by name."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def _adapted_layers(model: nn.Module) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from curiosft_cli.train.shards import whole
+
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch import nn
     from torch.optim import AdamW, Optimizer
 
@@ -57,7 +58,6 @@ def constant_lr(step: int, *, peak: float, warmup_steps: int) -> float:
 
 
 def clip_and_step(
-    accelerator: Accelerator,
     model: nn.Module,
     optimizer: Optimizer,
     learning_rate: float,
@@ -69,7 +69,9 @@ def clip_and_step(
     A gradient that is not finite, or whose norm is above `skip_above`, is dropped on every rank: the norm is global, so
     all ranks decide alike.
     """
-    norm = float(accelerator.clip_grad_norm_(model.parameters(), max_grad_norm))
+    from torch.nn.utils import clip_grad_norm_
+
+    norm = float(whole(clip_grad_norm_(model.parameters(), max_grad_norm)))
     taken = math.isfinite(norm) and (skip_above is None or norm <= skip_above)
     if taken:
         for group in optimizer.param_groups:

@@ -11,7 +11,8 @@ from curiosft_cli.train.trackers import check_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor, nn
+    from accelerate.utils import KwargsHandler
+    from torch import Tensor
 
     from curiosft_cli.objectives import BoundObjective
     from curiosft_cli.run.rundir import StageDir
@@ -26,26 +27,47 @@ def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
     Gradients are accumulated by the stage, not by accelerate, since sums are divided once by a global count.
 
     Raises:
-        CurioError: see `check_launch`, or (exit code 3) a tracker's package is not installed.
+        CurioError: see `refuse_plugins` and `check_launch`, or (exit code 3) a tracker's package is not installed.
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import set_seed
+    from accelerate.utils import InitProcessGroupKwargs, set_seed
 
+    refuse_plugins(os.environ)
     check_trackers(config.log.trackers)
-    accelerator = Accelerator(log_with=list(config.log.trackers) or None, project_dir=stage.path)
+    handlers: list[KwargsHandler] = []
+    if config.launch.offload and torch.cuda.is_available():
+        # What is offloaded is reduced and gathered in main memory, which NCCL does not do.
+        handlers.append(InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo"))
+    accelerator = Accelerator(
+        log_with=list(config.log.trackers) or None, project_dir=stage.path, kwargs_handlers=handlers
+    )
     found = int(accelerator.reduce(torch.ones(1, device=accelerator.device), "sum").item())
     check_launch(accelerator, os.environ, found)
     set_seed(config.run.seed)
     return accelerator
 
 
+def refuse_plugins(environment: Mapping[str, str]) -> None:
+    """Refuse what `accelerate launch` was told, by a flag or a configuration file, to do with the model.
+
+    Raises:
+        CurioError: one of accelerate's plugins is on.
+    """
+    for plugin in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if environment.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("1", "true"):
+            raise CurioError(
+                f"accelerate was told to use its {plugin} plugin, by a flag or by its configuration file",
+                "Leave the plugin out: launch.shard says how the model is sharded.",
+            )
+
+
 def check_launch(accelerator: Accelerator, environment: Mapping[str, str], found: int) -> None:
     """Refuse a launch that is not the one configured; `found` processes took part in an all-reduce.
 
     Raises:
-        CurioError: another number of processes than the launcher promised, plain data parallel where sharding was
-            configured, or a mixed precision of accelerate's, which would come on top of ours.
+        CurioError: another number of processes than the launcher promised, or a mixed precision of accelerate's, which
+            would come on top of ours.
     """
     promised, kind = int(environment.get("WORLD_SIZE", "1")), str(accelerator.distributed_type).rpartition(".")[2]
     if not promised == accelerator.num_processes == found:
@@ -53,11 +75,6 @@ def check_launch(accelerator: Accelerator, environment: Mapping[str, str], found
             f"the launcher promised {promised} processes, accelerate sees {accelerator.num_processes}, "
             f"and {found} answer each other ({kind})",
             "Set launch.processes, or give accelerate's own flags after --.",
-        )
-    if environment.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true") and kind != "FSDP":
-        raise CurioError(
-            f"sharding was asked for, and accelerate runs {kind}",
-            "Sharded training needs GPUs; leave --use_fsdp and FSDP configuration files out.",
         )
     if accelerator.mixed_precision != "no":
         raise CurioError(
@@ -80,25 +97,6 @@ def check_supplied(objective: BoundObjective, name: str, supplied: frozenset[str
         raise CurioError(
             f"objective '{name}' with these parameters needs {', '.join(lacking)}, which this stage does not supply",
             "Choose another objective.",
-        )
-
-
-def check_ranks_agree(accelerator: Accelerator, model: nn.Module) -> None:
-    """Compare a checksum of the parameters over the ranks: a rank on empty weights trains noise in silence.
-
-    Raises:
-        CurioError: the sums differ, or are zero.
-    """
-    import torch
-
-    total = torch.zeros(1, dtype=torch.float64, device=accelerator.device)
-    for parameter in model.parameters():
-        total += parameter.detach().double().abs().sum()
-    everywhere = accelerator.gather(total)
-    if not (everywhere == everywhere[0]).all() or everywhere[0] == 0:
-        raise CurioError(
-            f"the ranks hold different weights (sums {everywhere.tolist()})",
-            "Check the launch: every rank must load the model.",
         )
 
 

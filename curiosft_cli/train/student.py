@@ -15,7 +15,7 @@ from curiosft_cli.train.head.fused import HeadRows, fused_head
 from curiosft_cli.train.head.head_pass import HeadPass
 from curiosft_cli.train.head.kernels import Kernels
 from curiosft_cli.train.head.scores import ScoredRows, TeacherRows, head_logp, teacher_logp
-from curiosft_cli.train.load import body_and_head
+from curiosft_cli.train.load import body_and_head, layers_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class Student(nn.Module):
         model: the model that is trained; its parameters are this module's.
         chunk: supervised positions per step of the head.
         compute_dtype: dtype of the large products; weights stay as they are.
-        compiled: run the transformer through torch.compile.
+        compiled: run the transformer's layers through torch.compile.
         kernels: the head's passes over the vocabulary; None takes those for the model's device.
     """
 
@@ -55,10 +55,8 @@ class Student(nn.Module):
         self.chunk = chunk
         self.compute_dtype = compute_dtype
         self.kernels = kernels or kernels_for(model.device)
-        # accelerate's FSDP2 reads on the outermost module which layers to shard one by one.
-        self._no_split_modules = getattr(model, "_no_split_modules", None)
-        if compiled:
-            model.get_decoder().compile(dynamic=True)
+        for layer in layers_of(model) if compiled else ():
+            layer.compile(dynamic=True)
 
     def forward(
         self,

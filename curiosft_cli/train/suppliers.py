@@ -6,7 +6,7 @@ tokens of the step. Each supplier does all packs of an optimizer step at once, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from curiosft_cli.objectives.baselines import old_policy_steps, select_top
@@ -14,7 +14,6 @@ from curiosft_cli.objectives.newer import cayley_floor
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.train.checkpoint import OTHER_VERSION, OWN
 from curiosft_cli.train.head.head_pass import HeadPass
-from curiosft_cli.train.lora import Adapters
 from curiosft_cli.train.start import gather_rows
 from curiosft_cli.train.teacher import Teacher
 from curiosft_cli.train.weight_copy import WeightCopy, without_dropout
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Sft
     from curiosft_cli.train.batches import Pack
     from curiosft_cli.train.loop import Loop
+    from curiosft_cli.train.saved_state import SavedState
     from curiosft_cli.train.student import Student
 
 PacksOf = Callable[[int], list["Pack"]]
@@ -48,7 +48,7 @@ class Supplier(Protocol):
         """Tensors of a checkpoint after `step` steps."""
         ...
 
-    def load(self, saved: Mapping[str, Tensor]) -> None:
+    def load(self, saved: SavedState) -> None:
         """Continue from what `state` gave."""
         ...
 
@@ -95,7 +95,7 @@ class StepWide:
     def state(self, step: int) -> dict[str, Tensor]:
         return {}
 
-    def load(self, saved: Mapping[str, Tensor]) -> None:
+    def load(self, saved: SavedState) -> None:
         """Nothing is kept."""
 
 
@@ -114,28 +114,41 @@ class OldPolicy:
     def __init__(self, student: Student, packs_of: PacksOf, window: Callable[[int], range], total: int) -> None:
         self._student, self._packs_of, self._window, self._total = student, packs_of, window, total
         self._kept: dict[tuple[int, int], Tensor] = {}
+        """By step and row of the step."""
 
     def supply(self, step: int, packs: Sequence[Pack]) -> list[dict[str, Tensor]]:
         if window := self._window(step):
             self._kept = {}
             with without_dropout(self._student):
                 for ahead in window[: self._total - step]:
-                    for place, pack in enumerate(packs if ahead == step else self._packs_of(ahead)):
-                        self._kept[ahead, place] = self._student.scored(pack).logp
-        return [{"old_logp": self._kept[step, place]} for place in range(len(packs))]
+                    for pack in packs if ahead == step else self._packs_of(ahead):
+                        self._keep(ahead, pack, self._student.scored(pack).logp)
+        return [{"old_logp": self._of(step, pack)} for pack in packs]
+
+    def _keep(self, step: int, pack: Pack, logp: Tensor) -> None:
+        if pack.counted:
+            rows = logp.split(pack.sequence.bincount(minlength=len(pack.members)).tolist())
+            self._kept |= {(step, member): row for member, row in zip(pack.members, rows, strict=True)}
+
+    def _of(self, step: int, pack: Pack) -> Tensor:
+        import torch
+
+        if not pack.counted:  # it weighs nothing
+            return torch.zeros(pack.labels.shape, device=pack.labels.device)
+        return torch.cat([self._kept[step, member] for member in pack.members])
 
     def update(self, step: int) -> bool:
         return False
 
     def state(self, step: int) -> dict[str, Tensor]:
-        return {f"{self.PREFIX}{at}.{place}": kept for (at, place), kept in self._kept.items() if at >= step}
+        return {f"{self.PREFIX}{at}.{row}": kept for (at, row), kept in self._kept.items() if at >= step}
 
-    def load(self, saved: Mapping[str, Tensor]) -> None:
+    def load(self, saved: SavedState) -> None:
+        """Rows of all ranks: with another number of ranks, others are this one's."""
         device = next(self._student.parameters()).device
-        for name, kept in saved.items():
-            if name.startswith(self.PREFIX):
-                at, place = name.removeprefix(self.PREFIX).split(".")
-                self._kept[int(at), int(place)] = kept.to(device)
+        for name in saved.names(self.PREFIX):
+            at, row = name.removeprefix(self.PREFIX).split(".")
+            self._kept[int(at), int(row)] = saved.tensor(name).to(device)
 
 
 class FrozenBase:
@@ -166,7 +179,7 @@ class FrozenBase:
     def state(self, step: int) -> dict[str, Tensor]:
         return {f"{self.PREFIX}{name}": weight for name, weight in self._copy.weights.items()}
 
-    def load(self, saved: Mapping[str, Tensor]) -> None:
+    def load(self, saved: SavedState) -> None:
         self._copy.load(saved, self.PREFIX)
 
 
@@ -219,7 +232,7 @@ class Suppliers:
         """Tensors of a checkpoint after `step` steps."""
         return {name: tensor for supplier in self._suppliers for name, tensor in supplier.state(step).items()}
 
-    def load(self, saved: Mapping[str, Tensor]) -> None:
+    def load(self, saved: SavedState) -> None:
         """Continue from what `state` gave.
 
         Raises:
@@ -241,7 +254,7 @@ SUPPLIED = frozenset({"teacher_logp", "teacher_tau", "selected", "focus_floor", 
 def open_suppliers(objective: BoundObjective, sft: Sft, loop: Loop, packs_of: PacksOf, total: int) -> Suppliers:
     """The suppliers of what `objective` needs; the student's weights must still be those that training starts from."""
     student, needs = loop.student_module, objective.needs
-    suppliers: list[Supplier] = [Adapters(student.model)] if sft.lora.rank else []
+    suppliers: list[Supplier] = []
     reference: FrozenBase | Teacher | None = None
     self_teacher: TemperatureSettings | None = None
     if needs & {"teacher_logp", "teacher_tau"}:

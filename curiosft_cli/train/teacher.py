@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from curiosft_cli.objectives.curio import mix, sync_due
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import TeacherSettings
     from curiosft_cli.train.batches import Pack
     from curiosft_cli.train.head.scores import TeacherRows
+    from curiosft_cli.train.saved_state import SavedState
     from curiosft_cli.train.stats import StepStats
     from curiosft_cli.train.student import Student
 
@@ -77,7 +78,7 @@ class Teacher:
         """What a checkpoint keeps."""
         return {f"{STATE_PREFIX}{name}": weight for name, weight in self.weights.items()}
 
-    def load(self, saved: Mapping[str, Tensor]) -> None:
+    def load(self, saved: SavedState) -> None:
         """Take up what `state` gave."""
         self._copy.load(saved, STATE_PREFIX)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from curiosft_cli.train.lora import trained
 from curiosft_cli.train.shards import local_shard
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from curiosft_cli.train.saved_state import SavedState
     from curiosft_cli.train.student import Student
 
 
@@ -40,66 +42,68 @@ class WeightCopy:
 
     def __init__(self, student: Student, *, offload: bool = False, dtype: torch.dtype | None = None) -> None:
         self._student = student
-        self._offload = offload
         # Parameters only, tied ones once; buffers are the student's own.
         self.weights: dict[str, Tensor] = {
             name: local_shard(parameter).to("cpu" if offload else parameter.device, dtype, copy=True)
-            for name, parameter in self._trained().items()
+            for name, parameter in trained(student.model).items()
         }
 
     def beside_student(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each weight of the copy to be written to, and the student's in the same dtype and on the same device."""
-        for phi, theta in zip(self.weights.values(), self._trained().values(), strict=True):
+        for phi, theta in zip(self.weights.values(), trained(self._student.model).values(), strict=True):
             yield phi, local_shard(theta).to(phi)
 
-    def load(self, saved: Mapping[str, Tensor], prefix: str) -> None:
+    def load(self, saved: SavedState, prefix: str) -> None:
         """Take the values of `saved`, whose names start with `prefix`."""
-        for name, weight in self.weights.items():
-            weight.copy_(saved[f"{prefix}{name}"])
+        for name, parameter in trained(self._student.model).items():
+            self.weights[name].copy_(saved.shard(f"{prefix}{name}", parameter))
 
     @contextmanager
     def swapped_in(self) -> Generator[None]:
         """The student's module with these weights and without dropout; afterwards exactly as before."""
-        with without_dropout(self._student):
-            held = self._swap_in()
-            try:
-                yield
-            finally:
-                self._swap_out(held)
-
-    def _swap_in(self) -> dict[str, Tensor]:
-        """Put these weights in the student's place; returns the student's own."""
-        from torch.distributed.tensor import DTensor
-
-        self._reshard()
-        held: dict[str, Tensor] = {}
-        for name, parameter in self._trained().items():
-            if isinstance(parameter, DTensor):
-                # Sharding keeps views of this memory, so the values move, one shard at a time.
-                shard = local_shard(parameter)
-                held[name] = shard.clone()
-                shard.copy_(self.weights[name])
-            else:
-                held[name] = parameter.data
-                parameter.data = self.weights[name].to(parameter.device)
-        return held
-
-    def _swap_out(self, held: Mapping[str, Tensor]) -> None:
-        from torch.distributed.tensor import DTensor
-
-        self._reshard()
-        for name, parameter in self._trained().items():
-            if isinstance(parameter, DTensor):
-                local_shard(parameter).copy_(held[name])
-            else:
-                parameter.data = held[name]
-
-    def _reshard(self) -> None:
         from torch.distributed.fsdp import FSDPModule
 
-        if isinstance(self._student, FSDPModule):
-            # A forward pass without a backward one leaves the outermost weights whole.
-            self._student.reshard()
+        sharded = isinstance(self._student, FSDPModule)
+        with without_dropout(self._student), self._values_moved() if sharded else self._parameters_changed():
+            yield
 
-    def _trained(self) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self._student.model.named_parameters() if p.requires_grad}
+    @contextmanager
+    def _values_moved(self) -> Generator[None]:
+        """Sharding keeps views of its memory, so the values move into it and out of it, one shard at a time."""
+        held: dict[str, Tensor] = {}
+        for name, parameter in trained(self._student.model).items():
+            shard = local_shard(parameter)
+            held[name] = shard.clone()
+            shard.copy_(self.weights[name])
+        try:
+            yield
+        finally:
+            for name, parameter in trained(self._student.model).items():
+                local_shard(parameter).copy_(held[name])
+
+    @contextmanager
+    def _parameters_changed(self) -> Generator[None]:
+        """Other parameters stand in the student's places.
+
+        Not other data in the student's parameters: data of another dtype cuts off the hooks with which data parallel
+        sums gradients.
+        """
+        from torch import nn
+
+        copies = {
+            id(parameter): nn.Parameter(self.weights[name].to(parameter.device), requires_grad=False)
+            for name, parameter in trained(self._student.model).items()
+        }
+        places = [
+            (part, name, parameter)
+            for part in self._student.modules()
+            for name, parameter in part._parameters.items()
+            if parameter is not None and id(parameter) in copies
+        ]
+        try:
+            for part, name, parameter in places:
+                part._parameters[name] = copies[id(parameter)]
+            yield
+        finally:
+            for part, name, parameter in places:
+                part._parameters[name] = parameter

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 from curiosft_cli.engine.base import Sampling, generate
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines.embedded import VllmEngine
-from curiosft_cli.engine.weight_handover import FullState, check_handover
+from curiosft_cli.engine.weight_handover import check_handover
+from curiosft_cli.train.shards import WholeWeights
 
 CONTEXT = 256
 
@@ -43,7 +44,7 @@ def main(folder: Path) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    pairs = dict(FullState(model))
+    pairs = dict(WholeWeights(model))
     assert list(pairs) == sorted(pairs)
     assert "lm_head.weight" in pairs
     assert pairs["lm_head.weight"].shape == (512, 64)
@@ -53,7 +54,7 @@ def main(folder: Path) -> None:
         assert torch.equal(tensor, theirs), "the ranks hold different weights"
 
     scored = engine.score(batch[0].tolist())
-    engine.load_weights(1, FullState(model))
+    engine.load_weights(1, WholeWeights(model))
     with torch.no_grad():
         logp = model(batch).logits[0, :-1].log_softmax(-1).gather(-1, batch[0, 1:, None]).flatten().tolist()
     handover = check_handover(engine.score(batch[0].tolist()), logp, tolerance=1e-3)

@@ -14,12 +14,13 @@ from curiosft_cli.engine.base import Sampling, generate
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines.local_server import serve
 from curiosft_cli.engine.vllm_engines.remote import RemoteEngine
-from curiosft_cli.engine.weight_handover import FullState, check_handover
+from curiosft_cli.engine.weight_handover import check_handover
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.processes import free_port
 from curiosft_cli.tools.pipeline import run_stages
+from curiosft_cli.train.shards import WholeWeights
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.e2e
@@ -74,7 +75,7 @@ def test_a_server_samples_and_takes_weights(served: tuple[Path, str], tmp_path: 
     assert engine._call(url.removesuffix("/v1"), "/get_world_size") == {"world_size": 1}, (
         "what a transfer over nccl asks for"
     )
-    engine.load_weights(0, FullState(model))
+    engine.load_weights(0, WholeWeights(model))
     first = generate(engine, PROMPTS, sampling, list(range(6)))
     again = generate(engine, PROMPTS, sampling, list(range(6)))
     assert [c.token_ids for c in first] == [c.token_ids for c in again]
@@ -89,7 +90,7 @@ def test_a_server_samples_and_takes_weights(served: tuple[Path, str], tmp_path: 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
-    engine.load_weights(7, FullState(model))
+    engine.load_weights(7, WholeWeights(model))
     after = engine.score(LONG)
     check_handover(after, logp(model, LONG), 1e-3)
     with pytest.raises(CurioError):

@@ -15,8 +15,9 @@ from tiny import build_tiny_model
 from curiosft_cli.engine.base import Completion, Sampling, generate
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
-from curiosft_cli.engine.weight_handover import FullState, check_handover
+from curiosft_cli.engine.weight_handover import check_handover
 from curiosft_cli.run.errors import GUARD, CurioError
+from curiosft_cli.train.shards import WholeWeights
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.e2e
@@ -44,7 +45,7 @@ def tokens(completions: list[Completion]) -> list[tuple[int, ...]]:
 def state(folder: Path) -> list[tuple[str, torch.Tensor]]:
     from transformers import AutoModelForCausalLM
 
-    return list(FullState(AutoModelForCausalLM.from_pretrained(folder)))
+    return list(WholeWeights(AutoModelForCausalLM.from_pretrained(folder)))
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])

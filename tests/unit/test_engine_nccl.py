@@ -12,9 +12,9 @@ from torch import nn
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.vllm_engines import nccl_transfer as nccl
 from curiosft_cli.engine.vllm_engines.remote import RemoteEngine
-from curiosft_cli.engine.weight_handover import FullState
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import BAD_INPUT, MISSING, CurioError
+from curiosft_cli.train.shards import WholeWeights
 
 transfer = pytest.importorskip("vllm.distributed.weight_transfer")
 requests = pytest.importorskip("requests")
@@ -60,7 +60,7 @@ def test_vllms_own_trainer_side_drives_the_whole_round(
     monkeypatch.setattr(
         nccl_engine, "packed_nccl_broadcast_producer", lambda *, iterator, **_: sent.extend(n for n, _ in iterator)
     )
-    opened = nccl.NcclTransfer(URLS, [4, 2], FullState(nn.Linear(2, 3)), sender=True, limit_s=1.0)
+    opened = nccl.NcclTransfer(URLS, [4, 2], WholeWeights(nn.Linear(2, 3)), sender=True, limit_s=1.0)
     init = {url: body["init_info"] for url, body in asked}
     assert {url: (info["rank_offset"], info["world_size"]) for url, info in init.items()} == {
         f"{URLS[0]}/init_weight_transfer_engine": (1, 7),
@@ -85,7 +85,7 @@ def test_vllms_own_trainer_side_drives_the_whole_round(
 def test_other_ranks_gather_and_stay_silent(asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[str] = []
 
-    class Watched(FullState):
+    class Watched(WholeWeights):
         def __iter__(self) -> Any:
             walked.append("walk")
             return super().__iter__()
@@ -141,11 +141,11 @@ def test_the_engine_sends_instead_of_writing_and_forgets_prefixes(
     monkeypatch.setattr("curiosft_cli.engine.vllm_engines.remote.NcclTransfer", Sent)
     monkeypatch.setattr(RemoteEngine, "_call", answer)
     engine = RemoteEngine(
-        URLS, EngineSpec("m", 8), weights=tmp_path / "weights", writer=writer, over_nccl=FullState(nn.Linear(2, 3))
+        URLS, EngineSpec("m", 8), weights=tmp_path / "weights", writer=writer, over_nccl=WholeWeights(nn.Linear(2, 3))
     )
     assert done[-1] == f"open [2, 2] {writer}"
     done.clear()
-    engine.load_weights(3, FullState(nn.Linear(2, 3)))
+    engine.load_weights(3, WholeWeights(nn.Linear(2, 3)))
     engine.close()
     assert done == ["send", *["/reset_prefix_cache"] * (2 * writer), "close"]
     assert not any(tmp_path.iterdir())

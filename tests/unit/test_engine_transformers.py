@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from curiosft_cli.engine.base import Sampling, generate
 from curiosft_cli.engine.spec import EngineSpec
 from curiosft_cli.engine.transformers_engine import TransformersEngine
-from curiosft_cli.engine.weight_handover import FullState
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.train.shards import WholeWeights
 
 CONTEXT = 64
 PROMPTS = [[5, 6, 7], list(range(40, 80)), [9], list(range(300, 320))]
@@ -92,7 +92,7 @@ def test_a_prompt_without_room_is_refused_by_the_call(engine: TransformersEngine
 
 def test_new_weights_sample_as_a_fresh_engine(engine: TransformersEngine, other: Path) -> None:
     before = generate(engine, PROMPTS, SAMPLED, SEEDS)
-    engine.load_weights(7, FullState(AutoModelForCausalLM.from_pretrained(other)))
+    engine.load_weights(7, WholeWeights(AutoModelForCausalLM.from_pretrained(other)))
     after = generate(engine, PROMPTS, SAMPLED, SEEDS)
     fresh = generate(TransformersEngine(EngineSpec(other, CONTEXT, "float32")), PROMPTS, SAMPLED, SEEDS)
     assert [completion.token_ids for completion in after] == [completion.token_ids for completion in fresh]
@@ -102,7 +102,7 @@ def test_new_weights_sample_as_a_fresh_engine(engine: TransformersEngine, other:
 
 
 def test_incomplete_weights_are_refused(engine: TransformersEngine, other: Path) -> None:
-    pairs = list(FullState(AutoModelForCausalLM.from_pretrained(other)))
+    pairs = list(WholeWeights(AutoModelForCausalLM.from_pretrained(other)))
     with pytest.raises(RuntimeError, match=r"model\.norm\.weight"):
         engine.load_weights(1, [pair for pair in pairs if pair[0] != "model.norm.weight"])
 

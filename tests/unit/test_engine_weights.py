@@ -9,14 +9,15 @@ import torch
 from tiny import build_tiny_model
 from transformers import AutoModelForCausalLM
 
-from curiosft_cli.engine.weight_handover import FullState, check_handover
+from curiosft_cli.engine.weight_handover import check_handover
 from curiosft_cli.run.errors import GUARD, CurioError
+from curiosft_cli.train.shards import WholeWeights
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_full_state_names_every_tensor_once_in_order_with_the_head(tied: bool, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(build_tiny_model(tmp_path, tied=tied))
-    whole = FullState(model)
+    whole = WholeWeights(model)
     pairs = list(whole)
     names = [name for name, _ in pairs]
     assert names == sorted(set(names))

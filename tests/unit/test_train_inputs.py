@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
@@ -22,6 +23,7 @@ from curiosft_cli.run.sections import TeacherSettings
 from curiosft_cli.train.batches import Pack, make_pack
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.head.head_pass import HeadPass
+from curiosft_cli.train.saved_state import SavedState, rank_file
 from curiosft_cli.train.student import Student
 from curiosft_cli.train.suppliers import FrozenBase, OldPolicy, StepWide, Suppliers
 from curiosft_cli.train.teacher import Teacher
@@ -204,7 +206,12 @@ def test_the_old_policy_is_the_one_of_the_windows_first_step(student: Student) -
     assert asked == [1, 2, 4]
 
 
-def test_a_checkpoint_inside_a_window_keeps_what_its_remaining_steps_need(student: Student) -> None:
+def as_saved(tensors: dict[str, Tensor], folder: Path) -> SavedState:
+    save_file(tensors, folder / rank_file(0))
+    return SavedState(folder)
+
+
+def test_a_checkpoint_inside_a_window_keeps_what_its_remaining_steps_need(student: Student, tmp_path: Path) -> None:
     policy = OldPolicy(
         student, lambda step: packs_of([[step]]), window=partial(old_policy_steps, psft_old_refresh=4), total=9
     )
@@ -215,7 +222,7 @@ def test_a_checkpoint_inside_a_window_keeps_what_its_remaining_steps_need(studen
     again = OldPolicy(
         student, lambda step: packs_of([[step]]), window=partial(old_policy_steps, psft_old_refresh=4), total=9
     )
-    again.load(kept)
+    again.load(as_saved(kept, tmp_path))
     expected = policy.supply(2, packs_of([[2]]))[0]["old_logp"]
     assert torch.equal(again.supply(2, packs_of([[2]]))[0]["old_logp"], expected)
 
@@ -238,7 +245,7 @@ def test_inputs_are_asked_without_dropout(student: Student) -> None:
     assert student.training and halves.training
 
 
-def test_the_frozen_base_survives_a_checkpoint(student: Student) -> None:
+def test_the_frozen_base_survives_a_checkpoint(student: Student, tmp_path: Path) -> None:
     pack = packs_of([[1]])[0]
     base = FrozenBase(student, whole=False)
     before = base.supply(0, [pack])[0]["ref_logp"]
@@ -246,7 +253,7 @@ def test_the_frozen_base_survives_a_checkpoint(student: Student) -> None:
     moved(student)
     again = FrozenBase(student, whole=False)
     assert not torch.equal(again.supply(0, [pack])[0]["ref_logp"], before)
-    again.load(kept)
+    again.load(as_saved(kept, tmp_path))
     assert torch.equal(again.supply(0, [pack])[0]["ref_logp"], before)
 
 

@@ -12,7 +12,7 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Lora, TeacherSettings
 from curiosft_cli.train.batches import make_pack
 from curiosft_cli.train.encode import Row
-from curiosft_cli.train.lora import Adapters, add_adapters, merged_weights
+from curiosft_cli.train.lora import add_adapters, trained
 from curiosft_cli.train.shards import full_weights
 from curiosft_cli.train.student import Student
 from curiosft_cli.train.teacher import Teacher
@@ -26,19 +26,15 @@ def adapted(path: Path, **settings: object) -> Student:
     return Student(model, chunk=4, compute_dtype=torch.float32)
 
 
-def trained(student: Student) -> dict[str, torch.nn.Parameter]:
-    return {name: weight for name, weight in student.model.named_parameters() if weight.requires_grad}
-
-
 def moved(student: Student) -> None:
     with torch.no_grad():
-        for weight in trained(student).values():
+        for weight in trained(student.model).values():
             weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
 
 
 def test_only_adapters_train_and_they_change_nothing_at_the_start(tiny_model: Path) -> None:
     student = adapted(tiny_model)
-    assert trained(student) and all(".lora_" in name for name in trained(student))
+    assert trained(student.model) and all(".lora_" in name for name in trained(student.model))
     plain = Student(
         AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), chunk=4, compute_dtype=torch.float32
     )
@@ -53,7 +49,7 @@ def test_the_merged_checkpoint_is_a_plain_model_with_the_same_answers(tiny_model
     plain = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     before = Student(plain, chunk=4, compute_dtype=torch.float32).scored(pack).logp
     names = set(plain.state_dict())
-    merged = merged_weights(student.model, full_weights(student.model))
+    merged = full_weights(student.model)
     assert set(merged) == names
     plain.load_state_dict(merged)
     after = Student(plain, chunk=4, compute_dtype=torch.float32).scored(pack).logp
@@ -64,23 +60,13 @@ def test_the_merged_checkpoint_is_a_plain_model_with_the_same_answers(tiny_model
 def test_the_teacher_is_a_copy_of_the_adapters_alone(tiny_model: Path) -> None:
     student = adapted(tiny_model)
     teacher = Teacher(student, TeacherSettings(topk=64, sync_every=1, student_weight=0.5))
-    assert teacher.weights.keys() == trained(student).keys()
+    assert teacher.weights.keys() == trained(student.model).keys()
     pack = make_pack(PACK_ROWS, [0, 1], "cpu")
     before = teacher.logp(pack).logp
     moved(student)
     assert torch.equal(teacher.logp(pack).logp, before)
     assert teacher.update(1)
     assert not torch.equal(teacher.logp(pack).logp, before)
-
-
-def test_adapters_come_back_from_a_checkpoint(tiny_model: Path) -> None:
-    student = adapted(tiny_model)
-    moved(student)
-    kept = {name: weight.clone() for name, weight in Adapters(student.model).state(1).items()}
-    again = adapted(tiny_model)
-    Adapters(again.model).load(kept)
-    for name, weight in trained(student).items():
-        assert torch.equal(trained(again)[name], weight)
 
 
 def test_targets_that_fit_no_layer_name_the_layers(tiny_model: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from vllm.distributed.weight_transfer import WeightSource
 
-    from curiosft_cli.engine.weight_handover import FullState
+    from curiosft_cli.engine.weight_handover import Weights
 
 
 def require_nccl() -> None:
@@ -55,7 +55,7 @@ class NcclTransfer:
     """
 
     def __init__(
-        self, urls: Sequence[str], workers: Sequence[int], state: FullState, *, sender: bool, limit_s: float
+        self, urls: Sequence[str], workers: Sequence[int], state: Weights, *, sender: bool, limit_s: float
     ) -> None:
         require_nccl()
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
@@ -119,7 +119,7 @@ class ServerGroup:
                     ) from None
 
 
-def weight_source(state: FullState) -> WeightSource:
+def weight_source(state: Weights) -> WeightSource:
     """The weights in vLLM's interface: names and shapes first, without a gather; then one walk for each transfer."""
     from vllm.distributed.weight_transfer import ParamMeta, WeightSource
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from curiosft_cli.engine.spec import EngineSpec
-    from curiosft_cli.engine.weight_handover import FullState
+    from curiosft_cli.engine.weight_handover import Weights
 
 API_KEY = "VLLM_API_KEY"
 """Environment variable with the servers' key, if they demand one; never stored."""
@@ -59,7 +59,7 @@ class RemoteEngine:
         *,
         weights: Path,
         writer: bool = True,
-        over_nccl: FullState | None = None,
+        over_nccl: Weights | None = None,
         concurrency: int = 128,
         limit_s: float = 3600.0,
     ) -> None:

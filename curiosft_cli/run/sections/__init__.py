@@ -8,8 +8,8 @@ from curiosft_cli.run.sections.evaluate import Eval, OwnBenchmark
 from curiosft_cli.run.sections.general import Data, Launch, Log, Model, Run
 from curiosft_cli.run.sections.rephrase import Rephrase
 from curiosft_cli.run.sections.rl import Rl
-from curiosft_cli.run.sections.sft import Lora, Sft, TeacherSettings
-from curiosft_cli.run.sections.training import Training
+from curiosft_cli.run.sections.sft import Sft, TeacherSettings
+from curiosft_cli.run.sections.training import Lora, Training
 
 __all__ = [
     "CheckSettings",

@@ -70,6 +70,11 @@ class Launch(Section):
     processes: int | None = Field(None, ge=0)
     """Training processes through accelerate; 0 trains inside the command (for tests and debuggers). None: one per GPU,
     or one on a CPU."""
+    shard: Literal["auto", "full", "hybrid"] | None = "auto"
+    """How the processes hold the model, its gradient and the optimizer: `full`, each a part; `hybrid`, each a part of
+    its node's copy; `none`, each a whole copy. `auto` is `full` for more than one process (our choice)."""
+    offload: bool = False
+    """Keep the parts in main memory while they are not in use (our choice)."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of each process (OMP_NUM_THREADS). None: the value of that environment variable, or an equal share of
     the cores that the command may use (docs/training.md)."""

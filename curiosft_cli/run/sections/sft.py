@@ -1,4 +1,4 @@
-"""`[sft]`, `[sft.teacher]` and `[sft.lora]`: supervised fine-tuning."""
+"""`[sft]` and `[sft.teacher]`: supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,24 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from curiosft_cli.objectives.temperature import TemperatureSettings
-from curiosft_cli.run.sections.base import RESUME_FREE, Names, Precision, Section
+from curiosft_cli.run.sections.base import RESUME_FREE, Precision, Section
 from curiosft_cli.run.sections.training import GuardSettings, Training
 
 
 class SftGuards(GuardSettings):
     loss_spike: float | None = Field(3.0, gt=1)
     """A loss above this multiple of the usual loss is a spike (our choice)."""
-
-
-class Lora(Section):
-    rank: int | None = Field(None, ge=1)
-    """Rank of the LoRA adapters; the teacher is then a copy of the adapters alone. None: train all weights."""
-    alpha: float = Field(32.0, gt=0)
-    """The adapters are scaled by alpha / rank (our choice)."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the adapters, in training only."""
-    targets: Names = ()
-    """Linear layers with adapters, by the last part of their names. Empty: all but the head (our choice)."""
 
 
 class TeacherSettings(TemperatureSettings, Section):
@@ -50,8 +39,6 @@ class Sft(Training):
     results refuses another one."""
     teacher: TeacherSettings = TeacherSettings()
     """The teacher of `curio` and `curio_distribution`."""
-    lora: Lora = Lora()
-    """Low-rank adapters."""
     init: str = "base"
     """Checkpoint to start from: `base`, a folder, a hub id, or another run's `NAME:sft` or `NAME:sft@best`."""
     reduction: Literal["token_mean", "seq_mean_token_mean", "micro_token_mean"] = "token_mean"

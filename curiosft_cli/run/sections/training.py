@@ -24,6 +24,17 @@ class GuardSettings(Section):
     """Highest mean entropy of the trained tokens; above it is an explosion (our choice)."""
 
 
+class Lora(Section):
+    rank: int | None = Field(None, ge=1)
+    """Rank of the LoRA adapters; the teacher is then a copy of the adapters alone. None: train all weights."""
+    alpha: float = Field(32.0, gt=0)
+    """The adapters are scaled by alpha / rank (our choice)."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the adapters, in training only."""
+    targets: Names = ()
+    """Linear layers with adapters, by the last part of their names. Empty: all but the head (our choice)."""
+
+
 class Training(Section):
     """Settings of both training stages. Each stage gives the first five its own defaults."""
 
@@ -34,6 +45,8 @@ class Training(Section):
     warmup_steps: int
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the objective, e.g. `alpha` of curio: the keyword arguments of its function."""
+    lora: Lora = Lora()
+    """Low-rank adapters."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW weight decay (the authors' configuration)."""
     adam_betas: tuple[Beta, Beta] = (0.9, 0.999)

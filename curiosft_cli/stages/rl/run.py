@@ -103,9 +103,9 @@ def total_steps(config: Config, prompts: int) -> int:
 def open_rollout_engine(book: Bookkeeping, prompts: Sequence[Prompt]) -> tuple[RolloutEngine, Sampling]:
     """The engine of this rank, in the precision of the trainer's products, or the servers that stand for it."""
     from curiosft_cli.engine.vllm_engines.remote import RemoteEngine
-    from curiosft_cli.engine.weight_handover import FullState
     from curiosft_cli.train.encode import stop_token_ids
     from curiosft_cli.train.load import check_context
+    from curiosft_cli.train.shards import WholeWeights
 
     config, loop, rl = book.config, book.loop, book.config.rl
     longest = max(len(prompt.ids) for prompt in prompts) + rl.max_completion_length
@@ -121,7 +121,7 @@ def open_rollout_engine(book: Bookkeeping, prompts: Sequence[Prompt]) -> tuple[R
         engine_spec(config, book.path, context, logprobs=logprobs),
         weights=Path(rl.server_weights or book.stage.path / "server-weights"),
         writer=loop.accelerator.is_main_process,
-        over_nccl=FullState(loop.model) if rl.server_sync == "nccl" else None,
+        over_nccl=WholeWeights(loop.model) if rl.server_sync == "nccl" else None,
     )
     return engine, sampling
 
