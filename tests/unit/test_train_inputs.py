@@ -217,7 +217,7 @@ def test_a_checkpoint_inside_a_window_keeps_what_its_remaining_steps_need(studen
     )
     policy.supply(0, packs_of([[0]]))
     kept = policy.state(2)
-    assert sorted(kept) == ["own.old_logp.2.0", "own.old_logp.3.0"]
+    assert sorted(kept) == ["own.old_logp.2.2", "own.old_logp.3.3"]
     moved(student)
     again = OldPolicy(
         student, lambda step: packs_of([[step]]), window=partial(old_policy_steps, psft_old_refresh=4), total=9
