@@ -201,6 +201,13 @@ def test_the_best_checkpoint_by_held_out_loss_and_the_choice_for_rl(recipe: Path
     )
     assert {entry.name for entry in (folder.parent / "choose").glob("sft@*")} == {"sft@1", "sft@2", "sft@3"}
 
+    alone, _ = trained(recipe, "sft", "alone")  # the same training, without held-out rows
+    words = ("choose", alone.parent, held_out, "rl.num_generations=1")
+    assert "missing: held-out loss of every checkpoint" in curiosft(*words).stdout
+    assert curiosft(*words, "--sample", "eval.engine=transformers", "eval.benchmarks=arithmetic").returncode == 0
+    (measured,) = json.loads(curiosft(*words, "--json").stdout)["rows"]
+    assert measured["held_out_nats"] == pytest.approx(losses[3], rel=1e-5)
+
 
 def test_no_prompt_that_may_be_sent_is_said_before_training(recipe: Path) -> None:
     settings = ["run.name=long", "sft.eval_benchmarks=arithmetic", "eval.max_prompt_length=2"]

@@ -105,8 +105,8 @@ def test_the_table_over_two_runs_names_what_is_missing(root: Path) -> None:
     text = done.stdout
     assert "start from one:sft@6" in text and "rl.init=one:sft@6" in text and f"run.root={root}" in text
     assert "scores: evaluation 'eval', 20 questions of amc." in text
-    assert "missing: Avg@k, Pass@2 and no signal of two:sft@5. To get it: curiosft choose" in text
-    assert "missing: held-out loss of two:sft@5. To get it: train with data.validation" in text
+    assert "missing: Pass@2 and no signal of two:sft@5. To get it: curiosft choose" in text
+    assert "missing: held-out loss of two:sft@5. To get it: curiosft choose" in text
     assert "rl draws with (1.0, 0.95, 8192)" in text
     found = json.loads(curiosft("choose", root / "one", root / "two", "--json").stdout)
     assert (found["group"], found["recommended"], found["rows"][2]["avg"]) == (2, "one:sft@6", None)

@@ -16,11 +16,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from curiosft_cli.evaluation.fingerprint import recorded_identity
 from curiosft_cli.run.config import Resolved, from_json, parse_overrides, resolve
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import write_json
+from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir
+from curiosft_cli.run.sections import Config
 from curiosft_cli.run.text import one_line
-from curiosft_cli.tools.choose.evidence import SAMPLING, Candidate, Evidence, best_evidence, candidates_of
+from curiosft_cli.tools.choose.evidence import (
+    SAMPLING,
+    Candidate,
+    Evidence,
+    best_evidence,
+    candidates_of,
+    held_out_losses,
+)
 from curiosft_cli.tools.choose.recommend import Assessment, recommend, row_of
 from curiosft_cli.tools.pipeline import run_stages
 from curiosft_cli.tools.tables import as_text
@@ -48,8 +59,10 @@ def choose(words: Sequence[str], *, sample: bool = False, as_json: bool = False)
     if len({run.name for run in runs}) < len(runs):
         raise CurioError("two of the runs have one name, so their checkpoints would too", "Rename one of the folders.")
     candidates = [one for run in runs for one in candidates_of(run)]
-    for run in runs if sample else ():
-        run_stages(_sampling(run, [one.step for one in candidates if one.run == run], settings), ("eval",))
+    if sample:
+        for run in runs:
+            run_stages(_sampling(run, [one.step for one in candidates if one.run == run], settings), ("eval",))
+        measure_held_out(candidates, _resolved(runs[0], settings).config)
     rl = _resolved(runs[0], settings).config.rl
     group = rl.num_generations
     evidence = best_evidence(candidates, runs, group, NAME)
@@ -67,6 +80,32 @@ def choose(words: Sequence[str], *, sample: bool = False, as_json: bool = False)
     root = "" if runs[0].parent == Path("runs").resolve() else f" run.root={runs[0].parent}"
     then = [f"next: curiosft rl CONFIG run.name=NAME{root} rl.init={chosen}"] if chosen else []
     return "\n".join([table(rows, group), "", *map(one_line, [reason, *notes, *then])])
+
+
+def measure_held_out(candidates: Sequence[Candidate], config: Config) -> None:
+    """Save the loss of every checkpoint on the same held-out rows, where one has none from its training.
+
+    Without `data.validation` nothing is measured.
+
+    Raises:
+        CurioError: a held-out row cannot be read or has no response.
+    """
+    if not config.data.validation or all(HELD_OUT in one.metrics for one in candidates):
+        return
+    from curiosft_cli.data.sources import read_numbered
+    from curiosft_cli.train.encode import PromptFormat
+    from curiosft_cli.train.entropy import held_out_loss
+    from curiosft_cli.train.feed import with_response
+
+    console, style = Console(), PromptFormat.from_config(config.model)
+    for number, one in enumerate(candidates, start=1):
+        found = read_numbered(config.data, [], run_dir=one.run, sources=config.data.validation)
+        placed = ((f"held-out row {row}", raw, problem) for _, row, raw, problem in found)
+        checkpoint = one.stage.checkpoint(one.step)
+        loss = held_out_loss(str(checkpoint), config, with_response(placed, style, None))
+        write_json(one.measured, {"of": recorded_identity(checkpoint), HELD_OUT: loss})
+        console.progress(number, len(candidates), "held-out loss: checkpoints")
+    console.close()
 
 
 def table(rows: Sequence[Assessment], group: int) -> str:
@@ -123,10 +162,10 @@ def _rows(candidates: Sequence[Candidate], evidence: Evidence, group: int) -> tu
     """The rows, and of which tokens the entropy is: the same for all."""
     measured = {of: [one.metrics.get(key) for one in candidates] for of, key in ENTROPIES.items()}
     of = max(measured, key=lambda name: sum(value is not None for value in measured[name]))
-    scores = evidence.shared()
+    scores, losses = evidence.shared(), held_out_losses(candidates, HELD_OUT)
     return of, [
-        row_of(one.reference, scores.get(one.reference, {}), group, one.metrics.get(HELD_OUT), entropy)
-        for one, entropy in zip(candidates, measured[of], strict=True)
+        row_of(one.reference, scores.get(one.reference, {}), group, loss, entropy)
+        for one, loss, entropy in zip(candidates, losses, measured[of], strict=True)
     ]
 
 
@@ -154,8 +193,8 @@ def _doubts(evidence: Evidence, of_rl: tuple[object, ...]) -> list[str]:
 def _missing(rows: Sequence[Assessment], words: str, group: int) -> list[str]:
     """The columns with an empty cell, and how to fill them."""
     columns = {
-        f"Avg@k, Pass@{group} and no signal": ("passed", f"curiosft choose {words} --sample"),
-        "held-out loss": ("held_out_nats", "train with data.validation=ROWS and sft.eval_steps=sft.save_steps"),
+        f"Pass@{group} and no signal": ("passed", f"curiosft choose {words} --sample"),
+        "held-out loss": ("held_out_nats", f"curiosft choose {words} --sample data.validation=ROWS"),
         "top-20 % entropy": ("entropy_nats", "train with log.every=1"),
     }
     notes = []

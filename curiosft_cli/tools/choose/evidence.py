@@ -48,6 +48,11 @@ class Candidate:
         return f"{self.run.name}:sft@{self.step}"
 
     @property
+    def measured(self) -> Path:
+        """What `curiosft choose --sample` measured of it beside samples."""
+        return self.run / "choose" / f"sft@{self.step}" / "held-out.json"
+
+    @property
     def stage(self) -> StageDir:
         """The stage that made it."""
         return RunDir(self.run).stage("sft")
@@ -105,6 +110,17 @@ def candidates_of(run: Path) -> list[Candidate]:
     if not steps:
         raise CurioError(f"{stage.path} has no complete checkpoint", "Train it first, or leave it out.")
     return [Candidate(run, step, logged.get(step, {})) for step in steps]
+
+
+def held_out_losses(candidates: Sequence[Candidate], key: str) -> list[float | None]:
+    """The loss of each checkpoint on held-out rows: measured on the same rows, where all were, or as logged."""
+    measured = [_measured(one).get(key) for one in candidates]
+    return [one.metrics.get(key) for one in candidates] if None in measured else measured
+
+
+def _measured(one: Candidate) -> Mapping[str, Any]:
+    saved = read_json(one.measured, DAMAGED) if one.measured.exists() else {}
+    return saved if saved.get("of") == recorded_identity(one.stage.checkpoint(one.step)) else {}
 
 
 def best_evidence(candidates: Sequence[Candidate], runs: Sequence[Path], samples: int, first: str) -> Evidence:
