@@ -86,12 +86,12 @@ def build_valid(folder: Path, model: Path) -> None:
     _lines(folder / "bench.jsonl", [{"id": str(n), "question": f"{n}+1?", "answer": str(n + 1)} for n in range(2)])
     _lines(folder / "grades.jsonl", [{"id": f"q{n}", "strict": n % 2} for n in range(12) for _ in range(2)])
     sampled = forked(("eval", "curio", *EVAL, "run.name=sampled"), folder)
-    assert sampled.code == 0, sampled.err
+    assert sampled.returncode == 0, sampled.stderr
     packed = folder / "runs/sampled/eval/base/arithmetic/samples.jsonl.zst"
     (folder / "samples.jsonl").write_bytes(b"".join(open_lines(packed)))
     shutil.copy(packed, folder)
     interrupted = forked(COMMANDS["run folder"], folder, before=_terminate_in_step_3)
-    assert interrupted.code == 75, interrupted.err
+    assert interrupted.returncode == 75, interrupted.stderr
 
 
 def _terminate_in_step_3() -> None:

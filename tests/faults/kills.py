@@ -1,20 +1,22 @@
 """`kill -9`, SIGTERM and Ctrl-C at random moments of each stage. The same command ends where an unbroken run ends.
 
-run the stage once without a fault; measure its seconds to the first result, and from there to the end
-until enough signals were sent:
-    start a new run, wait for a random moment, send a signal; start it again, ...; let the last start end by itself
-    compare weights, samples, metrics and answers with the unbroken run, bit for bit
+    run the stage once without a fault; measure its seconds to the first result, and from there to the end
+    until enough signals were sent:
+        start a new run, wait for a random moment, send a signal; start it again, ...; let the last start end by itself
+        compare weights, samples, metrics and answers with the unbroken run, bit for bit
+
+`rephrase` and every fourth run of the other stages are the whole command with its launcher. The others are forks of a
+process that has the imports behind it (`launch.processes=0`): most of their signals come while they work.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import queue
 import random
 import signal
 import time
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +25,9 @@ from typing import Any
 from scripted import ScriptedServer
 from started import Started
 
+from faults.forked import Fork, load_everything
 from faults.report import Row
-from faults.stages import Models, Work, cleaner, works
+from faults.stages import Models, Work, cleaner, work_of
 
 SIGNALS = {"`kill -9`": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 # A signal may come before Python has run a line of ours. Then it ends the process in its own way.
@@ -33,11 +36,34 @@ CODES = {
     signal.SIGTERM: (75, -signal.SIGTERM),
     signal.SIGINT: (-signal.SIGINT,),
 }
+STAGES = ("rephrase", "sft", "rl", "eval")
 IN_A_ROW = 5
 """Signals to one run, at most."""
 EARLY = 0.2
 """Share of the signals that come before the first result of a start."""
-LIMIT_S = 300.0
+LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of a stage are, and whether they are whole commands or forks."""
+
+    stage: str
+    models: Models
+    root: Path
+    whole: bool
+
+    @contextmanager
+    def opened(self, name: str) -> Generator[Work]:
+        """The work of one run, with an endpoint of its own where the stage asks one."""
+        with ScriptedServer(cleaner) if self.stage == "rephrase" else nullcontext() as server:
+            yield work_of(self.stage, self.models, self.root, name, server)
+
+    def start(self, work: Work) -> Started:
+        """Start the command."""
+        if self.whole:
+            return Started(self.stage, *work.arguments)
+        return Fork(self.stage, *work.arguments, "launch.processes=0", folder=self.root)
 
 
 @dataclass(frozen=True)
@@ -51,9 +77,9 @@ class Unbroken:
 
 @dataclass
 class Broken:
-    """What was sent to one run: names of signals, work that each one cost, seconds of the recovery, what went wrong."""
+    """What was done to one run: signals sent, work that each one cost, seconds of the recovery, what went wrong."""
 
-    names: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     recover_s: float | None = None
     trouble: str | None = None
@@ -61,90 +87,88 @@ class Broken:
 
 def kills(folder: Path, models: Models, seed: int, jobs: int, times: int) -> list[Row]:
     """Send `times` signals, an equal number to each stage."""
-    rows: list[Row] = []
-    for stage, work in works(models, folder).items():
-        rows += _stage(stage, work, seed, jobs, times // 4)
-    return rows
+    load_everything()
+    folder.mkdir(parents=True)
+    return [row for stage in STAGES for row in _stage(stage, models, folder, seed, jobs, times // len(STAGES))]
 
 
-def _stage(stage: str, work: Callable[..., Work], seed: int, jobs: int, times: int) -> list[Row]:
+def _stage(stage: str, models: Models, folder: Path, seed: int, jobs: int, times: int) -> list[Row]:
     rows = {name: Row(f"`{stage}`: {name} at a random moment") for name in SIGNALS}
-    with _opened(stage, work, "whole") as whole:
-        unbroken, unit = _unbroken(whole), whole.unit
-    left: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for number in range(times):
-        left.put(list(SIGNALS)[number % len(SIGNALS)])
-
-    def run(worker: int) -> list[Broken]:
-        done = []
-        while not left.empty():
-            name = f"broken-{worker}-{len(done)}"
-            with _opened(stage, work, name) as broken:
-                done.append(_break(broken, unbroken, random.Random(f"{seed}-{stage}-{name}"), left))
-        return done
-
-    with ThreadPoolExecutor(jobs) as pool:
-        ended = [broken for done in pool.map(run, range(jobs)) for broken in done]
+    places = [Place(stage, models, folder, True)] + [Place(stage, models, folder, False)] * (3 * (stage != "rephrase"))
+    left, broken, runs = [list(SIGNALS)[number % len(SIGNALS)] for number in range(times)], [], 0
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        unbroken = pool.map(_unbroken, places[:2], chunksize=1)
+        assert unbroken[0].result == unbroken[-1].result, f"{stage}: two unbroken runs differ"
+        while left:
+            work = [
+                (places[number % len(places)], unbroken[number % len(places) > 0], f"{seed}-{number}", names)
+                for number, names in enumerate(_parts(left), start=runs)
+            ]
+            done = pool.starmap(_break, work, chunksize=1)
+            broken, runs, left = broken + done, runs + len(work), []
+            for (_, _, _, names), run in zip(work, done, strict=True):
+                left += names[len(run.sent) :] if run.trouble is None else []
     for name, row in rows.items():
-        for broken in ended:
-            for _ in range(broken.names.count(name)):
-                row.count(broken.trouble)
-            if broken.names[-1:] == [name] and broken.recover_s is not None:
-                row.recover_s.append(broken.recover_s)
-        most = max((lost for b in ended for n, lost in zip(b.names, b.lost, strict=True) if n == name), default=0)
-        row.lost = f"at most {most} {unit}" if most else "nothing"
+        sent = [(run, number) for run in broken for number, other in enumerate(run.sent) if other == name]
+        for run, _ in sent:
+            row.count(run.trouble)
+        row.recover_s = [run.recover_s for run in broken if run.sent[-1:] == [name] and run.recover_s is not None]
+        most = max((run.lost[number] for run, number in sent), default=0)
+        row.lost = f"at most {most} {'requests' if stage == 'rephrase' else 'steps'}" if most else "nothing"
     return list(rows.values())
 
 
-@contextmanager
-def _opened(stage: str, work: Callable[..., Work], name: str) -> Generator[Work]:
-    with ScriptedServer(cleaner) if stage == "rephrase" else nullcontext() as server:
-        yield work(name, server)
+def _parts(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + IN_A_ROW] for start in range(0, len(names), IN_A_ROW)]
 
 
-def _unbroken(work: Work) -> Unbroken:
-    begun = time.monotonic()
-    started, before = Started(work.stage, *work.arguments), work.stamp()
-    started.wait_for(lambda: work.stamp() != before, LIMIT_S)
-    first = time.monotonic()
-    done = started.wait_done(LIMIT_S)
-    assert done.returncode == 0, f"{work.stage} fails without a fault:\n{done.stderr[-3000:]}"
-    return Unbroken(work.result(), first - begun, time.monotonic() - first)
+def _unbroken(place: Place) -> Unbroken:
+    with place.opened(f"unbroken-{'whole' if place.whole else 'fork'}") as work:
+        begun, before = time.monotonic(), work.stamp()
+        started = place.start(work)
+        while work.stamp() == before and started.process.poll() is None:
+            time.sleep(0.002)
+        first = time.monotonic()
+        done = started.wait_done(LIMIT_S)
+        assert done.returncode == 0, f"{place.stage} fails without a fault:\n{done.stderr[-3000:]}"
+        return Unbroken(work.result(), first - begun, time.monotonic() - first)
 
 
-def _break(work: Work, unbroken: Unbroken, draw: random.Random, left: queue.SimpleQueue[str]) -> Broken:
-    """Send up to `IN_A_ROW` signals to one run, then let it end and compare."""
-    broken, wasted = Broken(), 0
-    for _ in range(IN_A_ROW):
-        try:
-            name = left.get_nowait()
-        except queue.Empty:
-            break
-        started = Started(work.stage, *work.arguments)
-        if not _wait_for_a_moment(started, work, unbroken, draw):
-            left.put(name)  # it ended before
-            break
-        broken.names.append(name)
-        broken.trouble = _send(started, SIGNALS[name])
-        broken.lost.append(max(0, work.done() - wasted - work.kept()))
-        if broken.trouble:
-            return broken
-        wasted += broken.lost[-1] if work.server else 0
-    saved, at = work.saved(), work.done()
-    begun = time.monotonic()
-    started = Started(work.stage, *work.arguments)
+def _break(place: Place, unbroken: Unbroken, name: str, names: Sequence[str]) -> Broken:
+    """Send these signals to one run, one after another, then let it end and compare. Those for which it ends too early
+    are not sent."""
+    with place.opened(f"broken-{name}") as work:
+        draw, broken, wasted = random.Random(f"{place.stage}-{name}"), Broken(), 0
+        for number in names:
+            started = place.start(work)
+            if not _wait_for_a_moment(started, work, unbroken, draw):
+                if started.wait_done(LIMIT_S).returncode:
+                    broken.trouble = f"{work.folder}: ended by itself: {started.process.args}"
+                break
+            broken.sent.append(number)
+            broken.trouble = _send(started, SIGNALS[number])
+            broken.lost.append(max(0, work.done() - wasted - work.kept()))
+            wasted += broken.lost[-1] if work.server else 0
+            if broken.trouble:
+                return broken
+        _resume(place, work, unbroken, broken)
+        return broken
+
+
+def _resume(place: Place, work: Work, unbroken: Unbroken, broken: Broken) -> None:
+    saved, at, begun = work.saved(), work.done(), time.monotonic()
+    started = place.start(work)
     while started.process.poll() is None and work.done() <= at and time.monotonic() < begun + LIMIT_S:
         time.sleep(0.01)
     if work.done() > at:
         broken.recover_s = time.monotonic() - begun
     done = started.wait_done(LIMIT_S)
     if done.returncode:
-        broken.trouble = f"{work.folder}: ended with {done.returncode}: {done.stderr[-500:]}"
+        broken.trouble = f"{work.folder}: ended with {done.returncode}: {done.stderr[-1500:]}"
     elif work.result() != unbroken.result:
         broken.trouble = f"{work.folder}: the result is not that of the unbroken run"
     elif not saved <= work.saved():
         broken.trouble = f"{work.folder}: what was saved at the last signal is not there any more"
-    return broken
 
 
 def _wait_for_a_moment(started: Started, work: Work, unbroken: Unbroken, draw: random.Random) -> bool:
@@ -152,7 +176,7 @@ def _wait_for_a_moment(started: Started, work: Work, unbroken: Unbroken, draw: r
     early, share, before = draw.random() < EARLY, draw.random(), work.stamp()
     end = time.monotonic() + share * unbroken.start_s
     while not early and work.stamp() == before and started.process.poll() is None:
-        time.sleep(0.005)
+        time.sleep(0.002)
         end = time.monotonic() + share * unbroken.work_s / 2
     while time.monotonic() < end and started.process.poll() is None:
         time.sleep(0.002)
@@ -168,5 +192,5 @@ def _send(started: Started, number: signal.Signals) -> str | None:
     done = started.wait_done(LIMIT_S)
     started.wait_until_gone()
     if done.returncode not in (0, *CODES[number]):  # 0: it was about to end
-        return f"{' '.join(done.args)} ended with {done.returncode} after {number.name}: {done.stderr[-500:]}"
-    return f"a traceback after {number.name}: {done.stderr[-800:]}" if "Traceback" in done.stderr else None
+        return f"{done.args} ended with {done.returncode} after {number.name}: {done.stderr[-1500:]}"
+    return f"a traceback after {number.name}: {done.stderr[-1500:]}" if "Traceback" in done.stderr else None

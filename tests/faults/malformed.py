@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from faults.drawn_inputs import drawn_inputs
-from faults.forked import LIMIT_S, Ended, forked, load_everything
+from faults.forked import LIMIT_S, forked, load_everything
 from faults.inputs import Input, build_valid
 from faults.literal_inputs import LITERAL
 from faults.report import Row
@@ -31,7 +32,7 @@ def malformed(folder: Path, models: Models, seed: int, jobs: int, times: int) ->
     batch, number = LITERAL[:: max(1, len(LITERAL) // times)], 0
     while sum(row.times for row in rows.values()) < times or number < 2:
         for case, ended in _run(valid, folder, batch, jobs):
-            if ended.code == 0 and number:
+            if ended.returncode == 0 and number:
                 legal[case.kind] += 1
             else:
                 rows[case.kind].count(trouble(case, ended))
@@ -42,16 +43,16 @@ def malformed(folder: Path, models: Models, seed: int, jobs: int, times: int) ->
     return list(rows.values())
 
 
-def trouble(case: Input, ended: Ended) -> str | None:
+def trouble(case: Input, ended: subprocess.CompletedProcess[str]) -> str | None:
     """What is wrong with the way a case ended; None if it is one clear line and exit code 2."""
-    lines = [line for line in ended.err.splitlines() if line.startswith("curiosft: ")]
-    if ended.code is None:
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("curiosft: ")]
+    if ended.returncode == 124:
         what = f"still runs after {LIMIT_S:.0f} s"
-    elif "Traceback" in ended.err:
+    elif "Traceback" in ended.stderr:
         what = "a traceback"
-    elif ended.code != 2:
-        what = f"exit code {ended.code}"
-    elif case.kind == "command line" and ended.err:
+    elif ended.returncode != 2:
+        what = f"exit code {ended.returncode}"
+    elif case.kind == "command line" and ended.stderr:
         return None  # typer says what is wrong with an option in its own way
     elif len(lines) != 1:
         what = f"{len(lines)} lines"
@@ -59,12 +60,12 @@ def trouble(case: Input, ended: Ended) -> str | None:
         what = f"a line of {len(lines[0])} characters"
     else:
         return None
-    return (
-        f"malformed {case.kind}, {case.name[:300]!r}: {what}: {' '.join(case.arguments())[:300]}: {ended.err[-1500:]}"
-    )
+    return f"malformed {case.kind}, {case.name[:300]!r}: {what}: {' '.join(case.arguments())[:300]}: {ended.stderr[-1500:]}"
 
 
-def _run(valid: Path, folder: Path, batch: Sequence[Input], jobs: int) -> list[tuple[Input, Ended]]:
+def _run(
+    valid: Path, folder: Path, batch: Sequence[Input], jobs: int
+) -> list[tuple[Input, subprocess.CompletedProcess[str]]]:
     """Run each case in a copy of the valid files."""
     global cases
     cases = batch  # the workers are forks: they have it too
@@ -75,7 +76,7 @@ def _run(valid: Path, folder: Path, batch: Sequence[Input], jobs: int) -> list[t
     return list(zip(batch, ended, strict=True))
 
 
-def _one(valid: Path, folder: Path, number: int) -> Ended:
+def _one(valid: Path, folder: Path, number: int) -> subprocess.CompletedProcess[str]:
     shutil.copytree(valid, folder)
     cases[number].damage(folder)
     ended = forked(cases[number].arguments(), folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +64,12 @@ class Work:
         stage: name of the command.
         arguments: what stands behind it.
         folder: of the stage.
-        unit: what it makes, as the table calls it.
         server: the endpoint of `rephrase`.
     """
 
     stage: str
     arguments: tuple[str, ...]
     folder: Path
-    unit: str
     server: ScriptedServer | None = None
 
     def done(self) -> int:
@@ -143,25 +140,25 @@ def _rephrased(folder: Path) -> Any:
     return rows, {name: usage[name] for name in ("rows", "questions", "verdicts", "decided_by", "reasons", "answers")}
 
 
-def works(models: Models, root: Path) -> dict[str, Callable[[str, ScriptedServer | None], Work]]:
-    """Name of a stage -> (name of a run, endpoint) -> its work."""
+def work_of(stage: str, models: Models, root: Path, run: str, server: ScriptedServer | None) -> Work:
+    """The work of one run.
 
-    def work(stage: str, unit: str, *arguments: str) -> Callable[[str, ScriptedServer | None], Work]:
-        def named(run: str, server: ScriptedServer | None) -> Work:
-            address = (f"rephrase.base_url={server.url}",) if server else ()
-            place = (f"run.root={root}", f"run.name={run}")
-            return Work(stage, (*arguments, *place, *address), root / run / stage, unit, server)
-
-        return named
-
+    Args:
+        stage: name of the command.
+        models: what it reads.
+        root: folder of all runs.
+        run: name of this one.
+        server: the endpoint of `rephrase`.
+    """
     model = f"model.path={models.tiny}"
-    ask = ("curio", f"rephrase.data=arithmetic-forum:train:{QUESTIONS}:1", "rephrase.model=m", "rephrase.concurrency=4")
-    return {
-        "rephrase": work("rephrase", "requests", *ask),
-        "sft": work("sft", "steps", "curio", *SFT, model),
-        "rl": work("rl", "steps", str(models.box), *RL),
-        "eval": work("eval", "samples", "curio", *EVAL, model),
-    }
+    data = ("curio", f"rephrase.data=arithmetic-forum:train:{QUESTIONS}:1", "rephrase.model=m")
+    arguments = {
+        "rephrase": (*data, "rephrase.concurrency=4", f"rephrase.base_url={server.url if server else ''}"),
+        "sft": ("curio", *SFT, model),
+        "rl": (str(models.box), *RL),
+        "eval": ("curio", *EVAL, model),
+    }[stage]
+    return Work(stage, (*arguments, f"run.root={root}", f"run.name={run}"), root / run / stage, server)
 
 
 PROBLEMS = {noisy(problem, 1).question: problem.question for problem in generate("train", QUESTIONS, 1)}
