@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from curiosft_cli.data.benchmarks import BENCHMARKS
 from curiosft_cli.evaluation.metrics import pass_at_k, ratio_values
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import collect, read_json, read_jsonl
+from curiosft_cli.run.files import NUMBER, TEXT, check_types, collect, read_json, read_jsonl
+from curiosft_cli.run.rundir import StageDir
 
 SUMMARY = "summary.json"
 GRADES = "grades.jsonl"
@@ -26,6 +28,9 @@ LEGAL = dict.fromkeys((*SCORES, "diversity"), SHARE) | dict.fromkeys(
     ("samples", "entropy_sum_nats", "entropy_tokens"), COUNT
 )
 """What the entries of a row of questions.jsonl must be, and the highest value of each."""
+OPTIONAL_OBJECT = (dict, NoneType)
+OF_SUMMARY = {"checkpoint": TEXT, "benchmark": TEXT} | dict.fromkeys(("settings", "prompt", "grader"), OPTIONAL_OBJECT)
+OF_QUESTION = {"id": TEXT, "gold": (str, NoneType)}
 
 
 @dataclass(frozen=True)
@@ -121,10 +126,16 @@ def read_models(path: Path, left_out: list[str] | None = None) -> list[ModelResu
     if not path.is_dir():
         raise CurioError(f"{path} is not a folder", "Name a result folder, such as runs/NAME/eval or one inside it.")
     models: dict[Path, dict[str, BenchmarkResult]] = {}
+    for stage in {path, *path.parents[:2], *(file.parent for file in path.rglob("status.json"))}:
+        try:
+            StageDir(stage).is_complete()  # its results are those that it made
+        except CurioError as error:
+            collect(error, left_out)
     for file in sorted(path.rglob(SUMMARY)):
         try:
             summary = read_json(file, FIX)
             if "benchmark" in summary:
+                check_types(summary, OF_SUMMARY, str(file), FIX)
                 read = _questions(file.parent, summary)
                 models.setdefault(file.parent.parent, {})[summary["benchmark"]] = read
         except CurioError as error:
@@ -147,18 +158,16 @@ def read_models(path: Path, left_out: list[str] | None = None) -> list[ModelResu
 
 def _questions(folder: Path, summary: Mapping[str, Any]) -> BenchmarkResult:
     file = folder / QUESTIONS
-    rows = list(read_jsonl(file))
+    rows = list(read_jsonl(file, types=OF_QUESTION))
     listed, different = summary.get("questions", len(rows)), len({str(row.get("id")) for row in rows})
     if not rows or (listed, different) != (len(rows), len(rows)):
         raise CurioError(f"{file} has {different} questions in {len(rows)} lines, {SUMMARY} counts {listed}", FIX)
-    if not isinstance(summary.get("checkpoint"), str):
-        raise CurioError(f"{folder / SUMMARY} names no checkpoint", FIX)
     for number, row in enumerate(rows, start=1):
         if not {"id", "gold", *SCORES} <= row.keys():
             raise CurioError(f"{file}, line {number} lacks the id, the gold or a score", FIX)
         for name, (what, most) in LEGAL.items():
             value = row.get(name)
-            if value is not None and not (isinstance(value, int | float) and 0 <= value <= most):
+            if value is not None and not (type(value) in NUMBER and 0 <= value <= most):
                 raise CurioError(f"{file}, line {number}: {name} = {value!r} is no {what}", FIX)
     return BenchmarkResult(summary, {row["id"]: row["gold"] for row in rows}, _values(rows))
 

@@ -10,16 +10,20 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import IO, Any
 
 from curiosft_cli.data.records import Problem
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import PACKED_SUFFIX, open_lines
+from curiosft_cli.run.files import PACKED_SUFFIX, check_types, open_lines
 
 SAMPLES = "samples.jsonl"
 NOWHERE = -1
 
 TEXT_COLUMNS = ("text", "response", "completion")
+OF_SAMPLE = {
+    "id": (str, int), "tokens": (int, NoneType), "token_ids": (list, NoneType), "finish_reason": (str, NoneType),
+}  # fmt: skip
 LAYOUT = "A row is {id, sample?, text, finish_reason?, tokens?, token_ids?, prefilled?}, as an evaluation saves it."
 
 
@@ -138,6 +142,7 @@ def _row(line: bytes, path: Path, most: int) -> Mapping[str, Any]:
     number = row.get("sample", 0) if isinstance(row, dict) else None
     if not isinstance(row, dict) or "id" not in row or not isinstance(number, int) or not 0 <= number < most:
         raise CurioError(f"{path} holds a row without an id, or with a sample number that is none", LAYOUT)
+    check_types(row, OF_SAMPLE, f"{path}, a row of question {row['id']}", LAYOUT)
     return {**row, "id": str(row["id"])}
 
 
@@ -149,7 +154,7 @@ def _sample(row: Mapping[str, Any], path: Path) -> Sample:
     prefilled = row.get("prefilled")
     return Sample(
         text,
-        row.get("tokens", len(token_ids)),
+        len(token_ids) if row.get("tokens") is None else row["tokens"],
         row.get("finish_reason") or "stop",
         token_ids,
         prefilled if isinstance(prefilled, bool) else None,

@@ -33,20 +33,21 @@ def digest_marker(folder: Path, step: int) -> str:
 def check_digests(checkpoint: Path) -> int:
     """Compare every file of a checkpoint with its digest; return how many there are.
 
-    It is 0 for a folder without digests: a model from elsewhere, or a checkpoint of curiosft 0.1.0 before it had them.
+    It is 0 for a model that no training wrote.
 
     Raises:
-        CurioError: a file was changed, swapped or deleted after it was written, or the folder has another step's name.
+        CurioError: a file or the marker itself was changed, swapped, cut or deleted after it was written, or the
+            folder has another step's name.
     """
     marker = checkpoint / COMPLETE
-    if not marker.is_file() or not marker.stat().st_size:
+    named = CHECKPOINT.match(checkpoint.resolve().name)
+    if not marker.is_file() or not (named or marker.stat().st_size):
         return 0
     fix = "Restore the checkpoint, or use --fresh to start the stage over that made it."
-    kept = read_json(marker, fix)
+    kept = read_json(marker, fix) if marker.stat().st_size else {}
     expected, step = kept.get("sha256"), kept.get("step")
     if not isinstance(expected, dict) or not expected or not isinstance(step, int):
-        raise CurioError(f"{marker} was changed: it lists no digests", fix)
-    named = CHECKPOINT.match(checkpoint.resolve().name)
+        raise CurioError(f"{marker} lists no digests: it was cut or changed, or is of a version without them", fix)
     if named and int(named[1]) != step:
         raise CurioError(f"{checkpoint} is the checkpoint of step {step} under another name", "Rename it.")
     pruned = not (checkpoint / STATE).exists()

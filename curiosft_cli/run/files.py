@@ -10,13 +10,21 @@ import stat
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType, NoneType
 from typing import IO, Any, TextIO
 
 from curiosft_cli.run.errors import CurioError, file_trouble
+from curiosft_cli.run.text import shortened
 
 COMPLETE = "COMPLETE"
 PARTIAL_SUFFIX = ".partial"
 PACKED_SUFFIX = ".zst"
+JSON_NAMES: dict[type, str] = {
+    str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object",
+    NoneType: "null",
+}  # fmt: skip
+Types = Mapping[str, tuple[type, ...]]
+NUMBER, OPTIONAL_NUMBER, TEXT = (int, float), (int, float, NoneType), (str,)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -41,6 +49,7 @@ def read_json(path: Path, fix: str = "Restore it, or delete it.") -> dict[str, A
     Raises:
         CurioError: the file cannot be read, or holds no JSON object.
     """
+    check_regular(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -156,15 +165,19 @@ def drop_torn_line(path: Path, block: int = 1 << 20) -> None:
             file.truncate(end)
 
 
-def read_jsonl(path: Path, left_out: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_jsonl(
+    path: Path, left_out: list[str] | None = None, *, types: Types = MappingProxyType({})
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSONL or `.jsonl.zst` file, none if it does not exist. A torn last line is skipped.
 
     Args:
+        path: the file.
         left_out: collects a message for each line that cannot be read, and for the damaged rest of a `.zst` file.
             None: the first one is raised.
+        types: see `check_types`.
 
     Raises:
-        CurioError: a line is no JSON object and `left_out` is None.
+        CurioError: a line is no JSON object, or has an entry of another type, and `left_out` is None.
     """
     if not path.exists():
         return
@@ -173,13 +186,37 @@ def read_jsonl(path: Path, left_out: list[str] | None = None) -> Iterator[dict[s
             for number, line in enumerate(file, start=1):
                 try:
                     if line.endswith(b"\n"):
-                        yield _row(line, path, number)
+                        check_types(row := _row(line, path, number), types, f"{path}, line {number}")
+                        yield row
                     elif left_out is not None:
                         left_out.append(f"{path}, line {number} is incomplete")
                 except CurioError as error:
                     collect(error, left_out)
     except CurioError as error:
         collect(error, left_out)
+
+
+def check_types(
+    row: Mapping[str, Any], types: Types, where: str, fix: str = "Restore the file, or delete it.", limit: int = 2**63
+) -> None:
+    """Check the entries of a JSON object; an absent one is None.
+
+    Args:
+        row: the object.
+        types: the legal types of each entry. True and False are no numbers.
+        where: the file and the line.
+        fix: the next step.
+        limit: numbers must be finite and smaller, whatever their sign.
+
+    Raises:
+        CurioError: an entry has another type, or a number is too large or not finite.
+    """
+    for key, legal in types.items():
+        value = row.get(key)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if type(value) not in legal or (number and not -limit < value < limit):
+            expected = " or ".join(dict.fromkeys(JSON_NAMES[kind] for kind in legal))
+            raise CurioError(f"{where}: {key} is {shortened(value)}, expected {expected}", fix)
 
 
 def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
@@ -214,7 +251,10 @@ def write_compressed_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], level:
     """Write one `.jsonl.zst` file in one step."""
     import zstandard
 
-    with _in_one_step(path) as sink, zstandard.ZstdCompressor(level=level).stream_writer(sink, closefd=False) as packed:
+    with (
+        _in_one_step(path) as sink,
+        zstandard.ZstdCompressor(level=level, write_checksum=True).stream_writer(sink, closefd=False) as packed,
+    ):
         for row in rows:
             packed.write((json_line(row) + "\n").encode())
 
@@ -225,7 +265,7 @@ def compress_jsonl(path: Path, level: int = 10) -> Path:
 
     target = packed_path(path)
     with path.open("rb") as source, _in_one_step(target) as sink:
-        zstandard.ZstdCompressor(level=level).copy_stream(source, sink)
+        zstandard.ZstdCompressor(level=level, write_checksum=True).copy_stream(source, sink)
     path.unlink()
     return target
 
@@ -243,6 +283,13 @@ def check_regular(path: Path) -> None:
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "a pipe or a device"
         raise CurioError(f"{path} is {what}, expected a file", "Save its content as a file, and name that one.")
+
+
+def check_all_regular(folder: Path) -> None:
+    """Raise a `CurioError` for a pipe or a device anywhere in a folder."""
+    for path in folder.rglob("*"):
+        if not path.is_dir():
+            check_regular(path)
 
 
 def open_lines(path: Path) -> IO[bytes]:

@@ -14,7 +14,15 @@ from typing import Any
 from curiosft_cli.run.config import from_json
 from curiosft_cli.run.digests import CHECKPOINT, STATE, file_digests
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import COMPLETE, PARTIAL_SUFFIX, is_complete, read_json, write_json, write_text
+from curiosft_cli.run.files import (
+    COMPLETE,
+    PARTIAL_SUFFIX,
+    check_all_regular,
+    is_complete,
+    read_json,
+    write_json,
+    write_text,
+)
 from curiosft_cli.run.lock import LOCK, locked
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.resume_policy import refused_changes, reopens
@@ -94,10 +102,10 @@ class StageDir:
         write_json(self.path / "status.json", {"state": state, **more, **results})
 
     def results(self) -> dict[str, str]:
-        """Digests of what a complete stage must have: the last checkpoint's marker, the questions, or the summary."""
+        """Digests of what a complete stage must have: the last checkpoint's marker, or the files of its results."""
         last = [self.checkpoint(step) / COMPLETE for step in self.checkpoints()[-1:]]
-        files = last or [*self.path.glob("questions.*"), *self.path.glob("summary.json")]
-        return file_digests(self.path, files)
+        files = [file for pattern in ("questions.*", "summary.json", "*/*/*") for file in self.path.glob(pattern)]
+        return file_digests(self.path, last or [file for file in files if file.is_file()])
 
     def is_complete(self) -> bool:
         """Whether status.json says so, and the results are still those of that moment.
@@ -110,7 +118,7 @@ class StageDir:
         if status["state"] != "complete" or not isinstance(recorded, dict):
             return False  # without a record the stage is started again: what is done already, it does not do again
         found = self.results()
-        if changed := [name for name in recorded | found if recorded.get(name) != found.get(name)]:
+        if changed := [name for name, digest in recorded.items() if digest != found.get(name)]:
             raise CurioError(
                 f"{self.path} was complete, and {changed[0]} was changed or deleted since then",
                 "Restore it; or delete status.json there, and the same command makes what is missing.",
@@ -127,6 +135,21 @@ class StageDir:
             return []
         found = ((CHECKPOINT.match(entry.name), entry) for entry in self.path.iterdir())
         return sorted(int(match[1]) for match, entry in found if match and is_complete(entry))
+
+    def check_newest(self) -> None:
+        """Refuse a newest checkpoint that lost its marker: the run would start before it, and write over it.
+
+        Older ones without it are half pruned.
+
+        Raises:
+            CurioError: it has none.
+        """
+        steps = [int(match[1]) for entry in self.path.iterdir() if (match := CHECKPOINT.match(entry.name))]
+        if steps and not is_complete(newest := self.checkpoint(max(steps))):
+            raise CurioError(
+                f"{newest} has lost its {COMPLETE}: somebody changed or half deleted it",
+                "Restore it; or delete it, and the run continues from the checkpoint before; or use --fresh.",
+            )
 
     def has_results(self) -> bool:
         """Whether the folder has a checkpoint or a line of results."""
@@ -252,8 +275,10 @@ def _same_settings(directory: StageDir, stage: str, config: Config) -> bool:
     Raises:
         CurioError: it has results of other settings.
     """
+    check_all_regular(directory.path)
     if not (directory.config_file.exists() and directory.has_results()):
         return False
+    directory.check_newest()
     before, done = from_json(directory.config_file), directory.is_complete()
     if changes := refused_changes(stage, before, config, complete=done):
         raise CurioError(

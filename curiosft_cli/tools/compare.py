@@ -186,7 +186,9 @@ def _differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tupl
 def _settings(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Sampling, prompt and grader settings. A key that an old result lacks gets today's default."""
     defaults = Eval().model_dump(mode="json")
-    return defaults | summary.get("settings", {}) | summary.get("prompt", {}) | {"grader": _grader_name(summary)}
+    return (
+        defaults | (summary.get("settings") or {}) | (summary.get("prompt") or {}) | {"grader": _grader_name(summary)}
+    )
 
 
 def _shown(value: Any, longest: int = 40) -> str:
@@ -195,7 +197,7 @@ def _shown(value: Any, longest: int = 40) -> str:
 
 
 def _grader_name(summary: Mapping[str, Any]) -> str:
-    grader = summary.get("grader", {})
+    grader = summary.get("grader") or {}
     return f"{grader.get('name')} {grader.get('version')} ({grader.get('code')})"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -68,10 +71,11 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem, style: P
         CurioError: the template refuses the messages.
     """
     talk = messages(problem, system=style.system, prefix=style.prefix)
-    text = _render(tokenizer, talk)
+    text = render_chat(tokenizer, talk)
     if talk[0]["role"] != "system":
         # Some templates add a system message of their own where the talk has none: they get an empty one instead.
-        text = min(text, _render(tokenizer, [{"role": "system", "content": ""}, *talk], fallback=text), key=len)
+        with contextlib.suppress(CurioError):  # others refuse every system message
+            text = min(text, render_chat(tokenizer, [{"role": "system", "content": ""}, *talk]), key=len)
     if opening := style.prefill.strip():
         text = text.rstrip().removesuffix(opening) if text.rstrip().endswith(opening) else text
     text += style.prefill
@@ -139,23 +143,37 @@ def decode_completion(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[in
     return str(tokenizer.decode(kept, skip_special_tokens=False))
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, talk: list[dict[str, str]], fallback: str | None = None) -> str:
-    """The chat template's text up to the assistant's turn; `fallback`, if given, where the template refuses `talk`.
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, talk: list[dict[str, str]], *, opened: bool = True, limit_s: float = 10.0
+) -> str:
+    """The chat template's text, with the assistant's turn `opened` behind it.
+
+    A template is a program. In the main thread it has `limit_s` seconds of processor time, so a template that loops is
+    found where the tokenizer is opened.
 
     Raises:
-        CurioError: the template refuses these messages.
+        CurioError: the template refuses these messages, fails, or needs too long.
     """
-    from jinja2 import TemplateError
 
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"it still ran after {limit_s:g} s")
+
+    limited = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGVTALRM, stop) if limited else None
     try:
-        return str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
-        if fallback is not None:
-            return fallback
+        if limited:
+            signal.setitimer(signal.ITIMER_VIRTUAL, limit_s)
+        return str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=opened))
+    except Exception as error:  # a template is code from elsewhere: it can fail in every way
+        reason = str(error).rstrip(".") or type(error).__name__
         raise CurioError(
-            f"the chat template of {tokenizer.name_or_path} refuses the messages: {error}",
+            f"the chat template of {tokenizer.name_or_path} refuses the messages: {reason}",
             'Where it knows no system role, set model.system_prompt="" and put the text into model.question_prefix.',
         ) from None
+    finally:
+        if limited:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, before)
 
 
 def _special_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from curiosft_cli.data.records import Problem
 from curiosft_cli.run.device import Dtype, resolve_dtype
 from curiosft_cli.run.errors import CurioError, hub_refusal
 from curiosft_cli.run.hub import use_hub
 from curiosft_cli.train.attention import PACKED_SDPA, can_pack, is_packed, register_packed_attention
+from curiosft_cli.train.encode import PromptFormat, encode_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,7 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
     """Open the tokenizer of a checkpoint folder or hub id.
 
     Raises:
-        CurioError: there is none, it has no chat template or no vocabulary, or it belongs to another model.
+        CurioError: there is none, it has no chat template that works or no vocabulary, or it is another model's.
     """
     from transformers import AutoTokenizer
 
@@ -42,6 +44,7 @@ def load_tokenizer(path: str, settings: Model) -> PreTrainedTokenizerBase:
             f"the tokenizer of {path} has no chat template",
             "Take an instruct or chat version, or add a template to it.",
         )
+    encode_prompt(tokenizer, Problem("?", "?", "?"), PromptFormat.from_config(settings))  # a template that loops stops
     check_vocabulary(tokenizer, path)
     _check_ids(tokenizer, path, settings)
     return tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ SETTINGS = (
     "eval.max_completion_length=8", "eval.precision=float32",
 )  # fmt: skip
 DEEP = "[" * 100_000
+LOOP = "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}"
 
 
 def weights(change: Callable[[dict[str, torch.Tensor], str], object]) -> Callable[[Path], None]:
@@ -45,6 +47,14 @@ def config(**changes: Any) -> Callable[[Path], None]:
 
 def holds(name: str, content: str) -> Callable[[Path], object]:
     return lambda model: (model / name).write_text(content)
+
+
+def pipe(name: str) -> Callable[[Path], None]:
+    def damage(model: Path) -> None:
+        (model / name).unlink()
+        os.mkfifo(model / name)
+
+    return damage
 
 
 def index(content: str) -> Callable[[Path], None]:
@@ -81,6 +91,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "tokenizer is null": (holds("tokenizer.json", "null"), "cannot open a tokenizer"),
     "tokenizer is deep": (holds("tokenizer.json", DEEP), "cannot open a tokenizer"),
     "stops are text": (holds("generation_config.json", '{"eos_token_id": "x"}'), "expected token ids"),
+    "stops beyond the vocabulary": (holds("generation_config.json", '{"eos_token_id": 512}'), "token ids from 0 to 511"),
+    "config with NaN": (config(rms_norm_eps=float("nan")), "rms_norm_eps is NaN"),
+    "whole numbers": (weights(lambda t, name: t.update({name: t[name].long()})), "holds whole numbers (I64)"),
+    "tokenizer is a pipe": (pipe("tokenizer.json"), "is a pipe or a device"),
+    "template loops": (holds("chat_template.jinja", LOOP), "it still ran after 10 s"),
+    "template divides by zero": (holds("chat_template.jinja", "{{ 1 // 0 }}"), "by zero"),
 }  # fmt: skip
 
 
@@ -117,6 +133,9 @@ def result(folder: Path, scores: list[Any], **summary: Any) -> Path:
         (lambda f: (result(f, [0.0]) / "summary.json").rename(f / "samples.jsonl.zst"), "is not finished"),
         (lambda f: (result(f, [0.0]) / "summary.json").write_text(DEEP), "cannot read"),
         (lambda f: (result(f, [0.0]) / "questions.jsonl").write_text("[1]\n"), "line 1 is no JSON object"),
+        (lambda f: result(f, [0.0, True]), "answer = True is no score"),
+        (lambda f: result(f, [0.0], benchmark=["aime24"]), "benchmark is ['aime24'], expected text"),
+        (lambda f: result(f, [0.0], settings="x"), "settings is 'x', expected an object"),
     ],
 )
 def test_compare_refuses_damaged_and_half_results(tmp_path: Path, damage: Callable[[Path], Any], says: str) -> None:

@@ -25,6 +25,7 @@ from faults.kills import kills
 from faults.malformed import malformed
 from faults.report import Group, table, write_page
 from faults.stages import Models
+from faults.tampering import tampering
 
 # Before anything loads torch or the hub's libraries, and for every child.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -45,6 +46,7 @@ def main() -> int:
     groups = {
         "kills": functools.partial(kills, seed=chosen.seed, jobs=chosen.jobs, times=chosen.kills),
         "malformed": functools.partial(malformed, seed=chosen.seed, jobs=chosen.jobs, times=chosen.inputs),
+        "tampering": functools.partial(tampering, seed=chosen.seed, jobs=chosen.jobs),
     }
     ended = []
     with tempfile.TemporaryDirectory(prefix="curiosft-faults-") as temporary:

@@ -90,6 +90,7 @@ def build_valid(folder: Path, model: Path) -> None:
     packed = folder / "runs/sampled/eval/base/arithmetic/samples.jsonl.zst"
     (folder / "samples.jsonl").write_bytes(b"".join(open_lines(packed)))
     shutil.copy(packed, folder)
+    shutil.copytree(folder / "runs/sampled/eval", folder / "c")
     interrupted = forked(COMMANDS["run folder"], folder, before=_terminate_in_step_3)
     assert interrupted.returncode == 75, interrupted.stderr
 

@@ -150,7 +150,6 @@ MODELS: dict[str, Damage] = {
     "an index outside": lambda f: INDEX({GATE: "../../x.safetensors"})(f),
     "an index without a map": holds("model/model.safetensors.index.json", "{}"),
     "a deep index": holds("model/model.safetensors.index.json", DEEP),
-    "an index that lacks tensors": lambda f: INDEX({GATE: "model.safetensors"})(f),
     "weights are a pipe": fifo("model/model.safetensors"),
     "weights are a folder": directory("model/model.safetensors"),
     "weights are missing": gone("model/model.safetensors"),
@@ -193,7 +192,6 @@ MODELS: dict[str, Damage] = {
     "tokenizer's configuration is a list": holds("model/tokenizer_config.json", "[]"),
     "tokenizer's configuration is deep": holds("model/tokenizer_config.json", DEEP),
     "tokenizer's configuration is a pipe": fifo("model/tokenizer_config.json"),
-    "tokenizer's class is unknown": changed("model/tokenizer_config.json", tokenizer_class="Nope"),
     "tokenizer's class is a number": changed("model/tokenizer_config.json", tokenizer_class=5),
     "end token is unknown": changed("model/tokenizer_config.json", eos_token={"x": 1}),
     "end token is a list": changed("model/tokenizer_config.json", eos_token=[1]),
@@ -212,7 +210,7 @@ MODELS: dict[str, Damage] = {
     "template loops over text": holds(TEMPLATE, "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}"),
     "template calls itself": holds(TEMPLATE, "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
     "template writes without end": holds(TEMPLATE, "{{ 'a' * 10**11 }}"),
-    "template computes without end": holds(TEMPLATE, "{{ 9 ** 9 ** 9 ** 9 }}"),
+    "template computes without end": holds(TEMPLATE, "{% set x = namespace(n=7) %}{% for i in range(60) %}{% set x.n = x.n * x.n %}{% endfor %}"),
     "template refuses": holds(TEMPLATE, "{{ raise_exception('no') }}"),
     "template divides by zero": holds(TEMPLATE, "{{ 1 // 0 }}"),
     "template reads what is not there": holds(TEMPLATE, "{{ nothing.at.all }}"),
@@ -237,6 +235,8 @@ RUN_FOLDER: dict[str, Damage] = {
     "config is a pipe": fifo(f"{STAGE}/config.json"),
     "config is a folder": directory(f"{STAGE}/config.json"),
     "marker is deep": holds(f"{CHECKPOINT}/COMPLETE", DEEP),
+    "marker is empty": holds(f"{CHECKPOINT}/COMPLETE", ""),
+    "marker is missing": gone(f"{CHECKPOINT}/COMPLETE"),
     "marker is a list": holds(f"{CHECKPOINT}/COMPLETE", "[]"),
     "marker is cut": cut(f"{CHECKPOINT}/COMPLETE"),
     "marker has no step": changed(f"{CHECKPOINT}/COMPLETE", step=None),
@@ -251,22 +251,6 @@ RUN_FOLDER: dict[str, Damage] = {
     "weights are a pipe": fifo(f"{CHECKPOINT}/model.safetensors"),
     "the lock is a folder": directory(f"{STAGE}/lock"),
     "the stage is a file": lambda f: ((f / STAGE).rename(f / "x"), (f / STAGE).write_text("")),
-}
-OLD_MARKER: dict[str, Damage] = {
-    name: lambda f, damage=damage: (holds(f"{CHECKPOINT}/COMPLETE", "")(f), damage(f))
-    for name, damage in {
-        "state is deep, no digests": holds(f"{CHECKPOINT}/state/state.json", DEEP),
-        "state is a list, no digests": holds(f"{CHECKPOINT}/state/state.json", "[]"),
-        "state is empty, no digests": holds(f"{CHECKPOINT}/state/state.json", "{}"),
-        "state with text, no digests": changed(f"{CHECKPOINT}/state/state.json", step="x"),
-        "optimizer is cut, no digests": cut(f"{CHECKPOINT}/state/rank-00000.safetensors"),
-        "optimizer is text, no digests": holds(f"{CHECKPOINT}/state/rank-00000.safetensors", "x" * 99),
-        "optimizer is missing, no digests": gone(f"{CHECKPOINT}/state/rank-00000.safetensors"),
-        "optimizer lacks tensors, no digests": tensors(
-            lambda t: t.pop(sorted(t)[0]), f"{CHECKPOINT}/state/rank-00000.safetensors"
-        ),
-        "metrics are binary, no digests": holds(f"{CHECKPOINT}/state/metrics.jsonl", b"\xff\0{\n"),
-    }.items()
 }
 QUESTIONS, SUMMARY = "b/aime24/questions.jsonl", "b/aime24/summary.json"
 RESULTS: dict[str, Damage] = {
@@ -344,7 +328,6 @@ BENCHMARK: dict[str, Damage] = {
     "answer is an object": row("bench.jsonl", answer={}),
     "no question": row("bench.jsonl", question=...),
     "question is a number": row("bench.jsonl", question=1),
-    "an id is there twice": row("bench.jsonl", id="0"),
 }
 RATES: dict[str, Damage] = {
     "empty": holds("grades.jsonl", ""),
@@ -404,7 +387,7 @@ LITERAL: list[Input] = [
     *(Input("data file", name[:60], command=(*TRAIN, f"data.train={name}")) for name in SOURCES),
     *_table("model folder, in sft", MODELS),
     *_table("model folder, in eval", MODELS),
-    *_table("run folder", RUN_FOLDER | OLD_MARKER),
+    *_table("run folder", RUN_FOLDER),
     *_table("result folder", RESULTS),
     *_table("saved responses", RESPONSES),
     *_table("saved samples", SAMPLES),

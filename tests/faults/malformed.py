@@ -11,7 +11,7 @@ from pathlib import Path
 
 from faults.drawn_inputs import drawn_inputs
 from faults.forked import LIMIT_S, forked, load_everything
-from faults.inputs import Input, build_valid
+from faults.inputs import COMMANDS, Input, build_valid
 from faults.literal_inputs import LITERAL
 from faults.report import Row
 from faults.stages import Models
@@ -27,11 +27,12 @@ def malformed(folder: Path, models: Models, seed: int, jobs: int, times: int) ->
     load_everything()
     valid = folder / "valid"
     build_valid(valid, models.tiny)
+    require_success(valid, folder, tuple(COMMANDS.values()))
     rows = {case.kind: Row(f"malformed {case.kind}") for case in LITERAL}
     legal: Counter[str] = Counter()
     batch, number = LITERAL[:: max(1, len(LITERAL) // times)], 0
     while sum(row.times for row in rows.values()) < times or number < 2:
-        for case, ended in _run(valid, folder, batch, jobs):
+        for case, ended in run_all(valid, folder, batch, jobs):
             if ended.returncode == 0 and number:
                 legal[case.kind] += 1
             else:
@@ -63,7 +64,16 @@ def trouble(case: Input, ended: subprocess.CompletedProcess[str]) -> str | None:
     return f"malformed {case.kind}, {case.name[:300]!r}: {what}: {' '.join(case.arguments())[:300]}: {ended.stderr[-1500:]}"
 
 
-def _run(
+def require_success(valid: Path, folder: Path, commands: Sequence[tuple[str, ...]]) -> None:
+    """Without a fault each command must succeed, or its failures would prove nothing."""
+    for command in commands:
+        shutil.copytree(valid, folder / "untouched")
+        ended = forked(command, folder / "untouched")
+        assert ended.returncode == 0, f"{command} fails without a fault: {ended.stderr}"
+        shutil.rmtree(folder / "untouched")
+
+
+def run_all(
     valid: Path, folder: Path, batch: Sequence[Input], jobs: int
 ) -> list[tuple[Input, subprocess.CompletedProcess[str]]]:
     """Run each case in a copy of the valid files."""

@@ -316,7 +316,7 @@ BROKEN_PARTS = [
     (holds("config.json", b'{"model_type": "nope"}'), "knows no model_type 'nope'"),
     (holds("config.json", b'{"model_type": "qwen2", "max_position_embeddings": "many"}'), "expected a whole number"),
     (holds(STOPS, b"\0"), "cannot read .*generation_config"), (holds(STOPS, b'{"a": "\xe9"}'), "cannot read"),
-    (holds(STOPS, b"[]"), "holds a list"), (holds(STOPS, None), "Is a directory"), (holds(STOPS, b'{"eos_token_id": "x"}'), "expected token ids"),
+    (holds(STOPS, b"[]"), "holds a list"), (holds(STOPS, None), "is a folder, expected a file"), (holds(STOPS, b'{"eos_token_id": "x"}'), "expected token ids"),
     (holds("tokenizer.json", b"[]"), "cannot open a tokenizer"), (holds("tokenizer.json", b""), "cannot open a tokenizer"),
     (holds("tokenizer_config.json", b"[]"), "cannot open a tokenizer"), (holds("special_tokens_map.json", b"[]"), "cannot open a tokenizer"),
     (holds("chat_template.jinja", b"{% for %}"), "refuses"), (holds("chat_template.jinja", b"\xe9"), "cannot open a tokenizer"),

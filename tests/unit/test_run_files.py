@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import (
+    OPTIONAL_NUMBER,
+    TEXT,
     JsonLines,
     compress_jsonl,
     drop_torn_line,
@@ -126,3 +128,12 @@ def test_the_umask_decides_who_reads_a_folder(tmp_path: Path) -> None:
         "weights": 0o640,
         "COMPLETE": 0o640,
     }
+
+
+@pytest.mark.parametrize("value", ["1", True, float("nan"), float("inf"), 10**400, [], {}])
+def test_an_entry_of_another_type_is_one_short_line(tmp_path: Path, value: object) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"id": "a", "strict": null}\n' + json.dumps({"id": "b", "strict": value}) + "\n")
+    with pytest.raises(CurioError, match=r"rows\.jsonl, line 2: strict is .*, expected a number or null") as caught:
+        list(read_jsonl(file, types={"id": TEXT, "strict": OPTIONAL_NUMBER}))
+    assert len(str(caught.value)) < 500

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from curiosft_cli.data.sources import read_all
 from curiosft_cli.grading.grade import is_gradable
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.run.files import read_jsonl, write_json
+from curiosft_cli.run.files import OPTIONAL_NUMBER, TEXT, read_jsonl, write_json
 from curiosft_cli.stages.rl.rollouts import Prompt
 from curiosft_cli.train.encode import PromptFormat, encode_prompt, encode_response, response_text
 
@@ -86,12 +86,12 @@ def by_pass_rate(problems: Sequence[Problem], file: str, lowest: float, highest:
     Problems that the evaluation did not see are kept.
 
     Raises:
-        CurioError: there is no such file, it holds no grades, or it knows none of the problems.
+        CurioError: there is no such file, it holds no grades or damaged ones, or it knows none of the problems.
     """
     if not Path(file).is_file():
         raise CurioError(f"rl.pass_rates = {file} is not a file", "Name an evaluation's grades.jsonl.zst.")
     scores: dict[str, list[float]] = defaultdict(list)
-    for row in read_jsonl(Path(file)):
+    for row in read_jsonl(Path(file), types={"id": TEXT, "strict": OPTIONAL_NUMBER}):
         if "strict" not in row:
             raise CurioError(f"rl.pass_rates = {file} holds no grades", "Name the file grades.jsonl.zst beside it.")
         if row["strict"] is not None:

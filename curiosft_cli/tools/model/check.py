@@ -174,6 +174,15 @@ def _weights(source: ModelSource, model: dict[str, Any]) -> Iterator[Remark]:
     except CurioError as error:
         yield Remark("weights", "problem", error.what, error.fix)
         return
+    whole = [name for name, tensor in tensors.items() if name.endswith(".weight") and tensor.dtype[0] in "IU"]
+    if whole:
+        yield Remark(
+            "weights",
+            "problem",
+            f"{source.folder}: {whole[0]} holds whole numbers ({tensors[whole[0]].dtype}), expected fractions",
+            "Take a version of the model that is not quantised.",
+        )
+        return
     types = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
     found = f"{files} files as they were written" if files else "every file whole, every number finite"
     yield Remark("weights", "ok", f"{len(tensors)} tensors, {types}, {found}")
@@ -200,21 +209,16 @@ def _template(tokenizer: PreTrainedTokenizerBase, config: Config) -> Iterator[Re
     if not tokenizer.chat_template:
         yield Remark("template", "problem", "there is no chat template: no stage can make a prompt", PREPARE)
         return
-    from jinja2 import TemplateError
+    from curiosft_cli.train.encode import render_chat
 
     system = SYSTEM_PROMPT if config.model.system_prompt is None else config.model.system_prompt
     user = {"role": "user", "content": "QUESTION"}
     chat = [{"role": "system", "content": system}, user] if system else [user]
     try:
-        with_turn, without = (_render(tokenizer, chat, opened) for opened in (True, False))
-        bare = _render(tokenizer, [user], True)
-    except TemplateError as error:
-        yield Remark(
-            "template",
-            "problem",
-            f"refuses the messages ({error})",
-            'Where it knows no system role: set model.system_prompt="" and put the text into model.question_prefix.',
-        )
+        with_turn, without = (render_chat(tokenizer, chat, opened=opened) for opened in (True, False))
+        bare = render_chat(tokenizer, [user])
+    except CurioError as error:
+        yield Remark("template", "problem", error.what, error.fix)
         return
     if with_turn == without:
         yield Remark(
@@ -308,7 +312,3 @@ def _vocabulary(tokenizer: PreTrainedTokenizerBase, model: dict[str, Any]) -> It
         )
     else:
         yield Remark("vocabulary", "ok", f"{highest + 1} tokens, {rows} rows")
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], opened: bool) -> str:
-    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=opened))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import MISSING, CurioError, hub_refusal
-from curiosft_cli.run.files import read_json
+from curiosft_cli.run.files import check_all_regular, read_json
 from curiosft_cli.run.hub import use_hub
+from curiosft_cli.run.text import shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +44,7 @@ def open_source(name: str, settings: Model, *, weights: bool) -> ModelSource:
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise CurioError(f"{path} is not a model folder: it has no {CONFIG}", "Name the folder that has one.")
+        check_all_regular(path)
         return ModelSource(name, path)
     if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         what = "a file" if path.exists() else "nothing"
@@ -86,6 +88,8 @@ def plain_config(source: ModelSource, settings: Model) -> dict[str, Any]:
             f"{source.name} brings Python code of its own (auto_map in {CONFIG})",
             "Read that code first, then set model.trust_remote_code=true; or take a model that transformers knows.",
         )
+    if nan := [key for key, value in config.items() if value != value]:
+        raise CurioError(f"{file}: {nan[0]} is NaN", "Download the model again.")
     for key in ("max_position_embeddings", "vocab_size"):
         if config.get(key) is not None and not isinstance(config[key], int):
             raise CurioError(f"{file}: {key} is {config[key]!r}, expected a whole number", "Download the model again.")
@@ -112,8 +116,13 @@ def configured_stops(source: ModelSource) -> list[int] | None:
     if stops is None:
         return None
     listed = stops if isinstance(stops, list) else [stops]
-    if not all(isinstance(token, int) for token in listed):
-        raise CurioError(f"{file}: eos_token_id is {stops!r}, expected token ids", "Download the model again.")
+    rows = read_object(source.folder / CONFIG).get("vocab_size")
+    most = rows if isinstance(rows, int) else 2**63
+    if not all(isinstance(token, int) and 0 <= token < most for token in listed):
+        raise CurioError(
+            f"{file}: eos_token_id is {shortened(stops)}, expected token ids from 0 to {most - 1}",
+            "Download the model again.",
+        )
     return listed
 
 

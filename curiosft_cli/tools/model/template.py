@@ -94,13 +94,9 @@ def _opening(tokenizer: PreTrainedTokenizerBase, prefill: str) -> str:
     Raises:
         CurioError: the template fails on a bare question.
     """
-    from jinja2 import TemplateError
+    from curiosft_cli.train.encode import render_chat
 
-    chat = [{"role": "user", "content": "?"}]
-    try:
-        text = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
-        raise CurioError(f"the chat template refuses a bare question: {error}", "Download the model again.") from None
+    text = render_chat(tokenizer, [{"role": "user", "content": "?"}])
     opening = prefill.strip()
     if opening and text.rstrip().endswith(opening):
         missing = prefill.partition(opening)[2].removeprefix(text[len(text.rstrip()) :])
