@@ -38,7 +38,7 @@ def main() -> None:
         cut = arguments.index("--")
         arguments, launch_arguments[:] = arguments[:cut], arguments[cut + 1 :]
     from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError, file_trouble
-    from curiosft_cli.run.processes import isolated
+    from curiosft_cli.run.processes import ignore_stop_signals, isolated
 
     os.environ.update(isolated(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
@@ -61,6 +61,8 @@ def main() -> None:
         if stop.code == TERMINATED:
             show("curiosft: stopped by SIGTERM; the same command continues", sys.stderr)
         raise
+    finally:
+        ignore_stop_signals()
 
 
 def _interrupted(code: int) -> NoReturn:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from curiosft_cli.run.config import from_json
 from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
 from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
-from curiosft_cli.run.processes import die_with_parent, free_port, isolated, usable_cores
+from curiosft_cli.run.processes import die_with_parent, free_port, ignore_stop_signals, isolated, usable_cores
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.terminal import TERMINAL, messages, restore, terminal
@@ -165,8 +165,11 @@ def run_stage(body: StageBody) -> None:
                 show(traceback.format_exc(), messages())
             raise SystemExit(1) from None
         raise _failed(stage, known) from None
-    if first:
-        stage.set_status("complete")
+    else:
+        if first:
+            stage.set_status("complete")
+    finally:
+        ignore_stop_signals()
 
 
 @contextmanager
