@@ -89,11 +89,11 @@ def supervise(parent: int, stop_limit_s: float, command: Sequence[str], poll_s: 
     os.killpg(0, signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    supervise(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
-
-
 def ignore_stop_signals() -> None:
     """Ignore SIGTERM and Ctrl-C from now on: the process ends, and Python's own shutdown would print a traceback."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    supervise(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
