@@ -6,7 +6,8 @@
         compare weights, samples, metrics and answers with the unbroken run, bit for bit
 
 `rephrase` and every fourth run of the other stages are the whole command with its launcher. The others are forks of a
-process that has the imports behind it (`launch.processes=0`): most of their signals come while they work.
+process that has the imports behind it (`launch.processes=0`): most of their signals come while they work. Each kind is
+compared with an unbroken run of its own kind, because their memory lies differently and so their sums round differently.
 """
 
 from __future__ import annotations
@@ -98,7 +99,6 @@ def _stage(stage: str, models: Models, folder: Path, seed: int, jobs: int, times
     left, broken, runs = [list(SIGNALS)[number % len(SIGNALS)] for number in range(times)], [], 0
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         unbroken = pool.map(_unbroken, places[:2], chunksize=1)
-        assert unbroken[0].result == unbroken[-1].result, f"{stage}: two unbroken runs differ"
         while left:
             work = [
                 (places[number % len(places)], unbroken[number % len(places) > 0], f"{seed}-{number}", names)
