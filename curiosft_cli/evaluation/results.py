@@ -24,12 +24,15 @@ FIX = "Finish this evaluation with its command, or restore the file."
 SUITES = ("id", "ood")
 SCORES = ("answer", "strict")
 SHARE, COUNT = ("score from 0 to 1", 1.0), ("number from 0 to 10^12", 1e12)
-LEGAL = dict.fromkeys((*SCORES, "diversity"), SHARE) | dict.fromkeys(
-    ("samples", "entropy_sum_nats", "entropy_tokens"), COUNT
-)
+LEGAL = {
+    **dict.fromkeys((*SCORES, "diversity"), SHARE),
+    **dict.fromkeys(("entropy_sum_nats", "entropy_tokens"), COUNT),
+    "samples": ("number from 0 to 10^6", 1e6),
+}
 """What the entries of a row of questions.jsonl must be, and the highest value of each."""
 OPTIONAL_OBJECT = (dict, NoneType)
-OF_SUMMARY = {"checkpoint": TEXT, "benchmark": TEXT} | dict.fromkeys(("settings", "prompt", "grader"), OPTIONAL_OBJECT)
+OBJECTS = ("settings", "prompt", "grader", "model")
+OF_SUMMARY = {"checkpoint": TEXT, "benchmark": TEXT} | dict.fromkeys(OBJECTS, OPTIONAL_OBJECT)
 OF_QUESTION = {"id": TEXT, "gold": (str, NoneType)}
 
 

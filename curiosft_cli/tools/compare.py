@@ -125,7 +125,7 @@ def remarks(methods: Sequence[Method]) -> list[str]:
                 if shared < max(len(ours.golds), len(theirs.golds)):
                     counts = f"{len(ours.golds)} and {len(theirs.golds)} questions, {shared} shared"
                     notes.append(f"note: {name}: {first.label} and {other.label} have {counts}; only those are paired")
-                chats = [bool(result.summary.get("model", {}).get("chat")) for result in (ours, theirs)]
+                chats = [bool((result.summary.get("model") or {}).get("chat")) for result in (ours, theirs)]
                 if chats[0] != chats[1]:
                     label = (first if chats[0] else other).label
                     notes.append(

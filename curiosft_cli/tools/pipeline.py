@@ -54,8 +54,8 @@ def run_stages(
             seconds[name] = time.monotonic() - started
             for line in summary(name, stage, seconds[name]) if first else ():
                 console.say(line)
-    if first:
-        console.say(f"next: {next_command(stages[-1], resolved, accelerate_arguments)}")
+    if first and (command := next_command(stages[-1], resolved, accelerate_arguments)):
+        console.say(f"next: {command}")
     return seconds
 
 

@@ -40,7 +40,8 @@ def results_report(stage: StageDir) -> str:
     rows = summary["results"]
     grader = rows[0]["grader"]
     notes = [f"Percent, ± one standard error over questions; grader {grader['name']} {grader['version']}."]
-    if len({row["checkpoint"] for row in rows}) > 1:
+    tables = [paper_table(rows, summary["averages"]), detail_table(rows)]
+    if any("*" in line for line in tables[0].splitlines()[1:]):
         notes.append("* is the highest score; `curiosft compare` says whether there is evidence for a difference.")
     for row in rows:
         where = f"{row['checkpoint']} on {row['benchmark']}"
@@ -60,7 +61,7 @@ def results_report(stage: StageDir) -> str:
             notes.append(f"{where}: entropy is not measured for a model behind an endpoint.")
         if unfinished:
             notes.append(f"{where}: grading did not finish, scored 0: {_counts(unfinished)}.")
-    return "\n\n".join([paper_table(rows, summary["averages"]), detail_table(rows), "\n".join(map(one_line, notes))])
+    return "\n\n".join([*tables, "\n".join(map(one_line, notes))])
 
 
 def paper_table(rows: Sequence[SummaryRow], averages: Mapping[str, Mapping[str, SummaryRow]]) -> str:

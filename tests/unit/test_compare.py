@@ -243,6 +243,26 @@ def test_pass_at_k_diversity_and_entropy_have_intervals_too(tmp_path: Path) -> N
     assert found["diversity"]["low"] == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("questions.jsonl", '"id": "q1"', '"id": ["q1"]', r"line 2: id is \['q1'\], expected text"),
+        ("questions.jsonl", '"answer": 1.0', '"answer": NaN', "answer = nan is no score from 0 to 1"),
+        ("questions.jsonl", '"gold"', '"samples": 1e9, "gold"', "samples = 1000000000.0 is no number"),
+        ("questions.jsonl", '"gold"', '"diversity": [1], "gold"', r"diversity = \[1\] is no score"),
+        ("questions.jsonl", '"gold"', '"entropy_tokens": Infinity, "gold"', "entropy_tokens = inf is no number"),
+        ("summary.json", '"settings"', '"model": [], "settings"', r"model is \[\], expected an object"),
+    ],
+)
+def test_damaged_results_are_refused(tmp_path: Path, file: str, old: str, new: str, said: str) -> None:
+    for model in ("a", "b"):
+        save(tmp_path / model, "math500", scores(5, 12), model)
+    damaged = tmp_path / "b" / "math500" / file
+    damaged.write_text(damaged.read_text().replace(old, new))
+    with pytest.raises(CurioError, match=said):
+        compare([tmp_path])
+
+
 def test_flips_are_the_questions_that_one_alone_solves(tmp_path: Path) -> None:
     save(tmp_path / "a", "math500", {"p": 1.0, "q": 0.0, "r": 0.5, "s": 0.0}, "a")
     save(tmp_path / "b", "math500", {"p": 1.0, "q": 0.25, "r": 0.0, "s": 0.75}, "b")
