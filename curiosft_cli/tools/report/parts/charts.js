@@ -22,4 +22,8 @@ waiting.forEach(place => whenNear(place, () => draw(place)));
 const idle = window.requestIdleCallback || (task => setTimeout(task, 30));
 const drawNext = () => { const place = waiting.shift(); if (place) { draw(place); idle(drawNext); } };
 window.addEventListener("load", () => idle(drawNext));
-window.addEventListener("beforeprint", () => waiting.splice(0).forEach(draw));
+
+// Paper has room for two charts side by side, whatever the window has.
+const resize = size => document.querySelectorAll(".chart").forEach(place => Plotly.relayout(place, size));
+window.addEventListener("beforeprint", () => { waiting.splice(0).forEach(draw); resize({width: 340}); });
+window.addEventListener("afterprint", () => resize({width: null, autosize: true}));
