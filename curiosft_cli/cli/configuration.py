@@ -71,3 +71,41 @@ def doctor(settings: Settings = None, as_json: AsJson = False) -> None:
     from curiosft_cli.tools.doctor.command import examine
 
     raise typer.Exit(examine(resolve_settings(settings) if settings else None, as_json=as_json))
+
+
+@app.command(rich_help_panel=CONFIGURATION)
+def plan(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of one node, or processes on a CPU.")] = 8,
+    gpu: Annotated[str, typer.Option("--gpu", help="Kind of GPU, such as h100-80g; cpu is this machine.")] = "h100-80g",
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
+    mfu: Annotated[
+        float | None, typer.Option("--mfu", min=0.01, max=1, help="Share of the GPU's peak. Default: 0.4.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows of the training data.")] = None,
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=1, help="Of a prompt, on average.")] = 300,
+    response_tokens: Annotated[int, typer.Option("--response-tokens", min=1, help="Of a response, on average.")] = 4000,
+    write: Annotated[bool, typer.Option("--write", help="Write a configuration that fits, with reasons.")] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Also run three real steps of sft on this machine.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Does it fit, how long does it take, how much disk? Exit code 0: it fits; 4: it does not."""
+    from curiosft_cli.tools.plan.command import run
+
+    raise typer.Exit(
+        run(
+            config,
+            overrides or [],
+            gpus=gpus,
+            gpu=gpu,
+            nodes=nodes,
+            mfu=mfu,
+            rows=rows,
+            prompt_tokens=prompt_tokens,
+            response_tokens=response_tokens,
+            write=write,
+            probe=probe,
+            as_json=as_json,
+        )
+    )

@@ -17,10 +17,11 @@ from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import METRICS, check_room, load_state, save_checkpoint
 from curiosft_cli.train.head.cpu_kernels import kernels_for
 from curiosft_cli.train.head.head_pass import HeadPass
-from curiosft_cli.train.load import compute_dtype, load_model, load_tokenizer, name_of
+from curiosft_cli.train.load import compute_dtype, load_config, load_model, load_tokenizer, name_of
 from curiosft_cli.train.lora import add_adapters, trained
 from curiosft_cli.train.optim import clip_and_step, make_optimizer
 from curiosft_cli.train.shards import distribute, local_shard, shard_kind, shards_of
+from curiosft_cli.train.size import check_memory
 from curiosft_cli.train.stats import StepStats, peak_memory_gib
 from curiosft_cli.train.student import Student
 from curiosft_cli.train.totals import count_totals
@@ -87,6 +88,7 @@ class Loop:
         path = init if settings.lora.rank else str(source or init)
         tokenizer = load_tokenizer(path, config.model)
         dtype = compute_dtype(settings.precision, accelerator.device)
+        check_memory(config, settings, load_config(path, config.model), accelerator)
         model = load_model(
             path,
             config.model,

@@ -1,0 +1,100 @@
+"""`--write`: settings that make a configuration fit, each with its reason, as a configuration of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import write_text
+from curiosft_cli.tools.plan.estimate import plan_stages
+from curiosft_cli.tools.plan.machines import GIB
+
+if TYPE_CHECKING:
+    from curiosft_cli.run.sections import Config
+    from curiosft_cli.tools.plan.estimate import Setting, StagePlan
+
+Choices = dict[str, str]
+"""A setting, `section.key=value`, and its reason."""
+
+
+def fitting(reference: str, overrides: list[str], shape: Any, setting: Setting) -> tuple[Choices, list[StagePlan]]:
+    """The fewest changes, in the order in which they cost least time, after which every stage fits; and the plan then.
+
+    Raises:
+        CurioError: exit code 4 when no change is left and a stage still does not fit.
+    """
+    choices: Choices = {}
+    while True:
+        config = load(reference, with_choices(overrides, choices)).config
+        plans = plan_stages(config, shape, setting)
+        short = next((plan for plan in plans if not plan.fits), None)
+        if short is None:
+            return choices, plans
+        setting_of, reason = next(_ways(short, config, setting), (None, ""))
+        if setting_of is None:
+            raise CurioError(
+                f"{short.stage} needs {sum(short.terms.values()) / GIB:.1f} GiB of each device, and there are "
+                f"{short.memory / GIB:.1f}, whatever is set",
+                "Take more or larger GPUs (--gpus, --gpu, --nodes), a smaller model, or sft.lora.rank=16.",
+                4,
+            )
+        key = setting_of.partition("=")[0]
+        choices = {name: why for name, why in choices.items() if not name.startswith(f"{key}=")}
+        choices[setting_of] = reason
+
+
+def with_choices(overrides: list[str], choices: Iterable[str]) -> list[str]:
+    """The settings of the command line, with the choices in place of those of the same key."""
+    return list({setting.partition("=")[0]: setting for setting in [*overrides, *choices]}.values())
+
+
+def _ways(plan: StagePlan, config: Config, setting: Setting) -> Iterator[tuple[str, str]]:
+    """Changes that are still open, the cheapest first."""
+    over = f"{plan.stage} needs {sum(plan.terms.values()) / GIB:.0f} of {plan.memory / GIB:.0f} GiB"
+    if plan.stage not in ("sft", "rl"):
+        return
+    settings = config.sft if plan.stage == "sft" else config.rl
+    if plan.phase == "sampling":
+        trainer = sum(plan.terms[name] for name in ("weights", "optimizer"))
+        share = int(100 * (plan.memory - trainer) / setting.machine.memory) / 100
+        if plan.terms["engine weights"] / setting.machine.memory + 0.02 < share < settings.gpu_memory_utilization:
+            yield f"rl.gpu_memory_utilization={share}", f"the trainer's state takes {trainer / GIB:.0f} GiB"
+        return
+    if not settings.gradient_checkpointing:
+        yield f"{plan.stage}.gradient_checkpointing=true", f"{over}: activations are computed again"
+    row = setting.prompt_tokens + setting.response_tokens
+    if (smaller := settings.max_tokens_per_batch // 2) >= row:
+        yield f"{plan.stage}.max_tokens_per_batch={smaller}", f"{over}: smaller packs, more of them"
+    if settings.head_chunk > 128:
+        yield f"{plan.stage}.head_chunk={settings.head_chunk // 2}", f"{over}: fewer logits at a time"
+    if plan.stage == "sft" and "teacher" in plan.terms and not config.sft.teacher.offload:
+        yield "sft.teacher.offload=true", f"{over}: the teacher waits in main memory"
+
+
+def target_of(reference: str) -> Path:
+    """The file to write: beside the given one, or here where it is a recipe.
+
+    Raises:
+        CurioError: it exists.
+    """
+    given = Path(reference)
+    target = (
+        given.with_name(f"{given.stem}-planned.toml") if given.suffix == ".toml" else Path(f"{reference}-planned.toml")
+    )
+    if target.exists():
+        raise CurioError(f"{target} exists", "Rename it, or delete it.")
+    return target
+
+
+def write_choices(target: Path, reference: str, choices: Mapping[str, str]) -> None:
+    """Write a configuration that extends `reference` by the choices."""
+    extended = Path(reference).name if reference.endswith(".toml") else reference
+    lines = [f"extends = {json.dumps(extended)}"]
+    for choice, reason in choices.items():
+        key, _, value = choice.partition("=")
+        lines.append(f"{key} = {value}  # {reason}")
+    write_text(target, "\n".join([*lines, *([] if choices else ["# It fits as it is."])]) + "\n")

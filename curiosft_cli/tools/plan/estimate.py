@@ -1,0 +1,312 @@
+"""The plan of each stage: memory by term, floating-point operations, seconds, and disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from curiosft_cli.objectives import RL_METHODS
+from curiosft_cli.run.objective_file import sft_objective
+from curiosft_cli.tools.plan.machines import CPU, GIB, Machine
+from curiosft_cli.tools.plan.memory import Terms, largest, phases_of_device
+from curiosft_cli.train.shards import shard_kind
+from curiosft_cli.train.size import BFLOAT16, FLOAT32, MOMENTS, Size, model_size
+
+if TYPE_CHECKING:
+    from curiosft_cli.objectives import BoundObjective
+    from curiosft_cli.run.sections import Config, Training
+    from curiosft_cli.train.fake_step import StepCost
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the stages would run on, and what is assumed of the data.
+
+    Attributes:
+        machine: one device.
+        name: of the device.
+        gpus: devices of one node.
+        nodes: how many nodes.
+        rows: of the training data.
+        prompt_tokens: of a row, on average.
+        response_tokens: of a response or a completion, on average.
+        usable: share of the memory that tensors may take; the rest is for the CUDA context and gaps (our choice).
+    """
+
+    machine: Machine
+    name: str
+    gpus: int
+    nodes: int
+    rows: int
+    prompt_tokens: int
+    response_tokens: int
+    usable: float = 0.94
+
+    @property
+    def ranks(self) -> int:
+        """Training processes."""
+        return self.gpus * self.nodes
+
+    @property
+    def memory(self) -> float:
+        """Bytes that tensors may take on one device; the processes of a CPU share one memory."""
+        return self.machine.memory * self.usable / (self.gpus if self.name == CPU else 1)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage needs.
+
+    Attributes:
+        stage: its name.
+        phase: the part of the step that needs most memory.
+        terms: bytes of one device by term in that part.
+        memory: bytes that may be used.
+        flops: floating-point operations of one step, on all devices.
+        step_s: seconds of one step; None where there are no steps.
+        total_s: seconds of the stage.
+        steps: of the stage.
+        disk: bytes at the end of the stage.
+        disk_peak: bytes while the last checkpoint is written.
+        lower: the setting to change first, where it does not fit; else None.
+    """
+
+    stage: str
+    phase: str
+    terms: Terms
+    memory: float
+    flops: float
+    step_s: float | None
+    total_s: float
+    steps: int
+    disk: float
+    disk_peak: float
+    lower: str | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the terms fit."""
+        return sum(self.terms.values()) <= self.memory
+
+
+def plan_stages(config: Config, shape: Any, setting: Setting) -> list[StagePlan]:
+    """The stages of `run.stages` that need a device, in their order."""
+    size = model_size(shape)
+    planned = {"sft": plan_sft, "rl": plan_rl, "eval": plan_eval}
+    return [planned[name](config, shape, size, setting) for name in config.run.stages if name in planned]
+
+
+def plan_sft(config: Config, shape: Any, size: Size, setting: Setting) -> StagePlan:
+    """Supervised fine-tuning."""
+    from curiosft_cli.train.teacher import teacher_dtype
+
+    sft = config.sft
+    objective = sft_objective(sft.objective, sft.objective_sha256).objective.bind(**sft.params)
+    row = setting.prompt_tokens + min(setting.response_tokens, sft.max_response_length)
+    cost, pack_tokens = _cost(config, sft, shape, objective, setting, ceil(sft.batch_size / setting.ranks), row)
+    copied = objective.needs & {"teacher_logp", "teacher_tau", "ref_logp", "ref_logits"} and sft.teacher.kind == "ema"
+    phases = phases_of_device(cost, size, setting.ranks, sharded=is_sharded(config, setting), teacher=bool(copied))
+    if sft.teacher.offload:
+        phases = {
+            phase: {name: bytes_ for name, bytes_ in terms.items() if name != "teacher"}
+            for phase, terms in phases.items()
+        }
+    phase, terms = largest(phases)
+    per_epoch = ceil(setting.rows / sft.batch_size)
+    steps = min(sft.epochs * per_epoch, sft.max_steps or sft.epochs * per_epoch)
+    share = sft.batch_size * row / pack_tokens
+    step_s = _seconds(cost, setting, share / setting.ranks)
+    own = size.all * getattr(teacher_dtype(sft.teacher, _dtype(sft, setting)), "itemsize", 0) if copied else 0
+    disk, peak = _disk(sft, size, steps, own)
+    return StagePlan(
+        "sft",
+        phase,
+        terms,
+        setting.memory,
+        sum(cost.flops.values()) * share,
+        step_s,
+        step_s * steps,
+        steps,
+        disk,
+        peak,
+        _first_to_lower("sft", sft, terms, setting) if sum(terms.values()) > setting.memory else None,
+    )
+
+
+def plan_rl(config: Config, shape: Any, size: Size, setting: Setting) -> StagePlan:
+    """Reinforcement learning: the engine samples while the trainer holds its state, then it sleeps."""
+    rl = config.rl
+    # The losses of all methods read log-probabilities alone and differ by nothing that counts here.
+    objective = RL_METHODS["grpo"].objective.bind()
+    response = min(setting.response_tokens, rl.max_completion_length)
+    row, rows = setting.prompt_tokens + response, rl.mini_batch_prompts * rl.num_generations
+    cost, pack_tokens = _cost(config, rl, shape, objective, setting, ceil(rows / setting.ranks), row)
+    # Before the updates every token is scored once more: a third of the products of the training pass.
+    scoring = sum(cost.flops.values()) / 3
+    sharded = is_sharded(config, setting)
+    phases = phases_of_device(cost, size, setting.ranks, sharded=sharded, teacher=False)
+    if not rl.servers:
+        phases["sampling"] = _beside_engine(rl, size, setting, sharded)
+    phase, terms = largest(phases)
+    completions = rl.prompts_per_step * rl.num_generations
+    share = completions * row / pack_tokens
+    sampling_s = (
+        completions
+        * response
+        / (setting.ranks * engine_tokens_per_s(shape, size, setting, rl.gpu_memory_utilization, row))
+    )
+    step_s = sampling_s + _seconds(cost, setting, share / setting.ranks, scoring)
+    steps = rl.steps if rl.epochs is None else rl.epochs * ceil(setting.rows / rl.prompts_per_step)
+    disk, peak = _disk(rl, size, steps, 0)
+    flops = (sum(cost.flops.values()) + scoring) * share + 2 * size.all * completions * response
+    return StagePlan(
+        "rl",
+        phase,
+        terms,
+        setting.memory,
+        flops,
+        step_s,
+        step_s * steps,
+        steps,
+        disk,
+        peak,
+        _first_to_lower("rl", rl, terms, setting) if sum(terms.values()) > setting.memory else None,
+    )
+
+
+def plan_eval(config: Config, shape: Any, size: Size, setting: Setting, completions: int = 1000) -> StagePlan:
+    """Sampling `completions` completions; a model that one GPU cannot hold is spread over several."""
+    from curiosft_cli.stages.evaluate.devices import devices_of_one
+
+    settings = config.eval
+    memory = int(setting.machine.memory * settings.gpu_memory_utilization)
+    heads = shape.get_text_config().num_attention_heads
+    each = devices_of_one(size.all * BFLOAT16, heads, setting.gpus, memory) if setting.name != CPU else 1
+    response = min(setting.response_tokens, settings.max_completion_length)
+    row = setting.prompt_tokens + response
+    rate = engine_tokens_per_s(shape, size, setting, settings.gpu_memory_utilization, row) * setting.gpus
+    terms = _engine_terms(size, setting, settings.gpu_memory_utilization, settings.kv_cache_gib, each)
+    return StagePlan(
+        stage=f"eval, {completions:,} completions",
+        phase="sampling",
+        terms=terms,
+        memory=setting.machine.memory,
+        flops=2.0 * size.all * completions * row,
+        step_s=None,
+        total_s=completions * response / rate,
+        steps=0,
+        disk=0.0,
+        disk_peak=0.0,
+        lower=None if sum(terms.values()) <= setting.machine.memory else "eval.gpu_memory_utilization",
+    )
+
+
+def is_sharded(config: Config, setting: Setting) -> bool:
+    """Whether the model's layers are sharded over the processes."""
+    return shard_kind(config.launch, setting.ranks) is not None
+
+
+def engine_tokens_per_s(
+    shape: Any, size: Size, setting: Setting, share: float, context: int, *, most: int = 256, reached: float = 0.5
+) -> float:
+    """Completion tokens in a second of one device: each step of the engine reads the weights and the cache once.
+
+    Args:
+        shape: configuration of the model.
+        size: of the model.
+        setting: the device.
+        share: of its memory for the engine.
+        context: tokens of prompt and completion.
+        most: sequences at the same time (vLLM's default).
+        reached: share of the bandwidth and of the products that sampling reaches (our choice, not measured).
+    """
+    text = shape.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * BFLOAT16
+    cache = max(GIB / 4, setting.machine.memory * share - size.all * BFLOAT16)
+    sequences = max(1.0, min(float(most), cache / (token * context)))
+    read_s = (size.all * BFLOAT16 + sequences * token * context / 2) / setting.machine.moved
+    product_s = sequences * 2 * size.all / setting.machine.products
+    return reached * sequences / max(read_s, product_s)
+
+
+def _cost(
+    config: Config, settings: Training, shape: Any, objective: BoundObjective, setting: Setting, rows: int, row: int
+) -> tuple[StepCost, int]:
+    """The cost of one full pack of one process, and its tokens."""
+    from curiosft_cli.train.fake_step import CpuShapes, step_cost
+    from curiosft_cli.train.head.kernels import Kernels
+
+    in_pack = max(1, min(rows, settings.max_tokens_per_batch // row))
+    lengths = ((setting.prompt_tokens, row - setting.prompt_tokens),) * in_pack
+    kernels = CpuShapes() if setting.name == CPU else Kernels()
+    cost = step_cost(
+        shape,
+        settings,
+        objective,
+        lengths,
+        dtype=_dtype(settings, setting),
+        kernels=kernels,
+        accumulates=rows > in_pack,
+    )
+    return cost, in_pack * row
+
+
+def _dtype(settings: Training, setting: Setting) -> Any:
+    import torch
+
+    from curiosft_cli.train.load import compute_dtype
+
+    if setting.name == CPU:
+        return compute_dtype(settings.precision, CPU)
+    return torch.float32 if settings.precision == "float32" else torch.bfloat16
+
+
+def _seconds(cost: StepCost, setting: Setting, packs: float, more: float = 0.0) -> float:
+    """Of `packs` packs in one process: products at the share of the peak that is reached, the rest at the bandwidth."""
+    machine = setting.machine
+    products = (sum(cost.flops.values()) + more) / machine.products
+    if setting.name != CPU:
+        return packs * products / machine.reached
+    return packs * (products + sum(cost.moved.values()) / machine.moved) / machine.reached
+
+
+def _beside_engine(rl: Training, size: Size, setting: Setting, sharded: bool) -> Terms:
+    share = setting.ranks if sharded else 1
+    trainer = {"weights": size.all * FLOAT32 / share, "optimizer": MOMENTS * size.all * FLOAT32 / share}
+    return trainer | _engine_terms(size, setting, rl.gpu_memory_utilization, rl.kv_cache_gib, 1)
+
+
+def _engine_terms(size: Size, setting: Setting, share: float, cpu_cache_gib: float, each: int) -> Terms:
+    weights = size.all * BFLOAT16 / each
+    if setting.name == CPU:
+        return {"engine weights": weights, "KV cache": cpu_cache_gib * GIB}
+    return {"engine weights": weights, "KV cache": max(0.0, setting.machine.memory * share - weights)}
+
+
+def _disk(settings: Training, size: Size, steps: int, teacher: int) -> tuple[float, float]:
+    """Bytes at the end, and while the last checkpoint is written: the newest one has the state, older ones weights."""
+    weights = size.all * FLOAT32
+    newest = weights + size.all * MOMENTS * FLOAT32 + teacher
+    saved = ceil(steps / settings.save_steps)
+    older = min(saved, settings.keep_last) - 1
+    older += steps // settings.keep_every if settings.keep_every else 0
+    return newest + older * weights, 2 * newest + older * weights
+
+
+def _first_to_lower(stage: str, settings: Training, terms: Terms, setting: Setting) -> str:
+    """The setting that lowers the largest term that a setting can lower."""
+    ways = {
+        "activations": f"{stage}.max_tokens_per_batch, now {settings.max_tokens_per_batch}"
+        if settings.gradient_checkpointing
+        else f"{stage}.gradient_checkpointing=true",
+        "copies for products": f"{stage}.gradient_checkpointing=true",
+        "logits": f"{stage}.head_chunk, now {settings.head_chunk}",
+        "KV cache": f"{stage}.gpu_memory_utilization, now {settings.gpu_memory_utilization}",
+        "teacher": "sft.teacher.offload=true",
+    }
+    held = "launch.shard=full over more GPUs, or sft.lora.rank=16"
+    ways |= dict.fromkeys(("weights", "gradients", "optimizer"), held)
+    largest_first = sorted(terms, key=lambda name: -terms[name])
+    return next(ways[name] for name in largest_first if name in ways)

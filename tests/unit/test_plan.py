@@ -1,0 +1,150 @@
+"""`curiosft plan`: what fake steps count, how it is drawn out to all layers, what is refused and what is written."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from command import curiosft
+from transformers import AutoConfig
+
+from curiosft_cli.objectives import SFT_OBJECTIVES
+from curiosft_cli.run.config import load
+from curiosft_cli.run.errors import CurioError
+from curiosft_cli.tools.plan import machines
+from curiosft_cli.tools.plan.command import MODELS
+from curiosft_cli.train import size
+from curiosft_cli.train.fake_step import BACKWARD, FORWARD, HEAD, INPUTS, LATE, UPDATE, measure, step_cost
+from curiosft_cli.train.head.kernels import Kernels
+from curiosft_cli.train.meter import Meter
+
+PARAMETERS = 107_072
+"""Of the tiny model, tied head included once."""
+LENGTHS = ((10, 40), (20, 30))
+
+
+def cost_of(shape: Any, *settings: str, dtype: torch.dtype = torch.bfloat16, whole: bool = False) -> Any:
+    sft = load("sft", list(settings)).config.sft
+    objective = SFT_OBJECTIVES[sft.objective].bind(**sft.params)
+    how = measure if whole else step_cost
+    return how(shape, sft, objective, LENGTHS, dtype=dtype, kernels=Kernels())
+
+
+def test_the_meter_counts_what_lives_and_what_moves() -> None:
+    mib = 2**20
+    with Meter() as meter:
+        weight = torch.zeros(mib // 4)
+        meter.name("weights", [weight])
+        with meter.phase("first"):
+            other = weight + 1.0
+            del other
+            view = weight.view(-1, 1024)
+            product = view @ view.t()
+        del view
+        with meter.phase("second", term="more"):
+            torch.zeros(3 * mib // 4)
+    assert meter.peaks["first"] == {"weights": mib, "activations": mib}
+    assert meter.peaks["second"] == {"weights": mib, "activations": product.nbytes, "more": 3 * mib}
+    assert meter.flops["first"] == 2 * 256 * 1024 * 256
+    assert meter.moved["first"] == 2 * mib
+    assert meter.live == {"weights": mib, "activations": product.nbytes, "more": 0}
+
+
+@pytest.mark.parametrize("settings", [("sft.objective=curio",), ("sft.gradient_checkpointing=true",)])
+def test_all_layers_lie_on_the_line_through_two_and_four(tiny_model: Path, settings: tuple[str, ...]) -> None:
+    shape = size.with_layers(AutoConfig.from_pretrained(tiny_model), 8)
+    line, real = cost_of(shape, *settings), cost_of(shape, *settings, whole=True)
+    assert line.flops == real.flops
+    for phase, terms in real.peaks.items():
+        assert sum(line.peaks[phase].values()) == pytest.approx(sum(terms.values()), rel=1e-3)
+
+
+def test_the_terms_of_a_step_are_those_of_the_model(tiny_model: Path) -> None:
+    shape = AutoConfig.from_pretrained(tiny_model)
+    cost = cost_of(shape, "sft.objective=curio", whole=True)
+    for phase in (INPUTS, FORWARD, BACKWARD, UPDATE):
+        assert cost.peaks[phase]["weights"] == 4 * PARAMETERS
+        assert cost.peaks[phase]["teacher"] == 2 * PARAMETERS
+        # 8 bytes of moments and a counter for each of the 26 tensors.
+        assert cost.peaks[phase]["optimizer"] == 8 * PARAMETERS + 26 * 4
+    assert cost.peaks[UPDATE]["gradients"] == 4 * PARAMETERS
+    tokens, labels, heads, head = 100, 70, 2, 32
+    layers = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)  # products of the two layers
+    attention = 2 * 2 * heads * head * sum(sum(row) ** 2 for row in LENGTHS)
+    assert cost.flops[INPUTS] + cost.flops[INPUTS + HEAD] == 2 * tokens * layers + attention + 2 * labels * 64 * 512
+    assert (
+        cost.flops[FORWARD] + cost.flops[FORWARD + HEAD] == 2 * tokens * layers + attention + 3 * 2 * labels * 64 * 512
+    )
+    # The first layer's inputs are embeddings, which have gradients too.
+    assert cost.flops[BACKWARD] + cost.flops[BACKWARD + LATE] == 4 * tokens * layers + 2.5 * attention
+
+
+def test_shipped_descriptions_have_the_parameters_of_their_models() -> None:
+    known = {
+        "Qwen/Qwen2.5-Math-7B": 7_615_616_512,
+        "Qwen/Qwen3-4B-Base": 4_022_468_096,
+        "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    }
+    described = json.loads(MODELS.read_text())
+    assert {name: size.model_size(AutoConfig.for_model(**shape)).all for name, shape in described.items()} == known
+
+
+@pytest.fixture
+def small_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU with 12 MiB: the tiny model's weights fit, a full pack's activations do not."""
+    monkeypatch.setitem(machines.GPUS, "small", machines.Machine(12 * 2**20, 1e9, 1e9))
+
+
+def plan_of(model: Path, *more: object) -> Any:
+    common = ("--rows=100", "--prompt-tokens=20", "--response-tokens=108", "--gpus=1")
+    settings = (f"model.path={model}", 'run.stages=["sft"]', "sft.max_tokens_per_batch=2048", "sft.batch_size=64")
+    return curiosft("plan", "curio", *settings, *common, *more)
+
+
+def test_a_plan_says_what_does_not_fit_and_writes_what_does(
+    small_gpu: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = plan_of(tiny_model, "--gpu=small")
+    assert done.returncode == 4 and "DOES NOT FIT" in done.stdout, done.stdout
+    assert "first to change: sft.gradient_checkpointing=true" in done.stdout
+    done = plan_of(tiny_model, "--gpu=small", "--write")
+    assert done.returncode == 0, done.stderr
+    written = load("curio-planned.toml").config.sft
+    assert written.gradient_checkpointing and "activations are computed again" in Path("curio-planned.toml").read_text()
+    again = plan_of(tiny_model, "--gpu=small", "--write")
+    assert again.returncode == 2 and "curio-planned.toml exists" in again.stderr
+
+
+def test_a_plan_in_json_adds_up(tiny_model: Path) -> None:
+    done = plan_of(tiny_model, "--gpu=h100-80g", "--json", "--mfu=0.5")
+    [stage] = json.loads(done.stdout)["stages"]
+    assert done.returncode == 0 and stage["fits"]
+    assert stage["steps"] == 6  # 3 epochs of ceil(100 / 64)
+    assert stage["step_s"] == pytest.approx(stage["flops"] / (989e12 * 0.5))
+    assert stage["total_s"] == pytest.approx(6 * stage["step_s"])
+    assert stage["disk"] == pytest.approx((4 + 8 + 2) * PARAMETERS)
+
+
+def test_an_unknown_gpu_ends_with_a_line(tiny_model: Path) -> None:
+    done = plan_of(tiny_model, "--gpu=h100")
+    assert done.returncode == 2 and "knows no GPU 'h100'" in done.stderr and "h100-80g" in done.stderr
+
+
+def test_training_refuses_only_what_cannot_fit(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load("sft", ["launch.processes=2"]).config
+    shape = AutoConfig.for_model(**json.loads(MODELS.read_text())["Qwen/Qwen2.5-Math-7B"])
+    device = SimpleNamespace(device=torch.device("cuda"), num_processes=2)
+    needed = 16 * 7_615_616_512 // 2
+    monkeypatch.setattr(size, "device_memory", lambda _: needed)
+    started = time.perf_counter()
+    size.check_memory(config, config.sft, shape, device)  # ty: ignore[invalid-argument-type]
+    assert time.perf_counter() - started < 1.0
+    monkeypatch.setattr(size, "device_memory", lambda _: needed - 1)
+    with pytest.raises(CurioError, match=r"sft holds at least 56.7 GiB in each process, most of it optimizer \(28.4\)"):
+        size.check_memory(config, config.sft, shape, device)  # ty: ignore[invalid-argument-type]
