@@ -40,6 +40,7 @@ def write_run(folder: Path, *, steps: int = 4, objective: str = "curio", seed: i
         rows = [{"step": step, **{key: chance.random() for key in KEYS}} for step in range(1, steps + 1)]
         for row in rows[1::2]:
             row |= {"eval/arithmetic/avg": 100 * chance.random(), "eval/arithmetic/entropy_nats": chance.random()}
+            row["eval/arithmetic/pass@8"] = 100 * chance.random()
         write_lines(folder / stage / "metrics.jsonl", rows)
     return folder
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from curiosft_cli.run.rundir import TRAINING_STAGES
 from curiosft_cli.tools.report.markup import text
-from curiosft_cli.tools.report.read import RunRecord, series
+from curiosft_cli.tools.report.read import RunRecord, over_stages, series
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B8000", "#7F7F7F")
@@ -166,6 +166,14 @@ def benchmarks_between_steps(runs: Sequence[RunRecord]) -> list[str]:
     return [part[1] for part in parts if len(part) == 3 and part[0] == "eval" and part[2] == "avg"]
 
 
+def largest_k(runs: Sequence[RunRecord], benchmark: str) -> int:
+    """The largest k of the Pass@k that was measured between steps; 0 without any."""
+    start = f"eval/{benchmark}/pass@"
+    keys = {key for run in runs for rows in run.metrics.values() for row in rows for key in row}
+    found = (key.removeprefix(start) for key in keys if key.startswith(start))
+    return max((int(k) for k in found if k.isdigit()), default=0)
+
+
 def _of_evaluations(runs: Sequence[RunRecord]) -> Iterator[Chart]:
     for benchmark in benchmarks_between_steps(runs):
         both = [(number, run, evaluated(run, benchmark)) for number, run in enumerate(runs)]
@@ -195,6 +203,12 @@ def _of_evaluations(runs: Sequence[RunRecord]) -> Iterator[Chart]:
         ]
         axes = {"xaxis": {"title": {"text": "entropy (nats)"}}, "yaxis": {"title": {"text": "Avg@k (%)"}}}
         yield Chart("story", f"{benchmark}: accuracy against entropy", paths, axes | {"height": 460})
+        if most := largest_k(runs, benchmark):
+            passes = [(n, run, over_stages(run, f"eval/{benchmark}/pass@{most}")) for n, run in enumerate(runs)]
+            traces = [line(run.label, n, steps, values) for n, run, (steps, values) in passes if steps]
+            yield Chart(
+                "story", f"{benchmark}: Pass@{most} (%) over both stages, Figure 2c", traces, {"xaxis": layout["xaxis"]}
+            )
 
 
 def _symbols(found: Evaluated) -> list[str]:

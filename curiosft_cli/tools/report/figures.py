@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.files import write_bytes
-from curiosft_cli.tools.report.curves import benchmarks_between_steps, colour, evaluated
+from curiosft_cli.tools.report.curves import benchmarks_between_steps, colour, evaluated, largest_k
 from curiosft_cli.tools.report.read import RunRecord, series
 
 if TYPE_CHECKING:
@@ -71,11 +71,10 @@ def figure_2(runs: Sequence[RunRecord]) -> Figure | None:
     """Entropy of the expert's tokens, top 20 % and bottom 80 %, and Pass@k of the largest k, over the SFT steps."""
     keys = ["train/entropy_top20_nats", "train/entropy_bottom80_nats"]
     titles = ["entropy, top 20 % (nats)", "entropy, bottom 80 % (nats)"]
-    found = {key for run in runs for row in run.metrics.get("sft", []) for key in row if "/pass@" in key}
-    if found:
-        most = max(found, key=lambda key: int(key.rpartition("@")[2]))
-        keys.append(most)
-        titles.append(f"{most.split('/')[1]} Pass@{most.rpartition('@')[2]} (%)")
+    for benchmark in benchmarks_between_steps(runs)[:1]:
+        if most := largest_k(runs, benchmark):
+            keys.append(f"eval/{benchmark}/pass@{most}")
+            titles.append(f"{benchmark} Pass@{most} (%)")
     curves = [[series(run.metrics.get("sft", []), key) for run in runs] for key in keys]
     if not any(steps for steps, _ in curves[0]):
         return None

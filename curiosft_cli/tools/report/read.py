@@ -73,6 +73,20 @@ def read_runs(names: Sequence[str]) -> list[RunRecord]:
     ]
 
 
+def over_stages(run: RunRecord, key: str) -> tuple[list[int], list[float]]:
+    """As `series`, over both stages: the steps of rl go on where sft ended."""
+    steps: list[int] = []
+    values: list[float] = []
+    before = 0
+    for stage in TRAINING_STAGES:
+        metrics = run.metrics.get(stage, [])
+        some, found = series(metrics, key)
+        steps += [before + step for step in some]
+        values += found
+        before += metrics[-1]["step"] if metrics else 0
+    return steps, values
+
+
 def series(metrics: Metrics, key: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric, without the steps that lack it."""
     found = [(row["step"], row[key]) for row in metrics if _is_number(row.get(key))]

@@ -37,13 +37,19 @@ def write_report(
     charts = [] if tokens is not None else score_charts(runs) + curves(runs)
     curiosity = {"Curiosity map": reading("map", *token_rows(runs, tokens))}
     sections = curiosity if tokens is not None else _sections(runs, charts, curiosity)
-    left_out = [f"{run.label}: {line}" for run in runs for line in run.left_out]
+    left_out = [line for run in runs for line in _left_out(run)]
     sections["Left out"] = notes(left_out)
     target = out or runs[0].folder.path / ("report.html" if tokens is None else f"tokens-{tokens}.html")
     title = f"curiosft report: {', '.join(run.label for run in runs)}"
     write_text(target, page(title, sections, {"charts": chart_data(charts)}))
     drawn = [] if figures is None else write_figures(runs, figures)
     return [*(one_line(f"left out: {line}") for line in left_out), str(target), *drawn]
+
+
+def _left_out(run: RunRecord, most: int = 20) -> list[str]:
+    """What could not be read of a run; of many lines the first ones, and how many more there are."""
+    more = len(run.left_out) - most
+    return [f"{run.label}: {line}" for line in (*run.left_out[:most], *([f"and {more:,} more"] if more > 0 else []))]
 
 
 def _sections(runs: Sequence[RunRecord], charts: Sequence[Chart], curiosity: Mapping[str, str]) -> dict[str, str]:
