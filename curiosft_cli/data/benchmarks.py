@@ -16,7 +16,7 @@ from curiosft_cli.data.arithmetic import generate
 from curiosft_cli.data.files import BadRow, FileRow, read_rows
 from curiosft_cli.data.hub import hub_rows
 from curiosft_cli.data.records import AnswerKind, Problem
-from curiosft_cli.data.sources import MESSAGE_COLUMNS, RESPONSE_COLUMNS, to_problem
+from curiosft_cli.data.sources import BROKEN_TEXT, MESSAGE_COLUMNS, RESPONSE_COLUMNS, to_problem
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.sections import Eval, OwnBenchmark
 
@@ -169,10 +169,10 @@ def find_benchmark(name: str, settings: Eval) -> Benchmark:
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
-    if name not in settings.data:
-        close = nearest(name, BENCHMARKS)
+    if name.lower() in BENCHMARKS or name not in settings.data:
+        close = nearest(name.lower(), BENCHMARKS)
         raise CurioError(
-            f"benchmark '{name}' does not exist and has no file",
+            f"benchmark '{name}' does not exist" + ("" if name in settings.data else " and has no file"),
             f"{close}{'' if close.endswith('?') else '.'} A benchmark of your own needs a file: eval.data.{name}=FILE.",
         )
     own = settings.bench.get(name, OwnBenchmark())
@@ -331,6 +331,8 @@ def _problem(row: FileRow | BadRow, place: str, default_id: str, benchmark: Benc
             raise BadRow(f"found a question with {len(problem.choices)} choices, expected one of kind {benchmark.kind}")
         if not problem.answer.strip():
             raise BadRow("column answer: found nothing, expected the gold")
+        if BROKEN_TEXT.search("\n".join((problem.id, problem.question, problem.answer, *problem.choices))):
+            raise BadRow("found NUL characters or half characters, expected Unicode text")
     except BadRow as error:
         fix = "Correct the row: a benchmark with a bad row is not used."
         if benchmark.own:

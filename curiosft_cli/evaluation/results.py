@@ -181,7 +181,8 @@ def _values(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
         name: {row["id"]: row[name] for row in rows if row.get(name) is not None} for name in (*SCORES, "diversity")
     }
     samples = {row["id"]: int(row.get("samples") or 1) for row in rows}
-    for k in (2**power for power in range(1, max(samples.values()).bit_length())):
+    most = max(samples.values())
+    for k in sorted({most, *(2**power for power in range(1, most.bit_length()))} - {0, 1}):
         values[f"pass@{k}"] = {
             id_: pass_at_k(samples[id_], round(answer * samples[id_]), k)
             for id_, answer in values["answer"].items()

@@ -209,7 +209,7 @@ def _cells(rows: Sequence[Comparison], first: str, *, measured: bool = False) ->
             row.model,
             row.benchmark,
             *([_measure_name(row.measure)] if measured else []),
-            str(row.questions) if row.benchmark.split()[0] not in ("ID", "OOD") else "",
+            str(row.questions) if " " not in row.benchmark else "",  # an average has several numbers
             _number(row.first, row),
             _number(row.second, row),
             _difference(row),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from command import last_of_each
 from pyarrow import parquet
 
 from curiosft_cli.data.benchmarks import (
@@ -204,8 +205,8 @@ def test_a_benchmark_of_the_hub_asks_for_its_split_and_revision(name: str, monke
 def own(folder: Path, file: str, content: str | bytes, *overrides: str) -> list[Problem]:
     """The questions of the benchmark `mine`, from a file with this content."""
     (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    chosen = [f"eval.data.mine={folder / file}", "eval.benchmarks=mine"]
-    return load_tasks(config("curio", [*chosen, *overrides]).config)[0].problems
+    chosen = last_of_each(f"eval.data.mine={folder / file}", "eval.benchmarks=mine", *overrides)
+    return load_tasks(config("curio", chosen).config)[0].problems
 
 
 @pytest.mark.parametrize(
@@ -290,6 +291,14 @@ def test_an_own_parquet_file_and_number_of_samples(tmp_path: Path) -> None:
             "eval.bench.mine.sample'.*'samples'",
         ),
         ("a.txt", "1", [], "expected a data file"),
+        ("a.csv", "question,answer\n1\0?,2\n", [], "row 1: found NUL characters"),
+        ("a.jsonl", '{"question": "1? \\ud800", "answer": 2}', [], "row 1: found NUL characters or half"),
+        (
+            "a.jsonl",
+            '{"question": "1?", "answer": 2}',
+            ['eval.benchmarks=["mine", "AIME24"]', "eval.data.AIME24=x"],
+            "'aime24'",
+        ),
     ],
 )
 def test_a_bad_own_benchmark_is_refused_in_one_line(

@@ -230,15 +230,16 @@ def test_pass_at_k_diversity_and_entropy_have_intervals_too(tmp_path: Path) -> N
         place = tmp_path / model / "math500"
         save(tmp_path / model, "math500", scores(20, 40), model)
         rows = [
-            {"id": f"q{n}", "gold": "1", "samples": 4, "answer": n % 4 / 4, "strict": 0.0, "diversity": 0.4 + spread}
+            {"id": f"q{n}", "gold": "1", "samples": 6, "answer": n % 4 / 6, "strict": 0.0, "diversity": 0.4 + spread}
             | {"entropy_sum_nats": (1 + spread) * tokens, "entropy_tokens": tokens}
             for n, tokens in enumerate(rng.integers(5, 50, 40).tolist())
         ]
         (place / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = {row["measure"]: row for row in json.loads(compare([tmp_path], style="json"))["measures"]}
-    assert list(found) == ["pass@2", "pass@4", "entropy", "diversity"]
-    assert found["pass@4"]["first"] == 75 and found["pass@4"]["verdict"] == "identical"
-    assert found["pass@2"]["first"] == pytest.approx(100 * (0 + 1 / 2 + 5 / 6 + 1) / 4)
+    assert list(found) == ["pass@2", "pass@4", "pass@6", "entropy", "diversity"]
+    assert found["pass@6"]["first"] == 75 and found["pass@6"]["verdict"] == "identical"
+    # 0, 1, 2 or 3 of 6 right: 1 - C(6 - c, 2) / C(6, 2).
+    assert found["pass@2"]["first"] == pytest.approx(100 * (0 + 5 / 15 + 9 / 15 + 12 / 15) / 4)
     assert found["entropy"]["difference"] == pytest.approx(0.3) and found["entropy"]["verdict"] == "higher"
     assert found["diversity"]["low"] == pytest.approx(0.3)
 
