@@ -106,7 +106,7 @@ def explanation(
         verdicts = [
             f"{row.verdict} on {row.benchmark} ({row.difference:+.1f})"
             for row in rows
-            if row.model == model and row.verdict in ("better", "worse")
+            if row.model == model and row.verdict in ("better", "worse", "too small to matter")
         ]
         lines.append(f"{model}: {'; '.join(verdicts) if verdicts else f'no evidence of a difference from {first}'}.")
     if any(row.verdict == "too few questions" for row in rows):
