@@ -125,6 +125,16 @@ def noisy(problem: Problem, seed: int = 0) -> Problem:
     return replace(problem, question=draw.one_of((" ", "\n", "\n\n")).join(parts))
 
 
+def without_noise(post: str) -> str:
+    """The question of a `noisy` post."""
+    text = post.strip()
+    for phrase in (*GREETINGS, *ORIGINS):
+        text = text.removeprefix(phrase).lstrip()
+    for phrase in CLOSINGS:
+        text = text.removesuffix(phrase).rstrip()
+    return text
+
+
 def split_of(question: str) -> str:
     """The split of a question. It depends on the text only, not on the seed."""
     return "test" if _digest(question) % TEST_SHARE == 0 else "train"

@@ -45,5 +45,5 @@ def _legal(fault: Callable[[object], str | None], *more: str) -> BeforeValidator
 
 
 Address = Annotated[str, _legal(address_fault)]
-AddressOrLocal = Annotated[str, _legal(address_fault, "local")]
+AddressOrLocal = Annotated[str, _legal(address_fault, "local", "demonstration")]
 VariableName = Annotated[str, _legal(_variable_fault)]

@@ -194,6 +194,38 @@ def test_the_quickstart_s_recipe_trains_its_own_model(
     assert (tmp_path / "runs" / "quickstart" / "sft" / "checkpoint-1").is_dir()
 
 
+def test_the_quickstart_cleans_keeps_entropy_and_says_what_is_next(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = [f"model.path={tiny_model}", "launch.processes=0", "eval.limit=2", "eval.samples=1", "eval.pass_k=[1]"]
+    small += [f"{stage}.precision=float32" for stage in ("sft", "rl", "eval")]
+    small += [f"{stage}.engine=transformers" for stage in ("rl", "eval")]
+    small += [f"{stage}.max_completion_length=8" for stage in ("rl", "eval")]
+    small += ["sft.max_steps=4", "sft.save_steps=4", "sft.eval_steps=4", "sft.teacher.topk=64", "rl.preflight=off"]
+    small += ["rl.steps=1", "rl.prompts_per_step=2", "rl.mini_batch_prompts=2", "rl.num_generations=2"]
+    done = curiosft_here("quickstart", *small)
+    assert done.returncode == 0, done.stderr
+    posts, entropy, *_, end = done.stdout.strip().split("\n\n")
+    assert posts.startswith("posts cleaned by demonstration: ") and "14 accepted" in posts and "before: " in posts
+    _, curio, plain = (line.split() for line in entropy.splitlines())
+    for name, row in (("quickstart", curio), ("quickstart-plain", plain)):
+        logged = (tmp_path / "runs" / name / "sft" / "metrics.jsonl").read_text().splitlines()
+        assert row[1:] == [f"{json.loads(line)['train/entropy_nats']:.3f}" for line in logged]
+    assert curio[0] == "sft.objective=curio" and plain[0] == "sft.objective=sft"
+    first = [
+        json.loads((tmp_path / "runs" / name / "sft" / "metrics.jsonl").read_text().splitlines()[0])
+        for name in ("quickstart", "quickstart-plain")
+    ]
+    assert first[0]["train/entropy_nats"] == pytest.approx(first[1]["train/entropy_nats"], rel=1e-5)  # the same rows
+    assert "report: runs/quickstart/report.html" in end and (tmp_path / "runs" / "quickstart" / "report.html").exists()
+    commands = [line.partition("curiosft ")[2].partition("  ")[0].split() for line in end.splitlines()[-3:]]
+    assert [command[0] for command in commands] == ["compare", "choose", "rl"]
+    assert curiosft_here(*commands[0]).returncode == 0
+    again = curiosft_here("quickstart", *small)
+    assert again.returncode == 0 and "sft done before, plain sft done before" in again.stdout
+
+
 def wait_until_gone(stage: Path, limit_s: float = 20.0) -> None:
     """No process of a killed run survives it."""
     deadline = time.monotonic() + limit_s

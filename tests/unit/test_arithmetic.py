@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curiosft_cli.data.arithmetic import SeededChoices, generate, noisy, split_of
+from curiosft_cli.data.arithmetic import SeededChoices, generate, noisy, split_of, without_noise
 from curiosft_cli.grading.grade import grade
+from curiosft_cli.stages.rephrase.demonstration import AFTER_POST, BEFORE_POST, reply
 from curiosft_cli.stages.rephrase.judge.rules import judge_by_rules
+from curiosft_cli.stages.rephrase.judge.verify import verify_message
 
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)\.")
 GOLDEN_QUESTION = (
@@ -86,3 +89,15 @@ def test_a_noisy_post_holds_the_question_and_cleaning_it_is_never_refused(seed: 
         assert problem.question in post.question != problem.question
         assert (post.answer, post.response, post.id) == (problem.answer, problem.response, problem.id)
         assert judge_by_rules(post.question, problem.question).outcome != "refused"
+
+
+def test_the_script_of_the_demonstration_undoes_the_noise_and_sometimes_errs() -> None:
+    """One answer in eight has a changed number, so that a check has something to refuse."""
+    pairs = [
+        (problem.question, noisy(problem, seed).question) for problem in generate("train", 200, 3) for seed in range(3)
+    ]
+    assert all(without_noise(post) == question for question, post in pairs)
+    answers = [(question, post, reply(BEFORE_POST + post + AFTER_POST)) for question, post in pairs]
+    right = [answer == question for question, _, answer in answers]
+    assert 1 / 16 < right.count(False) / len(right) < 3 / 16
+    assert [json.loads(reply(verify_message(post, answer, ())))["same"] for _, post, answer in answers] == right

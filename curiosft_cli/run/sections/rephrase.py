@@ -15,7 +15,8 @@ class Rephrase(Section):
     """Questions to clean; sources as in `data.train`. Empty: `data.train`, or `raw` where that names cleaned
     questions (`authors`, `rephrase`)."""
     base_url: AddressOrLocal = "https://api.deepseek.com"
-    """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs."""
+    """OpenAI-compatible endpoint; `local` serves `model.path` with vLLM on this machine while the stage runs;
+    `demonstration` is a script in place of a model, for the built-in `arithmetic-forum` posts only."""
     model: str = "deepseek-chat"
     """Model name at the endpoint (the paper uses DeepSeek-V3)."""
     api_key_env: Annotated[VariableName, RESUME_FREE] = "DEEPSEEK_API_KEY"

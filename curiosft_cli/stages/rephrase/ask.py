@@ -19,6 +19,7 @@ from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config, Rephrase
 from curiosft_cli.stages.rephrase.answer_log import Request, RewriteLog
+from curiosft_cli.stages.rephrase.demonstration import DEMONSTRATION, demonstration_server
 
 LOCAL = "local"
 LOCAL_CONTEXT = 4096
@@ -155,6 +156,10 @@ async def ask(client: ChatClient, request: Request, retry_temperature: float) ->
 @contextmanager
 def endpoint(config: Config, stage: StageDir) -> Generator[str]:
     """Base URL to ask; a local server lives as long as the context."""
+    if config.rephrase.base_url == DEMONSTRATION:
+        with demonstration_server() as base_url:
+            yield base_url
+        return
     if config.rephrase.base_url != LOCAL:
         yield config.rephrase.base_url
         return

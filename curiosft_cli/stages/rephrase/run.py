@@ -32,6 +32,7 @@ from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.stages.rephrase.answer_log import Decision, RewriteLog, digest
 from curiosft_cli.stages.rephrase.ask import LOCAL, Progress, ask_all, endpoint, verifier
+from curiosft_cli.stages.rephrase.demonstration import DEMONSTRATION
 from curiosft_cli.stages.rephrase.flags import flags
 from curiosft_cli.stages.rephrase.output import Cleaned, in_one_step, refuse_cleaned, write_cleaned
 
@@ -59,6 +60,8 @@ def run(config: Config, stage: StageDir) -> None:
     """Clean every question of `rephrase.data` (or `data.train`)."""
     console = Console(stage.log_file)
     try:
+        if config.rephrase.base_url == DEMONSTRATION:
+            console.say("rephrase: a demonstration: a script answers in place of a model, for the built-in posts only")
         summary = rephrase(config, stage, console.progress)
         for line in summary["skipped_rows"]:
             console.say(f"rephrase: left out {line}")
