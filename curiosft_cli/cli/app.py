@@ -49,7 +49,9 @@ config_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Show or check a configuration without running anything."
 )
 data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Check a data set before training on it.")
-model_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Prepare a base model, or check one.")
+model_app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Prepare or check a model, or send a checkpoint to the hub."
+)
 app.add_typer(data_app, name="data", rich_help_panel=DATA_AND_MODELS)
 app.add_typer(model_app, name="model", rich_help_panel=DATA_AND_MODELS)
 app.add_typer(config_app, name="config", rich_help_panel=CONFIGURATION)

@@ -99,14 +99,22 @@ def table(lines: Sequence[RunLine], now: float, width: int | None = None) -> str
 
 def _read(folder: Path) -> RunLine:
     """One run. What cannot be read is listed as trouble, and the rest still counts."""
-    line = RunLine(folder.name)
+    line = RunLine(folder.name, state="broken")
+    try:
+        _fill(line, folder)
+    except OSError as error:
+        line.trouble.append(f"{error.filename}: {error.strerror}")
+    return line
+
+
+def _fill(line: RunLine, folder: Path) -> None:
+    line.changed = folder.stat().st_mtime
     stages = {stage.path.name: stage for stage in _stages(folder)}
-    changes = {name: _changed(stage) for name, stage in stages.items()}
     line.size = sum(_sizes(folder))
     if not stages:
-        line.state, line.changed = "broken", folder.stat().st_mtime
         line.trouble.append("no stage has a config.json here")
-        return line
+        return
+    changes = {name: _changed(stage) for name, stage in stages.items()}
     line.stage = max(changes, key=changes.__getitem__)
     line.changed, line.state = changes[line.stage], _state(stages[line.stage])
     trained = [name for name in TRAINING_STAGES if name in stages]
@@ -114,7 +122,6 @@ def _read(folder: Path) -> RunLine:
         _add_metrics(line, name, stages[name])
     for name in stages.keys() - {*OTHER_FOLDERS}:
         _add_scores(line, stages[name])
-    return line
 
 
 def _stages(folder: Path) -> Iterator[StageDir]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,20 @@ def test_broken_folders_are_listed(root: Path) -> None:
     )
     assert (damaged["step"], damaged["entropy_nats"]) == (1, 0.5)
     assert list(read_jsonl(root / "killed" / "sft" / "metrics.jsonl"))  # nothing was changed
+
+
+def test_a_folder_that_may_not_be_read_is_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = Path.iterdir
+
+    def forbidden(self: Path) -> Iterator[Path]:
+        if self.name == "killed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return inside(self)
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    done = curiosft("runs", root)
+    assert done.returncode == 0 and "killed: " in done.stdout and "Permission denied" in done.stdout
+    assert len(done.stdout.split("\n\n")[0].splitlines()) == 7
 
 
 def test_no_folder_and_no_runs(tmp_path: Path) -> None:

@@ -147,8 +147,10 @@ def _evaluations(
         for entry in sorted(run.iterdir()):
             for file in sorted(entry.glob(f"*/*/{SUMMARY}")) if entry.name not in OTHER_FOLDERS else ():
                 summary = read_json(file, DAMAGED)
-                if (identity := summary.get("model", {}).get("sha256")) and identity in known:
-                    settings = summary.get("settings", {})
+                model, settings = summary.get("model"), summary.get("settings")
+                if not isinstance(model, dict) or not isinstance(settings, dict):
+                    raise CurioError(f"{file} is damaged, or of another version", DAMAGED)
+                if (identity := model.get("sha256")) and identity in known:
                     yield entry.name, known[identity], file.parent.name, file.with_name(QUESTIONS), settings
     for one in candidates:
         settings = from_json(one.stage.config_file).eval.model_dump()
