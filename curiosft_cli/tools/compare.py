@@ -156,11 +156,31 @@ def _as_text(
         return write.table(_cells(rows, first) if found is None else _flip_cells(found, first), 2)
     parts = [write.table(_cells(rows, first), 2)]
     if more:
-        parts += ["", write.table(_cells(more, first, measured=True), 3)]
+        parts += ["", write.table(_cells(_with_largest_k(more), first, measured=True), 3)]
     if found is not None:
         parts += ["", *_flip_parts(found, first, write)]
-    notes = explanation(methods, rows, score, min_difference) + remarks(methods)
+    notes = explanation(methods, rows, score, min_difference)
+    if more:
+        notes.append(
+            f"The second table has the largest k of Pass@k; --format json has every k. Its p (Holm) is corrected for "
+            f"these {len(more)} comparisons."
+        )
+    notes += remarks(methods)
     return "\n".join([*parts, "", *map(write.line, notes)])
+
+
+def _with_largest_k(rows: Sequence[Comparison]) -> list[Comparison]:
+    """The rows without Pass@k of a k below the largest one of its model and benchmark."""
+    largest: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row.measure.startswith("pass@"):
+            place, k = (row.model, row.benchmark), int(row.measure.removeprefix("pass@"))
+            largest[place] = max(k, largest.get(place, 0))
+    return [
+        row
+        for row in rows
+        if not row.measure.startswith("pass@") or row.measure == f"pass@{largest[row.model, row.benchmark]}"
+    ]
 
 
 def _flip_parts(found: Sequence[Flip], first: str, write: Style, most: int = 20) -> list[str]:

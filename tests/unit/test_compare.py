@@ -242,6 +242,8 @@ def test_pass_at_k_diversity_and_entropy_have_intervals_too(tmp_path: Path) -> N
     assert found["pass@2"]["first"] == pytest.approx(100 * (0 + 5 / 15 + 9 / 15 + 12 / 15) / 4)
     assert found["entropy"]["difference"] == pytest.approx(0.3) and found["entropy"]["verdict"] == "higher"
     assert found["diversity"]["low"] == pytest.approx(0.3)
+    shown = compare([tmp_path])
+    assert "Pass@6" in shown and "Pass@4" not in shown and "corrected for these 5 comparisons" in shown
 
 
 @pytest.mark.parametrize(
