@@ -121,3 +121,14 @@ def test_the_self_check_passes_and_notices_a_broken_estimator(monkeypatch: pytes
     monkeypatch.setattr(metrics, "pass_at_k", lambda n, c, k: c / n)
     with pytest.raises(RuntimeError, match=r"self-check of Pass@k"):
         metrics.self_check()
+
+
+def test_the_spread_of_a_ratio_is_that_of_its_bootstrap() -> None:
+    """Entropy over tokens: long completions count more, and have a higher entropy here."""
+    rng = np.random.default_rng(7)
+    tokens = rng.integers(5, 200, 300)
+    sums = tokens * (0.2 + tokens / 500 + rng.normal(0, 0.05, 300))
+    values = metrics.ratio_values(sums, tokens)
+    assert values.mean() == pytest.approx(sums.sum() / tokens.sum())
+    drawn = rng.integers(0, 300, (4000, 300))
+    assert metrics.standard_error(values) == pytest.approx((sums[drawn].sum(1) / tokens[drawn].sum(1)).std(), rel=0.05)
