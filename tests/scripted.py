@@ -23,6 +23,7 @@ class Reply:
         headers: beside the usual ones.
         delay_s: wait before it, in seconds.
         drop: close the connection instead.
+        cut: close it in the middle of the body.
         raw: (content type, body) in place of a chat completion.
         code: the error's code.
     """
@@ -33,6 +34,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     drop: bool = False
+    cut: bool = False
     raw: tuple[str, str] | None = None
     code: str | None = None
 
@@ -115,6 +117,12 @@ class ScriptedServer:
         await asyncio.sleep(reply.delay_s)
         if reply.drop and request.transport is not None:
             request.transport.close()
+        if reply.cut and request.transport is not None:
+            response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+            await response.prepare(request)
+            await response.write(b'{"id": "1", "choices": [{"index": 0, "message": {"content": "What')
+            request.transport.close()
+            return response
         if reply.raw:
             return web.Response(text=reply.raw[1], content_type=reply.raw[0])
         if reply.status != 200:

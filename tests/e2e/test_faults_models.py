@@ -14,6 +14,8 @@ import torch
 from command import curiosft
 from safetensors.torch import load_file, save_file
 
+from curiosft_cli.run.rundir import StageDir
+
 pytestmark = pytest.mark.e2e
 
 SETTINGS = (
@@ -143,3 +145,15 @@ def test_compare_refuses_damaged_and_half_results(tmp_path: Path, damage: Callab
     damage(tmp_path / "b" / "aime24")
     done = curiosft("compare", tmp_path / "a", tmp_path / "b")
     assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_results_that_were_changed_after_their_end_are_not_compared(tmp_path: Path) -> None:
+    result(tmp_path / "a" / "aime24", [0.0, 1.0])
+    result(tmp_path / "eval" / "sft" / "aime24", [0.0, 0.0])
+    StageDir(tmp_path / "eval").set_status("complete")
+    assert curiosft("compare", tmp_path / "a", tmp_path / "eval").returncode == 0
+    result(tmp_path / "better", [1.0, 1.0])
+    shutil.copy(tmp_path / "better" / "questions.jsonl", tmp_path / "eval" / "sft" / "aime24")
+    for folder in ("eval", "eval/sft"):
+        done = curiosft("compare", tmp_path / "a", tmp_path / folder)
+        assert done.returncode == 2 and "sft/aime24/questions.jsonl was changed or deleted" in done.stderr

@@ -21,9 +21,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from faults.disk import disk
+from faults.graders import graders
 from faults.kills import kills
 from faults.malformed import malformed
+from faults.planted import planted
 from faults.report import Group, table, write_page
+from faults.servers import servers
 from faults.stages import Models
 from faults.tampering import tampering
 
@@ -46,6 +50,10 @@ def main() -> int:
     groups = {
         "kills": functools.partial(kills, seed=chosen.seed, jobs=chosen.jobs, times=chosen.kills),
         "malformed": functools.partial(malformed, seed=chosen.seed, jobs=chosen.jobs, times=chosen.inputs),
+        "servers": functools.partial(servers, jobs=chosen.jobs),
+        "disk": functools.partial(disk, seed=chosen.seed),
+        "graders": functools.partial(graders, seed=chosen.seed),
+        "planted": functools.partial(planted, jobs=chosen.jobs),
         "tampering": functools.partial(tampering, seed=chosen.seed, jobs=chosen.jobs),
     }
     ended = []

@@ -53,6 +53,19 @@ def test_an_unknown_error_keeps_its_traceback(tmp_path: Path) -> None:
     assert "OSError: of an unknown kind" in stage.log_file.read_text()
 
 
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_a_process_only_ends_makes_no_traceback(tmp_path: Path, number: str) -> None:
+    stage = StageDir(tmp_path / "sft")
+    write_json(stage.config_file, load("curio").config.model_dump(mode="json"))
+    program = (
+        "import atexit, os, signal\nfrom curiosft_cli.run.launch import run_stage\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), signal.{number}))\nrun_stage(lambda *_: None)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(stage.path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert stage.status()["state"] == "complete"
+
+
 @pytest.mark.parametrize(
     ("arguments", "first"),
     [
