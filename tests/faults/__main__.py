@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import random
 import subprocess
 import sys
@@ -31,8 +30,6 @@ from faults.servers import servers
 from faults.stages import Models
 from faults.tampering import tampering
 
-# Before anything loads torch or the hub's libraries, and for every child.
-os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 KILLS, INPUTS = 100, 300
 
 
