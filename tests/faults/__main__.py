@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from faults.disk import disk
+from faults.engines import engines
 from faults.graders import graders
 from faults.kills import kills
 from faults.malformed import malformed
@@ -49,6 +50,7 @@ def main() -> int:
         "malformed": functools.partial(malformed, seed=chosen.seed, jobs=chosen.jobs, times=chosen.inputs),
         "servers": functools.partial(servers, jobs=chosen.jobs),
         "disk": functools.partial(disk, seed=chosen.seed),
+        "engines": engines,
         "graders": functools.partial(graders, seed=chosen.seed),
         "planted": functools.partial(planted, jobs=chosen.jobs),
         "tampering": functools.partial(tampering, seed=chosen.seed, jobs=chosen.jobs),
