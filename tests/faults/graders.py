@@ -20,7 +20,7 @@ TIMES = 6
 
 
 def graders(folder: Path, models: Models, seed: int) -> list[Row]:
-    """Kill every grader process that is seen, for a while, in evaluations and trainings."""
+    """Kill a grader process twice in each run: the third one that does not start ends the command with a line."""
     load_everything()
     folder.mkdir(parents=True)
     rows = []
@@ -31,7 +31,7 @@ def graders(folder: Path, models: Models, seed: int) -> list[Row]:
             with place.opened(f"graders-{stage}-{number}") as work:
                 started, killed = Fork(stage, *arguments(work), folder=folder), 0
                 while started.process.poll() is None:
-                    for pid in started.alive() if killed < 4 else ():
+                    for pid in started.alive() if killed < 2 else ():
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(int(pid), signal.SIGKILL)
                             killed += 1
