@@ -17,7 +17,7 @@ from curiosft_cli.grading.extract import Extraction, extract_answer
 from curiosft_cli.grading.match import is_within_limits, match_math
 from curiosft_cli.grading.normalise import normalise, squeeze
 from curiosft_cli.grading.other_graders import OTHER_GRADERS, REWARDS
-from curiosft_cli.grading.parse import exact_multiple, number_list, option, plain_number, top_level_values, words
+from curiosft_cli.grading.parse import collection, exact_multiple, option, plain_number, top_level_values, words
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def _is_gradable_text(gold: str, timeout_s: float) -> bool:
     clean = normalise(gold)
     if not clean or not is_within_limits(clean):
         return False
-    if any(read(clean) for read in (plain_number, words, option, exact_multiple, number_list)):
+    _, values = collection(clean) or ("", [clean])
+    if any(all(map(read, values)) for read in (plain_number, words, option, exact_multiple)):
         return True  # without the parser's 10 ms: such a gold can be met, if only by its like
     return symbolic.can_parse(clean, timeout_s)
 

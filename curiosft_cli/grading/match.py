@@ -13,15 +13,13 @@ from curiosft_cli.grading.normalise import has_bracketed_thousands, normalise, s
 from curiosft_cli.grading.parse import (
     BRACKETED,
     TEXT,
-    are_indexed,
-    as_list,
+    collection,
     condition,
     exact_multiple,
     flat_text,
     has_digits_of,
-    listed_values,
+    in_order,
     named_values,
-    number_list,
     numeral_with_base,
     option,
     order_of_name,
@@ -56,7 +54,6 @@ _NOT_ADDED = re.compile(
 )
 _INEQUALITY = re.compile(r"\s*(?:[<>]|\\(?:le|ge|lt|gt)(?![A-Za-z]))")
 _CELLS = re.compile(r"&|\\\\")
-_SET = re.compile(r"\s*(?:\\left\s*)?\\\{(.*?)(?:\\right\s*)?\\\}\s*", re.DOTALL)
 _OPENED = re.compile(r"\s*(?:\\left\s*)?[(\[]")
 _INDEX = re.compile(r"_\s*\{[^{}]*(?:=|\\to)[^{}]*\}")
 _SIDES = re.compile(r"(?<![\\<>:])=")
@@ -135,21 +132,13 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
     core, units = strip_units(answer, single_letters=not has_variables(gold_core))
     if contradict(units, gold_units):
         return False, "ok"
-    if _differs_in_count(core, gold_core):
-        return False, "ok"
+    if (same := _match_plain(core, gold_core)) is not None:
+        return same, "ok"
+    if (verdict := _match_collection(core, gold_core, timeout_s)) is not None:
+        return verdict
     if "=" in core and "=" not in gold_core:
         return _match_equation(core, gold_core, timeout_s)
     return _match_value(core, gold_core, timeout_s)
-
-
-def _differs_in_count(answer: str, gold: str) -> bool:
-    """Say whether a list of values is answered by a list of another length: Math-Verify drops repeated values."""
-    count = len(listed_values(gold))
-    if count < 2 or r"\pm" in answer + gold:
-        return False
-    inner = _SET.fullmatch(answer)
-    listed = len(listed_values(inner[1] if inner else answer))
-    return listed != count and not (listed == 1 and _OPENED.match(answer))
 
 
 def _match_words(answer: str, gold: str) -> bool | None:
@@ -192,29 +181,49 @@ def _match_base(answer: str, gold: str) -> bool | None:
 
 
 def _match_named(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Compare named values by name; with a bare tuple in the order of the names, with a list also as written."""
+    """Compare named values by name; with bare ones in the order of the names, with a list also as written."""
     groups, gold_groups = named_values(answer), named_values(gold)
-    some = groups or gold_groups
-    if not some:
+    if not groups and not gold_groups:
         return None
     if groups and gold_groups and groups[0].keys() != gold_groups[0].keys():
         return False, "ok"
-    bare = BRACKETED.fullmatch(gold if groups else answer)
-    without_order = not (groups and gold_groups) and are_indexed(some[0]) and not (bare and bare[1] == "(")
-    if len(some) > 1 or without_order:
-        texts = [as_list(one) if one else text for one, text in ((groups, answer), (gold_groups, gold))]
-        return _match(texts[0], texts[1], timeout_s)
-    names = list(some[0]) if groups and gold_groups else sorted(some[0], key=order_of_name)
-    orders = [names] if bare or (groups and gold_groups) else [names, list(some[0])]
-    for order in orders:
-        ours, theirs = (
-            [one[0][name] for name in order] if one else listed_values(bare[2] if bare else text)
-            for one, text in ((groups, answer), (gold_groups, gold))
-        )
-        verdicts = [_match(*pair, timeout_s) for pair in zip(ours, theirs, strict=False)]
-        if len(ours) == len(theirs) and all(same for same, _ in verdicts):
-            return True, "ok"
-    return False, next((status for _, status in verdicts if status != "ok"), "ok")
+    both, some, bare = bool(groups and gold_groups), groups or gold_groups, gold if groups else answer
+    verdict: Comparison = False, "ok"
+    for names in (sorted(some[0], key=order_of_name), list(some[0])):
+        named = ",".join(in_order(group, names, both) for group in some)
+        other = ",".join(in_order(group, names, both) for group in gold_groups) if both else bare
+        if not both and len(some) == 1 and named.startswith("(") and (found := collection(bare)):
+            other = f"({','.join(found[1])})"
+        verdict = _match(*((named, other) if groups else (other, named)), timeout_s)
+        if verdict[0] or both or BRACKETED.fullmatch(bare):
+            break
+    return verdict
+
+
+def _match_collection(answer: str, gold: str, timeout_s: float, most: int = 30) -> Comparison | None:
+    """Compare two collections value by value: in order if the gold is a tuple, else each with one of the others."""
+    theirs = None if r"\pm" in answer + gold else collection(gold)
+    if not theirs:
+        return None
+    ours = collection(answer)
+    if not ours:
+        is_other = _number(answer) or (not theirs[0] and not _OPENED.match(answer))
+        return (False, "ok") if is_other else None
+    if len(ours[1]) != len(theirs[1]) or len(ours[1]) > most:
+        return False, "ok"
+    left, status = list(theirs[1]), "ok"
+    for value in ours[1]:
+        candidates = left[:1] if theirs[0] == "(" else left
+        for candidate in candidates:
+            plain = _match_plain(value, candidate)
+            same, how = _match(value, candidate, timeout_s) if plain is None else (plain, "ok")
+            status = status if how == "ok" else how
+            if same:
+                left.remove(candidate)
+                break
+        else:
+            return False, status
+    return True, "ok"
 
 
 def _without_names(answer: str, gold: str) -> tuple[str, str]:
@@ -242,16 +251,8 @@ def _match_equation(answer: str, gold: str, timeout_s: float) -> Comparison:
 
 
 def _match_value(answer: str, gold: str, timeout_s: float) -> Comparison:
-    """Decide plain numbers, lists of them, and multiples of a root or of pi exactly; leave the rest to Math-Verify."""
-    number, gold_number = plain_number(_IN_BRACKETS.sub(r"\1", answer)), plain_number(_IN_BRACKETS.sub(r"\1", gold))
-    if number and gold_number:
-        percent, gold_percent = (text.rstrip().endswith("%") for text in (answer, gold))
-        return _match_numbers(number, gold_number, percent, gold_percent), "ok"
-    listed, gold_listed = number_list(answer), number_list(gold)
-    if listed and gold_listed and listed[0] == gold_listed[0]:
-        (is_tuple, values), gold_values = listed, gold_listed[1]
-        return (values == gold_values if is_tuple else sorted(values) == sorted(gold_values)), "ok"
-    if (listed and gold_number and len(set(listed[1])) > 1) or (gold_listed and number):
+    """Decide multiples of a root or of pi exactly; leave the rest to Math-Verify."""
+    if plain_number(gold) and (values := collection(answer)) and len(set(values[1])) > 1:
         return False, "ok"
     multiple, gold_multiple = exact_multiple(answer), exact_multiple(gold)
     if multiple and gold_multiple:
@@ -259,13 +260,20 @@ def _match_value(answer: str, gold: str, timeout_s: float) -> Comparison:
     return symbolic.equal(gold, answer, timeout_s)
 
 
-def _match_numbers(number: Number, gold_number: Number, percent: bool, gold_percent: bool) -> bool:
-    """Compare two numbers; where one of them alone is a percentage it may be meant as a share of 1 or of 100."""
+def _match_plain(answer: str, gold: str) -> bool | None:
+    """Compare two plain numbers; where one alone is a percentage it may be meant as a share of 1 or of 100."""
+    number, gold_number = _number(answer), _number(gold)
+    if not number or not gold_number:
+        return None
+    percent, gold_percent = (text.rstrip().endswith("%") for text in (answer, gold))
     if percent == gold_percent:
         return _same_number(number, gold_number)
-    value, exact = number if percent else gold_number
-    other = gold_number if percent else number
+    (value, exact), other = (number, gold_number) if percent else (gold_number, number)
     return any(_same_number((meant, exact), other) for meant in (value, value / 100))
+
+
+def _number(text: str) -> Number | None:
+    return plain_number(_IN_BRACKETS.sub(r"\1", text))
 
 
 def _same_number(number: Number, gold_number: Number) -> bool:

@@ -61,6 +61,7 @@ _SPELLINGS = [
     (re.compile(r"(?:\\left\s*)?\\langle(?![A-Za-z])"), "("),
     (re.compile(r"(?:\\right\s*)?\\rangle(?![A-Za-z])"), ")"),
     (re.compile(r"\\lg(?![A-Za-z])"), r"\\log_{10} "),
+    (re.compile(r"\\log_\{?e(?![A-Za-z])\}?"), r"\\ln "),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\{[^{}]*\}|\d)\s*(\{[^{}]*\}|\d)"), lambda m: rf"\frac{_braced(m[1])}{_braced(m[2])}"),
     (re.compile(r"(?<=\d)\s*\\(?:mathrm|text)\{\s*[eE]\s*\}\s*\{?([+-]?\d+)\}?"), r"e\1"),

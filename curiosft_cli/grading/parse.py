@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 
 from curiosft_cli.grading.normalise import FONT, squeeze
@@ -23,7 +24,6 @@ _PLAIN = re.compile(
     r"|10\^(?:\{(?P<alone>[+-]?\d{1,4})\}|(?P<one>\d)))(?:\\%)?"
 )
 _MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
-_TUPLE = re.compile(r"\((.*)\)")
 _MARK = re.compile(r"\\.|[()\[\]{},]", re.DOTALL)
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
@@ -141,13 +141,22 @@ def exact_multiple(text: str) -> tuple[str, Fraction] | None:
     return "root", number[0] * abs(number[0]) * int(match[3] if match else 1)
 
 
-def number_list(text: str) -> tuple[bool, list[Fraction]] | None:
-    """Return (is a tuple, its values) for two or more exact numbers in round brackets or in a bare list, or None."""
-    squeezed = squeeze(text)
-    inner = _TUPLE.fullmatch(squeezed)
-    numbers = [plain_number(value) for value in top_level_values(inner[1] if inner else squeezed)]
-    exact = [number[0] for number in numbers if number and number[1]]
-    return (inner is not None, exact) if len(numbers) == len(exact) > 1 and "%" not in squeezed else None
+def collection(text: str) -> tuple[str, list[str]] | None:
+    """Return (bracket, values) of two or more values: "(" for a tuple, "{" for a set, "" for a bare list; or None."""
+    inner = BRACKETED.fullmatch(text)
+    whole = inner is not None and len(top_level_values(text)) == 1 and is_balanced(inner[2])
+    values = [value.strip() for value in listed_values(inner[2] if inner and whole else text)]
+    return (inner[1][-1] if inner and whole else "", values) if len(values) > 1 else None
+
+
+def is_balanced(text: str) -> bool:
+    """Say whether no bracket is closed before it is opened, and all are closed."""
+    depth = 0
+    for mark in _MARK.findall(text):
+        depth += (mark[-1] in "([{") - (mark[-1] in ")]}")
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def named_values(text: str) -> list[dict[str, str]]:
@@ -195,15 +204,11 @@ def order_of_name(name: str) -> list[str]:
     return [part.zfill(9) for part in _NATURAL.findall(re.sub(r"[{}\\_]", "", name))]
 
 
-def as_list(groups: list[dict[str, str]]) -> str:
-    """Write the values of one group as a list, of several as a list of tuples, in the order of the names."""
-    texts = [",".join(group[name] for name in sorted(group, key=order_of_name)) for group in groups]
-    return texts[0] if len(texts) == 1 else ",".join(f"({text})" for text in texts)
-
-
-def are_indexed(group: dict[str, str]) -> bool:
-    """Say whether the names are one letter with several indices: the roots `x_1` and `x_2` have no order."""
-    return all("_" in name for name in group) and len({name.partition("_")[0] for name in group}) == 1
+def in_order(group: dict[str, str], names: Iterable[str], is_tuple: bool) -> str:
+    """Write named values without their names: as a tuple, or as a list where `x_1` and `x_2` have no order."""
+    values = ",".join(group[name] for name in names)
+    indexed = all("_" in name for name in group) and len({name.partition("_")[0] for name in group}) == 1
+    return values if indexed and not is_tuple else f"({values})"
 
 
 def split_name(text: str) -> tuple[str | None, str]:

@@ -23,8 +23,7 @@ from pathlib import Path
 from types import TracebackType
 
 import curiosft_cli
-from curiosft_cli.data.records import Grade, Grader, GradeStatus, Problem
-from curiosft_cli.data.response_format import END_TOKENS
+from curiosft_cli.data.records import Grade, GradeStatus
 from curiosft_cli.grading.grade import GradeItem
 from curiosft_cli.grading.worker import READY, RETIRE, START, decode_grade, encode_item
 from curiosft_cli.run.errors import MISSING, CurioError
@@ -122,19 +121,9 @@ class GraderPool:
         self._failed_starts = 0
         self._workers = [self._start() for _ in range(workers)]
 
-    def submit(
-        self,
-        key: Hashable,
-        completion: str,
-        problem: Problem,
-        *,
-        prefilled: bool = True,
-        truncated: bool = False,
-        end_tokens: tuple[str, ...] = END_TOKENS,
-        grader: Grader = "curiosft",
-    ) -> None:
+    def submit(self, key: Hashable, item: GradeItem) -> None:
         """Queue one completion; its grade comes back from `poll` or `drain` under `key`."""
-        self._queue(key, GradeItem(completion, problem, prefilled, truncated, end_tokens, grader))
+        self._queue(key, item)
         self._advance(0.0)
 
     def poll(self, timeout_s: float = 0.0) -> list[tuple[Hashable, Grade]]:

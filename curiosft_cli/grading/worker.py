@@ -7,7 +7,6 @@ back is ever unpickled.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
@@ -21,12 +20,11 @@ from typing import Any
 from curiosft_cli.data.records import Grade, Problem
 from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.grade import GradeItem, grade
+from curiosft_cli.run.processes import die_with_parent
 
 READY = b'"ready"'
 RETIRE = b'"retire"'
 START = "import sys; sys.path.append(sys.argv[2]); from curiosft_cli.grading.worker import main; main()"
-
-_PR_SET_PDEATHSIG = 1
 
 
 def encode_item(item: GradeItem) -> bytes:
@@ -83,9 +81,9 @@ def _confine(memory_gib: float, parent_pid: int, parent_is_main_thread: bool) ->
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # The signal comes when the *thread* that started us ends, so it is asked for only if that is the main thread.
-    if parent_is_main_thread and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
+    if parent_is_main_thread:
+        die_with_parent(parent_pid)
+    elif os.getppid() != parent_pid:
         sys.exit(0)
 
 

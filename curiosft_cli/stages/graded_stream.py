@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from curiosft_cli.data.records import Grade, Problem
     from curiosft_cli.engine.base import Sampling, TokenSampler
-    from curiosft_cli.grading.pool import GraderPool
+    from curiosft_cli.grading.grade import GradeItem
+from curiosft_cli.grading.pool import GraderPool
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,15 @@ def graded_stream(
         engine: samples all requests that are not complete in one call.
         pool: must have nothing else to do.
         on_sampled: called after each completion with (completions so far, completions in all).
-        grading: for `GraderPool.submit`: `prefilled`, `grader`.
+        grading: of each `GradeItem`: `prefilled`, `grader`.
     """
     waiting: dict[Hashable, tuple[GradedRequest, Completion, str]] = {}
 
     def submit(request: GradedRequest, completion: Completion) -> None:
         text = decode_completion(tokenizer, (*request.given, *completion.token_ids))
         waiting[request.key] = request, completion, text
-        pool.submit(request.key, text, request.problem, truncated=completion.finish_reason == "length", **grading)
+        truncated = completion.finish_reason == "length"
+        pool.submit(request.key, GradeItem(text, request.problem, truncated=truncated, **grading))
 
     for request in requests:
         if request.complete is not None:

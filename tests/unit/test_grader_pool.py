@@ -80,7 +80,7 @@ def test_big_completions_do_not_block(pool: GraderPool) -> None:
 
 def test_streaming_returns_every_key_once(pool: GraderPool) -> None:
     for n in range(50):
-        pool.submit(("row", n), f"a</think>\\boxed{{{n}}}", Problem(str(n), "?", "3"))
+        pool.submit(("row", n), GradeItem(f"a</think>\\boxed{{{n}}}", Problem(str(n), "?", "3")))
     graded = pool.poll(timeout_s=30)
     assert graded
     graded += list(pool.drain())
@@ -90,7 +90,7 @@ def test_streaming_returns_every_key_once(pool: GraderPool) -> None:
 
 
 def test_grade_all_leaves_streamed_grades_for_poll(pool: GraderPool) -> None:
-    pool.submit("mine", "a</think>\\boxed{5}", Problem("p", "?", "5"))
+    pool.submit("mine", GradeItem("a</think>\\boxed{5}", Problem("p", "?", "5")))
     assert [g.strict for g in pool.grade_all([item("5"), item("6")])] == [1.0, 0.0]
     assert [(key, grade.strict) for key, grade in pool.drain()] == [("mine", 1.0)]
 
@@ -132,7 +132,7 @@ def test_a_killed_worker_costs_one_item() -> None:
     with GraderPool(1, library_timeout_s=60, deadline_s=60) as pool:
         pool.grade_all([item("5")])
         for answer in (HANGS, "5", "6"):
-            pool.submit(answer, f"a</think>\\boxed{{{answer}}}", Problem(answer, "?", "5"))
+            pool.submit(answer, GradeItem(f"a</think>\\boxed{{{answer}}}", Problem(answer, "?", "5")))
         os.kill(pids(pool)[0], signal.SIGKILL)
         grades = dict(pool.drain())
         assert grades[HANGS].status == "crash" and grades[HANGS].reason == "wrong"
@@ -161,7 +161,7 @@ def test_close_leaves_no_process() -> None:
     pool.close()
     assert all(is_gone(pid) for pid in processes)
     with pytest.raises(CurioError, match="closed"):
-        pool.submit("k", "text", Problem("p", "?", "5"))
+        pool.submit("k", GradeItem("text", Problem("p", "?", "5")))
 
 
 def test_an_error_in_the_caller_closes_the_pool() -> None:
@@ -187,7 +187,7 @@ def test_workers_die_with_a_killed_parent(state: str) -> None:
         pool = made[0]
         pool.grade_all([GradeItem("a</think>\\\\boxed{{5}}", Problem("p", "?", "5"))])
         for n in range({4 if state == "busy" else 0}):
-            pool.submit(n, "a</think>\\\\boxed{{{HANGS}}}", Problem("p", "?", "5"))
+            pool.submit(n, GradeItem("a</think>\\\\boxed{{{HANGS}}}", Problem("p", "?", "5")))
         print(*[worker.process.pid for worker in pool._workers], flush=True)
         time.sleep(600)
     """

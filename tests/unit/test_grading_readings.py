@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from curiosft_cli.grading.normalise import normalise
 from curiosft_cli.grading.parse import (
-    as_list,
+    collection,
     condition,
     exact_multiple,
+    in_order,
     named_values,
-    number_list,
     numeral_with_base,
+    order_of_name,
     plain_number,
     split_name,
     top_level_values,
@@ -128,10 +129,12 @@ def test_other_things_are_no_multiples(text: str) -> None:
     assert exact_multiple(text) is None
 
 
-def test_lists_of_numbers() -> None:
-    assert number_list("(1,-2)") == (True, [1, -2])
-    assert number_list("1,2, 3") == (False, [1, 2, 3])
-    assert number_list("1,x") is None and number_list("1") is None and number_list("1,0.5") is None
+def test_collections() -> None:
+    assert collection("(1,-2)") == ("(", ["1", "-2"])
+    assert collection(r"\{1,2, (3,4)\}") == ("{", ["1", "2", "(3,4)"])
+    assert collection(r"1,x \text{ and } 0.5") == ("", ["1", "x", "0.5"])
+    assert collection("(1,2),(3,4)") == ("", ["(1,2)", "(3,4)"])
+    assert collection("1") is collection("[1,2)") is collection(r"(1,2)\cup(3,4)") is None
 
 
 def test_values_are_split_outside_brackets() -> None:
@@ -166,8 +169,9 @@ def test_values_are_read_by_name() -> None:
     assert named_values(r"3 \text{ apples}, 4 \text{ pears}") == [{"apple": "3", "pear": "4"}]
     assert named_values("p=5,q=2;p=7,q=2") == [{"p": "5", "q": "2"}, {"p": "7", "q": "2"}]
     assert named_values(r"x=1 \text{ or } x=2") == named_values("x=1, 2") == named_values("x=1") == []
-    assert as_list([{"x_{10}": "1", "x_2": "2"}]) == "2,1"
-    assert as_list([{"q": "1", "p": "2"}, {"q": "3", "p": "4"}]) == "(2,1),(4,3)"
+    assert sorted(["x_{10}", "x_2"], key=order_of_name) == ["x_2", "x_{10}"]
+    assert in_order({"q": "1", "p": "2"}, ("p", "q"), False) == "(2,1)"
+    assert in_order({"x_1": "1", "x_2": "2"}, ("x_2", "x_1"), False) == "2,1"
 
 
 def test_one_name_is_split_from_its_values() -> None:

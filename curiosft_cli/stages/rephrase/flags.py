@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from curiosft_cli.stages.rephrase.judge.normalise import tokens
+from curiosft_cli.stages.rephrase.judge.normalise import spelled
 from curiosft_cli.stages.rephrase.judge.rules import holds_mathematics
 
 IMAGE = re.compile(
@@ -37,7 +37,8 @@ def flags(question: str, post: str = "") -> list[str]:
         found.append("several questions")
     if IMAGE.search(f"{question}\n{post}"):
         found.append("image")
-    is_problem = "image" in found or "$" in question or holds_mathematics(tokens(question))
+    words = spelled(question)
+    is_problem = "image" in found or "$" in question or "?" in words or holds_mathematics(words)
     if not is_problem or ELSEWHERE.search(question) or CUT_OFF.search(question.rstrip()):
         found.append("fragment")
     return found

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from curiosft_cli.data.records import Grade, Problem
 from curiosft_cli.data.response_format import answer_region, cut_at_end_token
+from curiosft_cli.grading.grade import GradeItem
 from curiosft_cli.grading.match import is_within_limits
 from curiosft_cli.grading.normalise import normalise
 from curiosft_cli.grading.parse import plain_number, words
@@ -78,7 +79,7 @@ class AnswerChecks:
 
     def _submit(self, key: tuple[object, ...], completion: str, problem: Problem) -> None:
         light = Problem(problem.id, "", problem.answer, kind=problem.kind, choices=problem.choices)
-        self._pool.submit(key, completion, light)
+        self._pool.submit(key, GradeItem(completion, light))
         self._collect(0.0)
         while self._pool.pending > self._ahead:
             self._collect(1.0)

@@ -1,4 +1,4 @@
-"""Whether a piece at the start or end of a post is only a label: a number, a source, points. No language is known."""
+"""Whether a piece at the start of a post is only a label: a number, a source, points. No language is known."""
 
 from __future__ import annotations
 
@@ -16,41 +16,24 @@ NUMBERED = rf"{WORD}(?:\. )?(?:# )?\d+ (?:[a-z] )?(?:[.-] \d+ )*(?:[{CJK}] ){{0,
 LABELS = re.compile(rf"(?:{BRACKET}|{NUMBERED})+")
 NAMED_NUMBER = re.compile(rf"(?=[^\W\d_]{{2}}|[{CJK}]){NUMBERED}")
 YEAR = r"\b(?:1[5-9]|20)\d\d "
-SOURCE = re.compile(rf"[(\[] (?=[^()\[\]]*{YEAR})[^()\[\]]* [^()\[\]]*[)\]] ")
 HEADLINE = re.compile(rf"(?=.*{YEAR})[^.?!;:]*(?:[.?!;] )?")
 
 
-def is_label(post: str, old: list[Token], start: int, end: int) -> bool:
-    """Whether the post's tokens from `start` to `end`, which are its first or its last, say nothing of the problem.
+def is_label(post: str, old: list[Token], end: int) -> bool:
+    """Whether the post's first tokens, up to `end`, say nothing of the problem.
 
-    A label has a number, no sign of a formula, and no letter that the problem uses.
+    A label has a number, no sign of a formula, and no letter that the problem uses. It is `Word 3.`, `(10 words)`,
+    `[Word 2011, #4]`, or a line with a year in it.
     """
-    if start == end:
-        return True
-    piece, rest = [token.text for token in old[start:end]], [token.text for token in old[:start] + old[end:]]
+    piece, others = ([token.text for token in part] for part in (old[:end], old[end:]))
     if len(piece) > LONGEST or any(word in SIGNS - {"-", "/"} or word[0] == "\\" for word in piece):
         return False
-    if any(is_letter(word) and word in rest for word in piece):
+    if not piece or any(is_letter(word) and word in others for word in piece):
         return False
-    label, others = " ".join([*piece, ""]), " ".join([*rest, ""])
-    if re.search(YEAR, label) and re.search(YEAR, others) and not is_number(piece[-1]):
+    label, rest = " ".join([*piece, ""]), " ".join([*others, ""])
+    if re.search(YEAR, label) and re.search(YEAR, rest) and not is_number(piece[-1]):
         return False  # years are what the problem is about
-    if start:
-        return is_source(label, rest[-1], own_line="\n" in post[old[start - 1].end : old[start].start])
-    gap = post[old[end - 1].end : old[end].start]
-    return is_heading(label, others, gap, post[old[end].start])
-
-
-def is_source(label: str, before: str, *, own_line: bool) -> bool:
-    """Whether the end of a post names a year, in a bracket or on a line of its own, behind the end of a sentence."""
-    if before not in {".", "?", "!", ")", "]", ";", ":"} or any(map(is_letter, label.split())):
-        return False
-    named = own_line and any(map(is_word, label.split())) and label[-2] not in ".?"
-    return bool(SOURCE.fullmatch(label) or (named and HEADLINE.fullmatch(label)))
-
-
-def is_heading(label: str, rest: str, gap: str, first: str) -> bool:
-    """Whether the start of a post is `Word 3.`, `(10 words)`, `[Word 2011, #4]`, or a line with a year in it."""
+    gap, first = post[old[end - 1].end : old[end].start], post[old[end].start]
     new_line, stop = "\n" in gap, label[-2]
     if first.islower() and not new_line:
         return False

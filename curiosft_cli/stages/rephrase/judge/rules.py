@@ -15,11 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from curiosft_cli.data.prompts import REPHRASE_PROMPT
 from curiosft_cli.stages.rephrase.judge.diff import Edit, edits, hints
 from curiosft_cli.stages.rephrase.judge.function_words import SIGNS
 from curiosft_cli.stages.rephrase.judge.labels import is_label
 from curiosft_cli.stages.rephrase.judge.normalise import (
+    BLANK,
     Token,
     is_letter,
     is_number,
@@ -31,16 +31,13 @@ from curiosft_cli.stages.rephrase.judge.normalise import (
 
 LONGEST = 10_000
 """Characters of the longest post or answer that is judged (our choice)."""
-PROMPT_WORDS = ("Example 1:", "Example 2:", "Input:", "Output:", "math-related forum", "Here are a few examples")
-EXAMPLES = tuple(
-    part.partition("Output:")[2].strip().partition("\n")[0]
-    for part in REPHRASE_PROMPT.partition("Now, here is")[0].split("Example ")[1:]
-)
 WRAPPING = re.compile(r"^\s*(?:```\w*\n|\*{0,2}output\*{0,2}\s*:\s*\*{0,2}\s*)|\s*```\s*$", re.IGNORECASE)
 SURE_SIGNS = SIGNS - {"-", "/", "|", "*"}
 """Signs that are no punctuation in any text."""
 MONEY = re.compile(r"(?:\$|\\\()\s?\d")
 BRACKETS = (("\\(", "\\)"), ("\\[", "\\]"), ("\\begin", "\\end"), ("{", "}"))
+APART = frozenset({*".?!:;()", "..."})
+"""What may stand before a piece that is not part of a sentence."""
 ENDS = frozenset('.,;:"')
 
 
@@ -103,7 +100,8 @@ def judge_by_rules(post: str, rewrite: str) -> Judgement:
     old, new = tokens(post), tokens(rewrite)
     pair = Pair(post, rewrite, old, new, joined(old), edits(post, rewrite))
     for rule, found in chain(doubts_about_text(pair), doubts_about_edits(pair)):
-        no_problem = rule == "other words" and not holds_mathematics(old)
+        known = {token.text for token in old}
+        no_problem = rule == "other words" and not holds_mathematics(known) and "?" not in known
         return Judgement("refused", f"{rule}: {found}", f"rule {rule}", no_problem=no_problem)
     if same_dollars(pair) and without_ends(old) == without_ends(new):
         return Judgement("accepted", "ok", "rule same text")
@@ -112,9 +110,9 @@ def judge_by_rules(post: str, rewrite: str) -> Judgement:
     return Judgement("undecided", "no rule decides", differences=tuple(hints(pair.edits)))
 
 
-def holds_mathematics(old: list[Token]) -> bool:
-    """Whether a text has a number, a sign of mathematics, or a question mark."""
-    return any(is_number(t) or t in SURE_SIGNS or t[0] == "\\" or t == "?" for t in (token.text for token in old))
+def holds_mathematics(words: Iterable[str]) -> bool:
+    """Whether there is a number or a sign of mathematics."""
+    return any(is_number(word) or word in SURE_SIGNS or word[0] == "\\" for word in words)
 
 
 def doubts_about_text(pair: Pair, same_script: float = 0.2, same_words: float = 0.5) -> Iterator[tuple[str, str]]:
@@ -127,14 +125,6 @@ def doubts_about_text(pair: Pair, same_script: float = 0.2, same_words: float = 
     """
     if not pair.new:
         yield "empty", "no words"
-    copied = [
-        one
-        for one in EXAMPLES
-        if (example := joined(tokens(one))) in joined(pair.new) and example[:40] not in pair.whole
-    ]
-    for word in (*copied, *PROMPT_WORDS):
-        if word in copied or (word in pair.rewrite and word not in pair.post):
-            yield "echo", word
     old, new = (re.sub(r"\\[${}]", "", text) for text in (pair.post, pair.rewrite))
     for opening, closing in BRACKETS:
         if new.count(opening) > new.count(closing) and old.count(opening) <= old.count(closing):
@@ -155,41 +145,59 @@ def doubts_about_text(pair: Pair, same_script: float = 0.2, same_words: float = 
             yield "new number", token.text
 
 
-def doubts_about_edits(pair: Pair, longest_gap: int = 4, most_words: float = 4.0) -> Iterator[tuple[str, str]]:
-    """Yield each rule that one of the edits breaks, and the edit.
+def doubts_about_edits(pair: Pair, longest: int = 4, most_words: float = 4.0) -> Iterator[tuple[str, str]]:
+    """Yield each rule that one of the edits breaks, and the edit. Cleaning takes away what stands apart.
 
     Args:
         pair: post and rewrite.
-        longest_gap: tokens inside a sentence whose loss is no cleaning: cleaning takes away what stands apart.
+        longest: tokens inside a sentence that are a part of it, and no chat.
         most_words: new words in a row; two signs of Chinese are a word.
     """
-    known = {token.text for token in pair.old}
+    known = {token.text.casefold() for token in pair.old}
     for edit in pair.edits:
         behind = edit.at + len(edit.new)
-        around = joined(pair.new[max(edit.at - 2, 0) : behind + 2])
+        beside = [token.text for token in (*pair.new[max(edit.at - 1, 0) : edit.at], *pair.new[behind : behind + 1])]
+        fresh = [token for token in edit.new if token.casefold() not in known]
         is_exchange = len(edit.old) == len(edit.new) > 0 and all(map(is_symbol, edit.old + edit.new))
-        is_new = any((token in SURE_SIGNS or token == "\\boxed") and token not in known for token in edit.new)
-        if is_new or (is_exchange and around not in pair.whole):
+        around = joined(pair.new[max(edit.at - 2, 0) : behind + 2])
+        if not SURE_SIGNS.isdisjoint(fresh) or "\\boxed" in fresh or (is_exchange and around not in pair.whole):
             yield "new formula", str(edit)
-        beside = [token.text for token in pair.new[max(edit.at - 1, 0) : edit.at + 1]]
-        is_inside = edit.kind == "removed" and edit.place == "middle" and len(beside) == 2
-        is_small = is_inside and len(edit.old) <= longest_gap and not any(map(is_stop, (*beside, *edit.old)))
-        if is_small and edit.old[0] != beside[1] and edit.old[-1] != beside[0]:  # a word that stood there twice may go
+        is_middle = edit.place == "middle" and len(beside) == 2
+        is_part = is_middle and not any(map(is_stop, (*beside, *edit.old, *edit.new)))
+        is_short = is_part and max(len(edit.old), len(edit.new)) <= longest
+        if edit.kind == "removed" and is_middle and is_gap(edit, beside, is_short):
             yield "gap", str(edit)
+        if is_short and fresh and is_other_word(edit):
+            yield "other word", str(edit)
         size = sum(0.5 if len(token) == 1 else 1.0 for token in edit.new if is_word(token))
         if size > most_words and joined(pair.new[edit.at : behind]) not in pair.whole:
             yield "new words", str(edit)
 
 
+def is_other_word(edit: Edit, short: int = 4, inflected: float = 0.6) -> bool:
+    """Whether a word stands for another one. Grammar may be mended: short words, and other ends of the same word."""
+    old, new = ([word.casefold() for word in side if is_word(word)] for side in (edit.old, edit.new))
+    if not old or not new:
+        return False
+    lengths = [len(word) for word in old + new]
+    stem = int(inflected * max(lengths)) + 1
+    is_mended = max(lengths) <= short and 1 not in lengths  # a sign of Chinese is a word
+    return not is_mended and len({word[:stem] for word in old + new}) > 1
+
+
+def is_gap(edit: Edit, beside: list[str], is_short: bool) -> bool:
+    """Whether the removed piece is a short part of a sentence, or holds mathematics and hangs on what stands before."""
+    if is_short and edit.old[0] != beside[1] and edit.old[-1] != beside[0]:  # a word that stood there twice may go
+        return True
+    is_blank = len(edit.old) == 1 or BLANK in (edit.old[-1], beside[1])  # so may an `=` before a blank
+    return holds_mathematics(edit.old) and not is_blank and APART.isdisjoint((beside[0], edit.old[0]))
+
+
 def only_label_removed(pair: Pair) -> bool:
-    """The post without a label in front of it or a source behind it."""
-    kept = without_ends(pair.new)
-    before, found, behind = pair.whole.partition(" ".join(["", *kept, ""]))
-    start, end = len(before.split()), len(pair.old) - len(behind.split())
-    while end < len(pair.old) and pair.old[end].text in ENDS:
-        end += 1
-    is_clear = bool(kept and found) and found not in f" {behind}"
-    return is_clear and is_label(pair.post, pair.old, 0, start) and is_label(pair.post, pair.old, end, len(pair.old))
+    """Whether the rewrite is the post without a label in front of it."""
+    kept, old = without_ends(pair.new), without_ends(pair.old)
+    start = len(old) - len(kept)
+    return bool(kept) and old[start:] == kept and is_label(pair.post, pair.old, start)
 
 
 def same_dollars(pair: Pair) -> bool:
