@@ -200,7 +200,7 @@ def _match_named(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     return verdict
 
 
-def _match_collection(answer: str, gold: str, timeout_s: float, most: int = 30) -> Comparison | None:
+def _match_collection(answer: str, gold: str, timeout_s: float, most: int = 60) -> Comparison | None:
     """Compare two collections value by value: in order if the gold is a tuple, else each with one of the others."""
     theirs = None if r"\pm" in answer + gold else collection(gold)
     if not theirs:

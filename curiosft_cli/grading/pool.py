@@ -104,11 +104,8 @@ class GraderPool:
         library_timeout_s: float = 3.0,
     ) -> None:
         if workers < 1 or recycle_after < 1 or min(deadline_s, memory_gib, library_timeout_s) <= 0:
-            raise CurioError(
-                f"grader pool with workers={workers}, deadline_s={deadline_s}, memory_gib={memory_gib}, "
-                f"recycle_after={recycle_after}, library_timeout_s={library_timeout_s}: all must be positive",
-                "give at least one worker and positive limits",
-            )
+            given = f"{workers=}, {deadline_s=}, {memory_gib=}, {recycle_after=}, {library_timeout_s=}"
+            raise CurioError(f"a grader pool has {given}: all must be positive")
         self.deadline_s = deadline_s
         self.memory_gib = memory_gib
         self.recycle_after = recycle_after

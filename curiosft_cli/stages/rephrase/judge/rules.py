@@ -1,7 +1,7 @@
 """What can be decided about a rewrite without understanding it; everything else is undecided.
 
 A rule refuses what no cleaning does, or accepts what takes away nothing but a label. It knows no language: it compares
-tokens, and where a text differs it looks at numbers, signs, letters and brackets only.
+tokens, and where a text differs it looks at what they are (number, sign, letter, word) and where they stand.
 """
 
 from __future__ import annotations
