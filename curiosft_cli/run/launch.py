@@ -27,7 +27,7 @@ from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.terminal import TERMINAL, messages, restore, terminal
 from curiosft_cli.run.text import one_line, show
-from curiosft_cli.run.workers import FOLDER, Workers, register
+from curiosft_cli.run.workers import FOLDER, Workers, register, report_wait
 
 # Silences remarks of libraries on their own set-up. Idle threads of OpenMP sleep: by its own default they spin, and a
 # process beside others then stands still. The user's own settings win.
@@ -161,7 +161,9 @@ def run_stage(body: StageBody) -> None:
         if known is None:
             with stage.log_file.open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
-            if not _lost_the_others(error):
+            if _waited_in_vain(error):
+                report_wait()
+            elif not _lost_the_others(error):
                 show(traceback.format_exc(), messages())
             raise SystemExit(1) from None
         raise _failed(stage, known) from None
@@ -197,14 +199,27 @@ def stop_request(at_once_after_s: float = 1.0) -> Generator[threading.Event]:
 
 def _lost_the_others(error: Exception) -> bool:
     """Whether the ranks' connection broke: another rank ended first, and its reason is the one to print."""
-    said = str(error).lower()
     broken = (
         "connection closed by peer",
         "connection reset by peer",
         "communicator was aborted",
         "remote process exited",
     )
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(text in said for text in broken)
+    return _between_ranks(error, broken)
+
+
+def _waited_in_vain(error: Exception) -> bool:
+    """Whether an exchange between the ranks took longer than `launch.exchange_limit_s`."""
+    return _between_ranks(error, ("timed out",))
+
+
+def _between_ranks(error: BaseException | None, texts: Sequence[str]) -> bool:
+    """Whether one of several ranks met an error of torch with one of these texts, if only before the last error."""
+    while error is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if isinstance(error, RuntimeError) and any(text in str(error).lower() for text in texts):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _failed(stage: StageDir, error: CurioError) -> SystemExit:
@@ -286,6 +301,7 @@ def _wait(command: Sequence[str], environment: dict[str, str], stop_limit_s: flo
             hangs = hangs or workers.poll()
             if hangs or (received and time.monotonic() - received[0][1] > stop_limit_s):
                 kill()
+        hangs = hangs or workers.poll()
         if received:
             return Ended(TERMINATED if received[0][0] == signal.SIGTERM else INTERRUPTED)
         if hangs:

@@ -13,6 +13,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def register(beat_s: float = BEAT_S) -> None:
                 os.utime(file)
 
     threading.Thread(target=beat, daemon=True, name="beat").start()
+
+
+def report_wait() -> None:
+    """Tell the command that this process waited for another one in vain."""
+    if FOLDER in os.environ:
+        (Path(os.environ[FOLDER]) / f"waited-{os.environ.get('RANK', '0')}").touch()
 
 
 def report_end(rank: int, code: int) -> None:
@@ -94,7 +101,16 @@ class Workers:
             # The first stamp is that of the file itself.
             if len(pids) > 1 and self._beats.get(rank, 0) > 1 and self._silent[rank] >= self.silent_after:
                 return f"rank {rank} (process {pid}) hangs: no sign of life from it for about {self.silent_after} s"
-        return None
+        return self._waited_for(pids)
+
+    def _waited_for(self, pids: Mapping[int, int]) -> str | None:
+        """The process that another one waited for in vain, which itself waited for none."""
+        waited = {int(file.name.removeprefix("waited-")) for file in self.folder.glob("waited-*")}
+        if not waited:
+            return None
+        hung = [f"rank {rank} (process {pid})" for rank, pid in sorted(pids.items()) if rank not in waited]
+        who = hung[0] if hung else "a rank of another machine"
+        return f"{who} hangs: rank {min(waited)} waited in vain for it (launch.exchange_limit_s)"
 
     def death(self, child: int, code: int) -> str | None:
         """How a process ended that a signal ended, with the last known memory; None if none was.

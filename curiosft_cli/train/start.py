@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from curiosft_cli.run.errors import CurioError
@@ -11,7 +12,6 @@ from curiosft_cli.train.trackers import check_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from accelerate.utils import KwargsHandler
     from torch import Tensor
 
     from curiosft_cli.objectives import BoundObjective
@@ -35,12 +35,12 @@ def start_accelerator(config: Config, stage: StageDir) -> Accelerator:
 
     refuse_plugins(os.environ)
     check_trackers(config.log.trackers)
-    handlers: list[KwargsHandler] = []
+    group = InitProcessGroupKwargs(timeout=timedelta(seconds=config.launch.exchange_limit_s))
     if config.launch.offload and torch.cuda.is_available():
         # What is offloaded is reduced and gathered in main memory, which NCCL does not do.
-        handlers.append(InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo"))
+        group.backend = "cuda:nccl,cpu:gloo"
     accelerator = Accelerator(
-        log_with=list(config.log.trackers) or None, project_dir=stage.path, kwargs_handlers=handlers
+        log_with=list(config.log.trackers) or None, project_dir=stage.path, kwargs_handlers=[group]
     )
     found = int(accelerator.reduce(torch.ones(1, device=accelerator.device), "sum").item())
     check_launch(accelerator, os.environ, found)

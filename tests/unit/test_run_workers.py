@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from curiosft_cli.run.processes import free_port
 from curiosft_cli.run.workers import FOLDER, Workers, free_memory_gib, report_end
 
 WORKER = """
 import sys, time
+from curiosft_cli.run.processes import free_port
 from curiosft_cli.run.workers import register
 register(beat_s=0.05)
 held = bytearray(64 << 20)
@@ -53,6 +55,36 @@ def test_the_rank_that_hangs_is_named(workers: Workers) -> None:
         if said := workers.poll():
             break
     assert said == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 5 s"
+
+
+RANK = """
+import time
+from datetime import timedelta
+from curiosft_cli.run.launch import run_stage
+
+def body(config, stage):
+    import os, torch
+    from torch import distributed
+    distributed.init_process_group("gloo", timeout=timedelta(seconds=float(os.environ["LIMIT"])))
+    distributed.all_reduce(torch.ones(1))
+    time.sleep(100 if os.environ["RANK"] == "1" else 0)
+    distributed.all_reduce(torch.ones(1))
+
+run_stage(body)
+"""
+
+
+def test_the_rank_whose_main_thread_alone_hangs_is_named(workers: Workers, tmp_path: Path) -> None:
+    """Its beats go on; the other rank's exchange ends by its limit."""
+    (tmp_path / "config.json").write_text("{}")
+    shared = {FOLDER: str(workers.folder), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "LIMIT": "10"}
+    shared |= {"MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-c", RANK, str(tmp_path)]
+    ranks = [subprocess.Popen(command, env=os.environ | shared | {"RANK": str(rank)}) for rank in (0, 1)]
+    assert ranks[0].wait(100) == 1
+    said = f"rank 1 (process {ranks[1].pid}) hangs: rank 0 waited in vain for it (launch.exchange_limit_s)"
+    assert workers.poll() == said
+    (workers.folder / "rank-0").unlink()
 
 
 def test_the_death_of_a_process_is_told_with_its_memory(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,9 @@ class Launch(Section):
     threads: int | None = Field(None, ge=1)
     """CPU threads of each process (OMP_NUM_THREADS). None: the value of that environment variable, or an equal share of
     the cores that the command may use (docs/training.md)."""
+    exchange_limit_s: float = Field(1800.0, gt=0)
+    """Seconds that a training process waits for another one in one exchange; then the run ends, and names the process
+    that hangs. It must be longer than the slowest process may lag behind, e.g. while it samples (our choice)."""
     stop_limit_s: float = Field(60.0, gt=0)
     """Seconds that the processes of a stage have after SIGTERM or Ctrl-C; then they are killed. A training saves the
     step that it is in, so this must be longer than a step and its checkpoint (our choice)."""
