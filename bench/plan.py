@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "wide": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 4, "vocab_size": 65536},
-    "deep": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 16, "vocab_size": 100_000},
+    "wide": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 4, "vocab_size": 49_152},
+    "deep": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 16, "vocab_size": 65_536},
     "middle": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "vocab_size": 49_152},
 }
 TIED = {"deep"}
@@ -34,11 +34,11 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "q": ("q", ["sft.objective=curio", "sft.head_chunk=256"]),
     "wide": ("wide", ["sft.objective=curio"]),
     "deep": ("deep", ["sft.objective=sft", "sft.gradient_checkpointing=true"]),
-    "middle": ("middle", ["sft.objective=kl", "sft.head_chunk=512"]),
+    "middle": ("middle", ["sft.objective=kl", "sft.head_chunk=512", "sft.max_tokens_per_batch=600"]),
     "wide-sft": ("wide", ["sft.objective=gem", "sft.max_tokens_per_batch=1024", "sft.head_chunk=128"]),
 }
 """The model, and the settings that differ."""
-SETTINGS = ["sft.batch_size=4", "sft.max_tokens_per_batch=2048", "sft.head_chunk=1024", "sft.warmup_steps=0"]
+SETTINGS = ["sft.batch_size=2", "sft.max_tokens_per_batch=2048", "sft.head_chunk=1024", "sft.warmup_steps=0"]
 MIB = 2**20
 held: list[Any] = []
 
@@ -103,15 +103,15 @@ def trained(options: argparse.Namespace) -> dict[str, Any]:
         model = options.model if kind == "s" else str(make_q(Path(folder) / "q", options.model))
         if kind in SHAPES:
             make_random(Path(model), kind)
-        rows = argparse.Namespace(rows=4, steps=options.steps, data=None)
+        rows = argparse.Namespace(rows=2, steps=options.steps, data=None)
         data = make_rows(Path(folder) / "rows.jsonl", rows)
         more = [f"run.root={folder}", "run.name=bench", f"model.path={model}", f"data.train={data}"]
         more += [f"sft.max_steps={options.steps}", f"sft.precision={options.precision}", "model.prefill=''"]
         config = load("sft", [*settings_of(case), *more, "model.system_prompt=''", "sft.guards.action=off"]).config
         stage, _ = begin(RunDir(Path(folder) / "bench"), "sft", config)
-        before = imported(model)
+        before, speeds = imported(model), [speed(config)]
         sft.run(config, stage)
-        predicted = prediction(config, model, packs)
+        predicted = prediction(config, model, packs, [*speeds, speed(config)])
     peak = max(mark[0] for mark in marks)
     seconds = (marks[-1][1] - marks[0][1]) / (len(marks) - 1)
     tokens = [sum(sum(row) for pack in step for row in pack) for step in packs[1:-1]]
@@ -151,12 +151,25 @@ def make_random(folder: Path, kind: str) -> None:
     Qwen2ForCausalLM(config).save_pretrained(folder)
 
 
-def prediction(config: Any, model: str, packs: list[Any]) -> dict[str, Any]:
-    """Of the largest pack, in memory and, times the packs of a step, in processor seconds."""
+def speed(config: Any) -> tuple[float, float]:
+    """Products and moved bytes in a second, as `curiosft plan --gpu cpu` measures them."""
+    import torch
+
+    from curiosft_cli.tools.plan.machines import measured_cpu
+
+    machine = measured_cpu(getattr(torch, config.sft.precision))
+    return machine.products, machine.moved
+
+
+def prediction(config: Any, model: str, packs: list[Any], speeds: list[tuple[float, float]]) -> dict[str, Any]:
+    """Of the largest pack, in memory and, times the packs of a step, in processor seconds.
+
+    The speed of the processor before and after the training counts, since other work changes it.
+    """
     import torch
 
     from curiosft_cli.objectives import SFT_OBJECTIVES
-    from curiosft_cli.tools.plan.machines import measured_cpu
+    from curiosft_cli.tools.plan.machines import CPU_REACHED
     from curiosft_cli.train.fake_step import UPDATE, CpuShapes, step_cost
     from curiosft_cli.train.load import load_config
 
@@ -172,7 +185,7 @@ def prediction(config: Any, model: str, packs: list[Any]) -> dict[str, Any]:
         kernels=CpuShapes(),
         accumulates=max(map(len, packs)) > 1,
     )
-    machine = measured_cpu(dtype)
+    products_in_s, moved_in_s = (statistics.mean(values) for values in zip(*speeds, strict=True))
     tokens = statistics.mean(sum(sum(row) for pack in step for row in pack) for step in packs[1:] if step)
     share = tokens / sum(map(sum, largest))
     update = sum(cost.moved[phase] for phase in cost.moved if phase == UPDATE)
@@ -180,8 +193,8 @@ def prediction(config: Any, model: str, packs: list[Any]) -> dict[str, Any]:
     products = sum(cost.flops.values()) * share
     return {
         "predicted_mib": round(sum(cost.peak().values()) / MIB),
-        "predicted_s": round(products / machine.products + passes / machine.moved, 2),
-        "products_s": round(products / machine.products, 2),
+        "predicted_s": round((products / products_in_s + passes / moved_in_s) / CPU_REACHED, 2),
+        "products_s": round(products / products_in_s, 2),
         "terms_mib": {name: round(size / MIB) for name, size in cost.peak().items() if size > MIB},
         "packs": packs,
     }

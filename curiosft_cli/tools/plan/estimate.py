@@ -112,7 +112,7 @@ def plan_sft(config: Config, shape: Any, size: Size, setting: Setting) -> StageP
             phase: {name: bytes_ for name, bytes_ in terms.items() if name != "teacher"}
             for phase, terms in phases.items()
         }
-    phase, terms = largest(phases)
+    phase, terms = largest(_with_imports(phases, setting))
     per_epoch = ceil(setting.rows / sft.batch_size)
     steps = min(sft.epochs * per_epoch, sft.max_steps or sft.epochs * per_epoch)
     share = sft.batch_size * row / pack_tokens
@@ -148,7 +148,7 @@ def plan_rl(config: Config, shape: Any, size: Size, setting: Setting) -> StagePl
     phases = phases_of_device(cost, size, setting.ranks, sharded=sharded, teacher=False)
     if not rl.servers:
         phases["sampling"] = _beside_engine(rl, size, setting, sharded)
-    phase, terms = largest(phases)
+    phase, terms = largest(_with_imports(phases, setting))
     completions = rl.prompts_per_step * rl.num_generations
     share = completions * row / pack_tokens
     sampling_s = (
@@ -270,6 +270,12 @@ def _seconds(cost: StepCost, setting: Setting, packs: float, more: float = 0.0) 
     if setting.name != CPU:
         return packs * products / machine.reached
     return packs * (products + sum(cost.moved.values()) / machine.moved) / machine.reached
+
+
+def _with_imports(phases: dict[str, Terms], setting: Setting) -> dict[str, Terms]:
+    """On a CPU the libraries stand in the same memory."""
+    more = {"imports": float(setting.machine.imports)} if setting.machine.imports else {}
+    return {phase: terms | more for phase, terms in phases.items()}
 
 
 def _beside_engine(rl: Training, size: Size, setting: Setting, sharded: bool) -> Terms:

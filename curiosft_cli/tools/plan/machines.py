@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curiosft_cli.run.errors import CurioError, nearest
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 CPU = "cpu"
+CPU_REACHED = 0.62
+"""Share of the measured speeds that steps reach: fitted to three models (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,16 @@ class Machine:
         memory: bytes of one device.
         products: floating-point operations of bfloat16 products in a second, at the peak.
         moved: bytes of memory traffic in a second, at the peak.
-        reached: share of the peak of the products that whole steps reach (MFU); on a CPU both numbers are measured in
-            a form that reaches them.
+        reached: share of the peak of the products that whole steps reach (MFU); on a CPU the share of both measured
+            speeds.
+        imports: bytes of a process on a CPU without a model.
     """
 
     memory: int
     products: float
     moved: float
     reached: float = 0.4
+    imports: int = 0
 
 
 # Data sheets: dense bfloat16 products with float32 sums, memory bandwidth.
@@ -66,8 +72,9 @@ def machine_named(name: str, mfu: float | None, dtype: torch.dtype | None = None
     return known if mfu is None else Machine(known.memory, known.products, known.moved, mfu)
 
 
-def measured_cpu(dtype: torch.dtype | None, vocabulary: int = 49_152) -> Machine:
+def measured_cpu(dtype: torch.dtype | None, vocabulary: int = 49_152, reached: float = CPU_REACHED) -> Machine:
     """Products of a layer's size, and passes over a tile of logits, of one process of this machine."""
+    import accelerate  # noqa: F401  (what a training imports)
     import torch
 
     from curiosft_cli.train.size import device_memory
@@ -78,7 +85,9 @@ def measured_cpu(dtype: torch.dtype | None, vocabulary: int = 49_152) -> Machine
     # What a chunk of the head goes through: copy, difference, softmax, product; read and written.
     pass_s = _seconds(lambda: (tile - 1.0).softmax(-1).mul_(tile))
     moved = 7 * tile.numel() * tile.element_size()
-    return Machine(device_memory(torch.device(CPU)), 2 * 512 * 1024 * 1024 / product_s, moved / pass_s, 1.0)
+    return Machine(
+        device_memory(torch.device(CPU)), 2 * 512 * 1024 * 1024 / product_s, moved / pass_s, reached, _resident()
+    )
 
 
 def _seconds(call: Callable[[], object], at_least_s: float = 0.2) -> float:
@@ -89,3 +98,12 @@ def _seconds(call: Callable[[], object], at_least_s: float = 0.2) -> float:
         call()
         calls += 1
     return (time.process_time() - started) / calls
+
+
+def _resident() -> int:
+    """Bytes of this process, which has the imports of a training; 0 where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
