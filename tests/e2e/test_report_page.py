@@ -227,7 +227,9 @@ def test_a_report_is_made_from_what_can_be_read(tmp_path: Path) -> None:
     (run / "rl" / "metrics.jsonl").unlink()
     (run / "rl" / "config.json").write_text("{")
     write_json(run / "sft" / "status.json", {"state": "running"})
-    write_json(run / "sft" / "config.json", {"sft": {"a_key_of_old": 1}})
+    write_json(run / "sft" / "config.json", {"sft": {"objective": "curio", "a_key_of_old": 1}})
+    old = run / "eval/base/arithmetic/summary.json"
+    old.write_text(json.dumps({"checkpoint": "base", "benchmark": "arithmetic", "questions": 1}))
     archive = run / "eval/base/arithmetic/samples.jsonl.zst"
     archive.write_bytes(archive.read_bytes()[:-8] + b"12345678")
     (run / "eval/sft/arithmetic/summary.json").unlink()

@@ -8,7 +8,7 @@ from typing import Any
 
 from curiosft_cli.run.rundir import TRAINING_STAGES
 from curiosft_cli.tools.report.markup import text
-from curiosft_cli.tools.report.read import RunRecord, over_stages, series
+from curiosft_cli.tools.report.read import RunRecord, is_number, over_stages, series
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B8000", "#7F7F7F")
@@ -150,7 +150,7 @@ def evaluated(run: RunRecord, benchmark: str) -> Evaluated:
     for stage in TRAINING_STAGES:
         metrics = run.metrics.get(stage, [])
         score, entropy = f"eval/{benchmark}/avg", f"eval/{benchmark}/entropy_nats"
-        both = [row for row in metrics if row.get(score) is not None and row.get(entropy) is not None]
+        both = [row for row in metrics if is_number(row.get(score)) and is_number(row.get(entropy))]
         found.steps.extend(before + row["step"] for row in both)
         found.stages.extend(stage for _ in both)
         found.scores.extend(row[score] for row in both)

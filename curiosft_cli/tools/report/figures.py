@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from curiosft_cli.run.errors import MISSING, CurioError
 from curiosft_cli.run.files import write_bytes
 from curiosft_cli.tools.report.curves import benchmarks_between_steps, colour, evaluated, largest_k
-from curiosft_cli.tools.report.read import RunRecord, series
+from curiosft_cli.tools.report.read import RunRecord, is_number, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +103,8 @@ def figure_5(runs: Sequence[RunRecord]) -> Figure | None:
     for run in runs:
         sft, score = run.config.get("sft", {}), _mean(run, "avg")
         if score is not None and str(sft.get("objective")).startswith("curio"):
-            swept[float(sft.get("teacher", {}).get("h_pivot"))] = score
+            if is_number(pivot := sft.get("teacher", {}).get("h_pivot")):
+                swept[pivot] = score
         elif score is not None:
             plain.append((run, score))
     if len(swept) < 2:

@@ -100,7 +100,9 @@ def _flip_table(rows: Sequence[Row], most: int = 200) -> str:
 
 
 def _averages(model: ModelResult) -> dict[str, dict[str, float | None]]:
-    return suite_averages([{"standard_error": None, **result.summary} for result in model.benchmarks.values()])
+    return suite_averages(
+        [{"avg": None, "standard_error": None, **result.summary} for result in model.benchmarks.values()]
+    )
 
 
 def _scores(model: ModelResult, columns: Sequence[str]) -> list[str]:

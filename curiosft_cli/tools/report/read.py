@@ -89,7 +89,7 @@ def over_stages(run: RunRecord, key: str) -> tuple[list[int], list[float]]:
 
 def series(metrics: Metrics, key: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric, without the steps that lack it."""
-    found = [(row["step"], row[key]) for row in metrics if _is_number(row.get(key))]
+    found = [(row["step"], row[key]) for row in metrics if is_number(row.get(key))]
     return [step for step, _ in found], [value for _, value in found]
 
 
@@ -153,5 +153,6 @@ def _models(folder: Path, left_out: list[str]) -> list[ModelResult]:
     return sorted(models, key=lambda model: order.index(model.label) if model.label in order else len(order))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a chart can show it."""
     return isinstance(value, int | float) and isfinite(value)
