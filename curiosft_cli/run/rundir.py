@@ -196,6 +196,10 @@ class StageDir:
         whole = self.path / "rollouts" / f"step-{step:06d}.jsonl.zst"
         return whole if rank is None else whole.with_name(f"step-{step:06d}.rank-{rank:05d}.jsonl")
 
+    def partial_rollouts(self, step: int) -> list[Path]:
+        """What the ranks of this step, or of an earlier start with other ranks, have sampled of it."""
+        return sorted((self.path / "rollouts").glob(f"step-{step:06d}.rank-*.jsonl"))
+
     def benchmark(self, checkpoint: str, benchmark: str) -> Path:
         """Results of one checkpoint reference on one benchmark."""
         return self.path / checkpoint.strip("/").replace("/", "__").replace(":", "__") / benchmark

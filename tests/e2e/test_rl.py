@@ -17,6 +17,7 @@ import torch
 from boxes import RECIPE, build_box_model, write_questions
 from command import curiosft as curiosft_here
 from command import curiosft_in_a_process
+from ranks import train_on
 from safetensors.torch import load_file
 from started import Started
 from tiny import build_tiny_tokenizer
@@ -24,6 +25,7 @@ from tiny import build_tiny_tokenizer
 from curiosft_cli.run.config import load
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import read_jsonl
+from curiosft_cli.run.processes import free_port
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.tools.pipeline import run_preflight, run_stages
 
@@ -48,9 +50,28 @@ def train(recipe: Path, name: str, *overrides: str) -> tuple[list[dict[str, Any]
     return list(read_jsonl(stage / "metrics.jsonl")), stage
 
 
-@pytest.mark.parametrize("objective", ["grpo", "curio_official", "luffy", "rl_plus", "prefix_rft", "hpt"])
-def test_every_method_runs_and_moves_the_weights(recipe: Path, objective: str) -> None:
-    rows, stage = train(recipe, objective, f"rl.objective={objective}")
+METHODS = ("grpo", "curio_official", "luffy", "rl_plus", "prefix_rft", "hpt")
+# With Adam's own, the rounding of tiny gradients becomes steps of up to the learning rate.
+ROUGH = "rl.adam_epsilon=1e-4"
+CASES: dict[str, tuple[str, ...]] = {method: (f"rl.objective={method}", ROUGH) for method in METHODS}
+CASES["adapters"] = ("rl.objective=grpo", "rl.lora.rank=4", ROUGH)
+THREE_STEPS = ("rl.steps=3", "rl.save_steps=2", ROUGH)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(recipe: Path) -> Path:
+    """The folder of all these runs, trained by two processes that hold a part of the model each."""
+    root = recipe.parent / "two-ranks"
+    own = (f"run.root={root}", "launch.processes=0")
+    runs = CASES | {"whole": THREE_STEPS}
+    train_on(2, [("rl", str(recipe), *given, *own, f"run.name={name}") for name, given in runs.items()])
+    return root
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_method_moves_the_weights_of_two_processes_as_of_one(recipe: Path, two_ranks: Path, name: str) -> None:
+    rows, stage = train(recipe, name, *CASES[name])
+    assert_same_weights(stage / "checkpoint-2", two_ranks / name / "rl" / "checkpoint-2", 1e-6)
     assert [row["step"] for row in rows] == [1, 2]
     assert all(0 < row["reward/mean"] < 1 and row["reward/format"] > 0.5 for row in rows)
     assert all(row["train/grad_norm"] > 0 for row in rows)
@@ -63,9 +84,9 @@ def test_every_method_runs_and_moves_the_weights(recipe: Path, objective: str) -
     saved = list(read_jsonl(stage / "rollouts" / "step-000001.jsonl.zst"))
     assert {row["weights_version"] for row in saved} == {0}
     guided = [row for row in saved if row["given"]]
-    assert len(guided) == {"luffy": 4, "rl_plus": 4, "prefix_rft": 4, "hpt": 4}.get(objective, 0)
+    assert len(guided) == {"luffy": 4, "rl_plus": 4, "prefix_rft": 4, "hpt": 4}.get(name, 0)
     whole = [row for row in guided if not row["token_ids"]]
-    assert len(whole) == {"luffy": 4, "rl_plus": 4, "hpt": 4}.get(objective, 0)
+    assert len(whole) == {"luffy": 4, "rl_plus": 4, "hpt": 4}.get(name, 0)
     # The verifier judges the expert as it judges everybody.
     assert all(row["reward"] == 1.0 for row in whole)
 
@@ -221,24 +242,16 @@ def sampling(stage: Path, step: int, lines: int) -> Callable[[], bool]:
     return lambda: partial.exists() and partial.read_bytes().count(b"\n") >= lines
 
 
-THREE_STEPS = ("rl.steps=3", "rl.save_steps=2")
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(recipe: Path) -> Path:
-    """Three steps in this process."""
-    return train(recipe, "whole", *THREE_STEPS)[1]
-
-
 @pytest.mark.parametrize(
     ("mode", "tolerance", "moments"),
     [("redo", 0.0, ("sampling", "updating", "saving", "sampling again")), ("continue", 1e-5, ("sampling",))],
 )
 def test_kill_9_anywhere_ends_where_the_whole_run_ends(
-    recipe: Path, uninterrupted: Path, mode: str, tolerance: float, moments: tuple[str, ...]
+    recipe: Path, two_ranks: Path, mode: str, tolerance: float, moments: tuple[str, ...]
 ) -> None:
-    """Only where rollouts are missing does it matter what is done about them."""
-    name = f"killed-{mode}"
+    """Two processes; what they have sampled so far is continued by one. Only where rollouts are missing does it matter
+    what is done about them."""
+    name, uninterrupted = f"killed-{mode}", two_ranks / "whole" / "rl"
     arguments = ("rl", recipe, f"run.name={name}", f"rl.resume_rollouts={mode}", *THREE_STEPS)
     stage = recipe.parent / "runs" / name / "rl"
     happened = {
@@ -248,11 +261,11 @@ def test_kill_9_anywhere_ends_where_the_whole_run_ends(
         "sampling again": sampling(stage, 3, 1),
     }
     for moment in moments:
-        started = curiosft(*arguments)
+        started = curiosft(*arguments, "launch.processes=2")
         started.wait_for(happened[moment])
         os.kill(started.process.pid, signal.SIGKILL)
         started.wait_until_gone()
-    done = curiosft(*arguments).wait_done()
+    done = curiosft(*arguments, f"launch.processes={2 if mode == 'redo' else 1}").wait_done()
     assert done.returncode == 0, done.stderr[-3000:]
     assert_same_weights(uninterrupted / "checkpoint-3", stage / "checkpoint-3", tolerance)
     for step in (1, 2, 3):
@@ -274,7 +287,7 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
 
 @pytest.mark.parametrize(("ending", "code"), [("failure", 4), ("interrupt", 130), ("terminate", 75), ("kill", -9)])
 def test_nothing_survives(recipe: Path, ending: str, code: int) -> None:
-    """Success is the end of `test_two_ranks_equal_one`."""
+    """Success is the end of `test_processes_of_one_node_or_two_equal_one`."""
     engine = "rl.engine=auto" if ending == "kill" else "rl.engine=transformers"
     more = ["rl.steps=1", "rl.handover_tolerance=1e-30"] if ending == "failure" else ["rl.steps=500"]
     started = curiosft("rl", recipe, f"run.name={ending}", engine, "rl.kv_cache_gib=0.1", *more)
@@ -289,15 +302,24 @@ def test_nothing_survives(recipe: Path, ending: str, code: int) -> None:
     started.wait_until_gone()
 
 
-def test_two_ranks_equal_one(recipe: Path) -> None:
-    # With Adam's own epsilon, the rounding of tiny gradients becomes steps of up to the learning rate.
-    settings = ("rl.steps=1", "rl.adam_epsilon=1e-4")
-    [first], one = train(recipe, "ranks1", *settings)
-    started = curiosft("rl", recipe, "run.name=ranks2", "launch.processes=2", *settings)
-    done = started.wait_done()
-    assert done.returncode == 0, done.stderr[-3000:]
-    started.wait_until_gone()
-    two = recipe.parent / "runs" / "ranks2" / "rl"
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_processes_of_one_node_or_two_equal_one(recipe: Path, nodes: int) -> None:
+    """Two processes on one node; four on two, both of them this machine, with a copy of the model on each."""
+    settings, name = ("rl.steps=1", ROUGH), f"nodes{nodes}"
+    [first], one = train(recipe, f"{name}-one", *settings)
+    if nodes == 1:
+        commands = [curiosft("rl", recipe, f"run.name={name}", "launch.processes=2", *settings)]
+    else:
+        port = str(free_port())
+        world = ("--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "2")
+        place = ("--num_processes", "4", "--main_process_ip", "127.0.0.1", "--main_process_port", port)
+        given = ("rl", recipe, f"run.name={name}", "launch.shard=hybrid", *settings, "--", *world, *place)
+        commands = [curiosft(*given, "--machine_rank", rank) for rank in ("0", "1")]
+    for started in commands:
+        done = started.wait_done()
+        assert done.returncode == 0, done.stderr[-3000:]
+        started.wait_until_gone()
+    two = recipe.parent / "runs" / name / "rl"
     [second] = read_jsonl(two / "metrics.jsonl")
     assert drawn(one, 1) == drawn(two, 1)
     for name in ("train/grad_norm", "reward/mean", "train/loss_nats", "train/entropy_nats", "train/kept_mass"):

@@ -222,12 +222,14 @@ class RolloutSampler:
         share = set(sorted(groups)[accelerator.process_index :: accelerator.num_processes])
         found = {(r.group, r.sample): r for r in saved_rollouts(self.stage.rollouts(step + 1), groups, step)}
         if not wanted.keys() <= found.keys():
-            partial = self.stage.rollouts(step + 1, accelerator.process_index)
             if self.config.rl.resume_rollouts == "redo" and 0 in groups:
-                partial.unlink(missing_ok=True)
-            found = {(r.group, r.sample): r for r in saved_rollouts(partial, groups, step)}
+                self._remove_partial(step)
+            # With another number of ranks, others have begun what is this one's: all read before one writes.
+            begun = [r for file in self.stage.partial_rollouts(step + 1) for r in saved_rollouts(file, groups, step)]
+            accelerator.wait_for_everyone()
+            found = {(r.group, r.sample): r for r in begun}
             missing = {key: given for key, given in wanted.items() if key[0] in share and key not in found}
-            with JsonLines(partial) as file:
+            with JsonLines(self.stage.rollouts(step + 1, accelerator.process_index)) as file:
                 for rollout in self._draw(step, groups, missing):
                     file.append(as_row(rollout))
                     found[rollout.group, rollout.sample] = rollout
@@ -262,9 +264,15 @@ class RolloutSampler:
 
     def _keep(self, step: int, rollouts: Sequence[Rollout]) -> None:
         """Make the step's file complete; then remove the files that the ranks wrote on the way."""
-        accelerator = self.loop.accelerator
-        own = self.stage.rollouts(step + 1, accelerator.process_index)
-        if accelerator.is_main_process and (own.exists() or not self.stage.rollouts(step + 1).exists()):
-            save_rollouts(self.stage.rollouts(step + 1), rollouts)
-        accelerator.wait_for_everyone()
-        own.unlink(missing_ok=True)
+        whole = self.stage.rollouts(step + 1)
+        if self.loop.accelerator.is_main_process and (self.stage.partial_rollouts(step + 1) or not whole.exists()):
+            save_rollouts(whole, rollouts)
+        self._remove_partial(step)
+
+    def _remove_partial(self, step: int) -> None:
+        """Remove what the ranks wrote on the way. No rank reads or writes it while this runs."""
+        self.loop.accelerator.wait_for_everyone()
+        if self.loop.accelerator.is_main_process:
+            for partial in self.stage.partial_rollouts(step + 1):
+                partial.unlink()
+        self.loop.accelerator.wait_for_everyone()

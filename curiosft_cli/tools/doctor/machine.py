@@ -38,10 +38,12 @@ def python(_: Asked) -> Iterator[Finding]:
 def packages(asked: Asked) -> Iterator[Finding]:
     """Every package that is needed or has a pin, against the range that was tested."""
     missing, other, fine = [], [], 0
+    trained = {"sft": asked.config.sft, "rl": asked.config.rl}
+    adapters = any(settings.lora.rank and stage in asked.stages for stage, settings in trained.items())
     with suppress(metadata.PackageNotFoundError):
         for requirement in map(Requirement, metadata.requires("curiosft") or ()):
             extra = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
-            needed = not extra or (requirement.name == "peft" and asked.config.sft.lora.rank and "sft" in asked.stages)
+            needed = not extra or (requirement.name == "peft" and adapters)
             try:
                 found = metadata.version(requirement.name)
             except metadata.PackageNotFoundError:

@@ -121,9 +121,8 @@ def _opened(stage: str, directory: StageDir, config: Config) -> list[str]:
     if stage == "rephrase":
         return [config.model.path] if config.rephrase.base_url == "local" else []
     own = [str(directory.checkpoint(step)) for step in directory.checkpoints()[-1:]]
-    if stage == "rl":
-        return own or [config.rl.init]
-    return own if own and config.sft.lora.rank is None else [*own, config.sft.init]
+    settings = config.rl if stage == "rl" else config.sft
+    return own if own and settings.lora.rank is None else [*own, settings.init]
 
 
 def _code(source: ModelSource) -> Iterator[Remark]:
