@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.engine.base import Completion, cut_to
+from curiosft_cli.grading.grade import GradeItem
 from curiosft_cli.train.encode import decode_completion
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
     from curiosft_cli.data.records import Grade, Problem
     from curiosft_cli.engine.base import Sampling, TokenSampler
-    from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.pool import GraderPool
+    from curiosft_cli.grading.pool import GraderPool
 
 
 @dataclass(frozen=True)
