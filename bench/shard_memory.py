@@ -22,8 +22,8 @@ from pathlib import Path
 
 GIB = 2**30
 SETTINGS = (
-    *("data.train=arithmetic:train:16", "model.system_prompt=''", "sft.precision=float32", "sft.batch_size=8"),
-    *("sft.max_steps=2", "sft.max_response_length=256", "sft.max_tokens_per_batch=512", "sft.head_chunk=256"),
+    *("data.train=arithmetic:train:4", "model.system_prompt=''", "sft.precision=float32", "sft.batch_size=2"),
+    *("sft.max_steps=2", "sft.max_response_length=64", "sft.max_tokens_per_batch=128", "sft.head_chunk=128"),
     *("sft.learning_rate=1e-5", "sft.warmup_steps=0", "sft.adam_epsilon=1e-4", "launch.threads=1"),
 )
 IMPORTS = (

@@ -242,7 +242,8 @@ def _accelerate_command(
     if gpus == 0:
         # `--cpu --num_processes 2` silently runs one process; `--multi_gpu` with this variable runs two.
         environment["ACCELERATE_USE_CPU"] = "true"
-        for name, value in cpu_allocator_environment().items():
+        sharded = processes > 1 and config.launch.shard is not None
+        for name, value in cpu_allocator_environment(sharded=sharded).items():
             environment.setdefault(name, value)
     if processes > 1:
         options.append("--multi_gpu")
