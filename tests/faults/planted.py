@@ -15,7 +15,7 @@ from started import Started
 from faults.report import Row
 from faults.stages import Models, cleaner, work_of
 
-KEY = "sk-Qz7v/Lr2x+W9kT4mB8nHc5Dy"
+KEY = "sk-Qz7vWLr2x_W9kT4mB8nHc5Dy"
 VARIABLE = "PLANTED_API_KEY"
 ECHOES: dict[str, Callable[[str], Reply]] = {
     "in an answer": lambda key: Reply(f"What is 3+4? {key}"),
@@ -36,7 +36,7 @@ MISPLACED: dict[str, tuple[str, ...]] = {
     "in an address, as a path": (f"rephrase.base_url=http://127.0.0.1:9/{KEY}",),
     "in place of the variable's name": (f"rephrase.api_key_env={KEY}",),
     "as the name of the model": (f"rephrase.model={KEY}",),
-    "in the name of the run": (f"run.name=run-{KEY.replace('/', '')}", f"rephrase.model={KEY}"),
+    "in the name of the run": (f"run.name=run-{KEY}",),
     "in an address of eval": (f"eval.base_url=http://{KEY}@127.0.0.1:9/v1",),
     "in a system prompt": (f"model.system_prompt=Use {KEY}",),
 }
@@ -82,7 +82,7 @@ def _misplace(folder: Path, models: Models, name: str) -> str | None:
 
 def found(what: str, printed: str, root: Path, window: int = 8) -> str | None:
     """Where a part of the key is: it counts as it is, reversed, in base64 and in hexadecimal."""
-    forms = [KEY, KEY.replace("/", ""), base64.b64encode(KEY.encode()).decode().rstrip("="), KEY.encode().hex()]
+    forms = [KEY, base64.b64encode(KEY.encode()).decode().rstrip("="), KEY.encode().hex()]
     parts = {f[at : at + window] for form in forms for f in (form, form[::-1]) for at in range(len(form) - window + 1)}
     pattern = re.compile("|".join(map(re.escape, sorted(parts))), re.IGNORECASE)
     texts = {"the terminal": printed}
