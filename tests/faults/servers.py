@@ -29,7 +29,7 @@ FAULTS: dict[str, Reply] = {
     "is overloaded": Reply("later", 429),
 }
 EVERY, LIMIT_S = 5, 400.0
-SETTINGS = ("rephrase.timeout_s=1", "rephrase.max_attempts=3", "data.rows=20")
+SETTINGS = ("rephrase.timeout_s=1", "data.rows=20")
 
 
 def servers(folder: Path, models: Models, jobs: int) -> list[Row]:
@@ -49,16 +49,17 @@ def servers(folder: Path, models: Models, jobs: int) -> list[Row]:
 
 
 def _ask(folder: Path, models: Models, name: str, every: int) -> tuple[Any, str | None]:
-    """The result of a run, and what is wrong if it should end without one."""
+    """The cleaned questions, and what is wrong if it should end without one."""
 
     def script(number: int, message: str) -> Reply:
         return FAULTS[name] if every and number % every == 0 else cleaner(number, message)
 
     with ScriptedServer(script) as server:
         work = work_of("rephrase", models, folder, f"{name or 'sound'}-{every}".replace(" ", "-"), server)
-        done = Started("rephrase", *work.arguments, *SETTINGS).wait_done(LIMIT_S)
+        attempts = f"rephrase.max_attempts={2 if every == 1 else 10}"
+        done = Started("rephrase", *work.arguments, *SETTINGS, attempts).wait_done(LIMIT_S)
     if done.returncode == 0:
-        return work.result(), f"it ended with 0: {done.stderr[-500:]}"
+        return work.result()[0], f"it ended with 0: {done.stderr[-500:]}"
     lines = [line for line in done.stderr.splitlines() if line.startswith("curiosft: ")]
     results = list(work.folder.glob("*questions*"))
     if done.returncode == 3 and len(lines) == 1 and "Traceback" not in done.stderr and not results:
