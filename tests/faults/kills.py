@@ -31,11 +31,12 @@ from faults.report import Row
 from faults.stages import Models, Work, cleaner, work_of
 
 SIGNALS = {"`kill -9`": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
-# A signal may come before Python has run a line of ours. Then it ends the process in its own way.
+# A signal may come before Python has run a line of ours. Then it ends the process in its own way. Ctrl-C reaches a shell
+# as a signal, and whoever started the command as a group of its own as an exit code.
 CODES = {
     signal.SIGKILL: (-signal.SIGKILL,),
     signal.SIGTERM: (75, -signal.SIGTERM),
-    signal.SIGINT: (-signal.SIGINT,),
+    signal.SIGINT: (-signal.SIGINT, 130),
 }
 STAGES = ("rephrase", "sft", "rl", "eval")
 IN_A_ROW = 5
