@@ -84,7 +84,7 @@ def build_valid(folder: Path, model: Path) -> None:
     _lines(folder / "responses.jsonl", [{"id": "r", "response": "x</think>\\boxed{5}", "gold": "5"}] * 3)
     _lines(folder / "pairs.jsonl", [{"id": "p", "post": "Problem 3. What is 3+4?", "rewrite": "What is 3+4?"}])
     _lines(folder / "bench.jsonl", [{"id": str(n), "question": f"{n}+1?", "answer": str(n + 1)} for n in range(2)])
-    _lines(folder / "grades.jsonl", [{"id": f"q{n}", "strict": n % 2} for n in range(12) for _ in range(2)])
+    _lines(folder / "grades.jsonl", [{"id": f"q{n}", "strict": s} for n in range(12) for s in (0, 1)])
     sampled = forked(("eval", "curio", *EVAL, "run.name=sampled"), folder)
     assert sampled.returncode == 0, sampled.stderr
     packed = folder / "runs/sampled/eval/base/arithmetic/samples.jsonl.zst"
