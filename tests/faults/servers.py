@@ -59,7 +59,8 @@ def _ask(folder: Path, models: Models, name: str, every: int) -> tuple[Any, str 
         attempts = f"rephrase.max_attempts={2 if every == 1 else 10}"
         done = Started("rephrase", *work.arguments, *SETTINGS, attempts).wait_done(LIMIT_S)
     if done.returncode == 0:
-        return work.result()[0], f"it ended with 0: {done.stderr[-500:]}"
+        rows = [(row["id"], row["question"], row["rephrase"]["verdict"]) for row in work.result()[0]]
+        return rows, f"it ended with 0: {done.stderr[-500:]}"
     lines = [line for line in done.stderr.splitlines() if line.startswith("curiosft: ")]
     results = list(work.folder.glob("*questions*"))
     if done.returncode == 3 and len(lines) == 1 and "Traceback" not in done.stderr and not results:
