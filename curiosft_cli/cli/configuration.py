@@ -31,7 +31,9 @@ def config_show(config: ConfigArgument, overrides: Overrides = None, as_json: As
 @config_app.command("check")
 def config_check(config: ConfigArgument, overrides: Overrides = None) -> None:
     """Validate a configuration. If it is not legal: one line and exit code 2."""
-    resolve(config, overrides)
+    from curiosft_cli.evaluation.tasks import check_names
+
+    check_names(resolve(config, overrides).config)
     show("ok")
 
 

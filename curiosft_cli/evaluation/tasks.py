@@ -44,18 +44,21 @@ def load_tasks(config: Config) -> list[BenchmarkTask]:
 
 
 def check_names(config: Config) -> None:
-    """Refuse a misspelt name: its file or its settings would never be read.
+    """Refuse a misspelt name: there is nothing to evaluate, or its file or its settings would never be read.
 
     Raises:
-        CurioError: `eval.data` or `eval.bench` names a benchmark that does not exist and that nothing evaluates, or
-            `eval.bench` has the name of a shipped one.
+        CurioError: a benchmark to evaluate does not exist; `eval.data` or `eval.bench` names one that does not exist and
+            that nothing evaluates; or `eval.bench` has the name of a shipped one.
     """
     for name in config.eval.bench.keys() & BENCHMARKS.keys():
         raise CurioError(
             f"eval.bench.{name}: '{name}' is a shipped benchmark, with a kind and columns of its own",
             "Give yours another name.",
         )
-    used = {*config.eval.benchmarks, *config.sft.eval_benchmarks, *config.rl.eval_benchmarks, *config.check.benchmarks}
+    evaluated = {*config.eval.benchmarks, *config.sft.eval_benchmarks, *config.rl.eval_benchmarks}
+    for name in sorted(evaluated):
+        find_benchmark(name, config.eval)
+    used = {*evaluated, *config.check.benchmarks}
     for section in ("data", "bench"):
         for name in getattr(config.eval, section):
             if name not in BENCHMARKS and name not in used:

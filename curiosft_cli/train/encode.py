@@ -144,7 +144,7 @@ def decode_completion(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[in
 
 
 def render_chat(
-    tokenizer: PreTrainedTokenizerBase, talk: list[dict[str, str]], *, opened: bool = True, limit_s: float = 10.0
+    tokenizer: PreTrainedTokenizerBase, talk: list[dict[str, str]], *, opened: bool = True, limit_s: float = 2.0
 ) -> str:
     """The chat template's text, with the assistant's turn `opened` behind it.
 

@@ -45,6 +45,7 @@ ILLEGAL = {
     f"data.train={'[' * 100}{']' * 100}": "nests brackets",
     f"eval.data={'{a=' * 100}1{'}' * 100}": "nests brackets",
     "eval.benchmarks=[]": "at least 1 item",
+    "eval.benchmarks=math50": "benchmark 'math50' does not exist",
     "eval.benchmarks=": "eval.benchmarks",
     'eval.benchmarks=["math500", "math500"]': "'math500' is in it twice",
     "eval.checkpoints=[]": "at least 1 item",
