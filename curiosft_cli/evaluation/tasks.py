@@ -47,8 +47,8 @@ def check_names(config: Config) -> None:
     """Refuse a misspelt name: there is nothing to evaluate, or its file or its settings would never be read.
 
     Raises:
-        CurioError: a benchmark to evaluate does not exist; `eval.data` or `eval.bench` names one that does not exist and
-            that nothing evaluates; or `eval.bench` has the name of a shipped one.
+        CurioError: a benchmark to evaluate does not exist; `eval.data` or `eval.bench` names one that nothing
+            evaluates; or `eval.bench` has the name of a shipped one.
     """
     for name in config.eval.bench.keys() & BENCHMARKS.keys():
         raise CurioError(
