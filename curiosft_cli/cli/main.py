@@ -38,10 +38,11 @@ def main() -> None:
         cut = arguments.index("--")
         arguments, launch_arguments[:] = arguments[:cut], arguments[cut + 1 :]
     from curiosft_cli.run.errors import INTERRUPTED, TERMINATED, CurioError, file_trouble
-    from curiosft_cli.run.processes import ignore_stop_signals, isolated
+    from curiosft_cli.run.processes import hide_exits_in_tasks, ignore_stop_signals, isolated
 
     os.environ.update(isolated(os.environ))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    hide_exits_in_tasks()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # typer answers KeyboardInterrupt with code 1
         signal.signal(signal.SIGINT, lambda *_: sys.exit(INTERRUPTED))
     try:

@@ -22,7 +22,14 @@ from typing import NamedTuple
 from curiosft_cli.run.config import from_json
 from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
 from curiosft_cli.run.errors import BAD_INPUT, GUARD, INTERRUPTED, MISSING, TERMINATED, CurioError, file_trouble
-from curiosft_cli.run.processes import die_with_parent, free_port, ignore_stop_signals, isolated, usable_cores
+from curiosft_cli.run.processes import (
+    die_with_parent,
+    free_port,
+    hide_exits_in_tasks,
+    ignore_stop_signals,
+    isolated,
+    usable_cores,
+)
 from curiosft_cli.run.rundir import StageDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.run.terminal import TERMINAL, messages, restore, terminal
@@ -144,6 +151,7 @@ def run_stage(body: StageBody) -> None:
 
     die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    hide_exits_in_tasks()
     # A background job of a shell inherits that SIGINT is ignored, but the launcher forwards SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     register()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -87,6 +88,15 @@ def supervise(parent: int, stop_limit_s: float, command: Sequence[str], poll_s: 
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(stop_limit_s)
     os.killpg(0, signal.SIGKILL)
+
+
+def hide_exits_in_tasks() -> None:
+    """Keep asyncio from printing the exit after a signal as an error of the task that the signal came in."""
+    logging.getLogger("asyncio").addFilter(_is_no_exit)
+
+
+def _is_no_exit(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], SystemExit))
 
 
 def ignore_stop_signals() -> None:

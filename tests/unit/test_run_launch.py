@@ -66,6 +66,19 @@ def test_a_signal_while_a_process_only_ends_makes_no_traceback(tmp_path: Path, n
     assert stage.status()["state"] == "complete"
 
 
+def test_sigterm_within_a_task_makes_no_traceback(tmp_path: Path) -> None:
+    stage = StageDir(tmp_path / "rephrase")
+    write_json(stage.config_file, load("curio").config.model_dump(mode="json"))
+    program = (
+        "import asyncio, os, signal\nfrom curiosft_cli.run.launch import run_stage\n"
+        "async def ask():\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "async def work():\n    await asyncio.gather(*(asyncio.create_task(ask()) for _ in range(3)))\n"
+        "run_stage(lambda *_: asyncio.run(work()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(stage.path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (TERMINATED, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "first"),
     [
