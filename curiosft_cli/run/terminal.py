@@ -6,6 +6,7 @@ names the terminal to the stage, whose own messages go there.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -39,5 +40,6 @@ def _opened(name: str) -> TextIO:
 
 
 def restore(name: str) -> None:
-    """Show the cursor again: a process that drew a bar was perhaps killed."""
-    Path(name).write_text(SHOW_CURSOR, encoding="ascii")
+    """Show the cursor again: a process that drew a bar was perhaps killed. The terminal may be gone."""
+    with contextlib.suppress(OSError):
+        Path(name).write_text(SHOW_CURSOR, encoding="ascii")
