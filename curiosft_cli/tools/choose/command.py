@@ -12,6 +12,7 @@ loss predict it better (arXiv 2510.01624, 2512.11470).
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -71,14 +72,13 @@ def choose(words: Sequence[str], *, sample: bool = False, as_json: bool = False)
     notes = [
         *_origins(evidence, entropy_of, rows),
         *_doubts(evidence, tuple(getattr(rl, key) for key in SAMPLING)),
-        *_missing(rows, " ".join(words), group),
+        *_missing(rows, shlex.join(words), group),
     ]
     if as_json:
         listed = [{key: value for key, value in asdict(row).items() if key != "each"} for row in rows]
         found = {"group": group, "rows": listed, "recommended": chosen, "reason": reason, "notes": notes}
         return json.dumps(found, ensure_ascii=False)
-    root = "" if runs[0].parent == Path("runs").resolve() else f" run.root={runs[0].parent}"
-    then = [f"next: curiosft rl CONFIG run.name=NAME{root} rl.init={chosen}"] if chosen else []
+    then = [f"next: curiosft rl CONFIG run.name=NAME {_start(one)}" for one in candidates if one.reference == chosen]
     return "\n".join([table(rows, group), "", *map(one_line, [reason, *notes, *then])])
 
 
@@ -127,6 +127,12 @@ def _folder(word: str) -> Path:
         if RunDir(folder).stage("sft").config_file.exists():
             return folder.resolve()
     raise CurioError(f"'{word}' is no run with an sft stage", "Name a run folder or a run in runs/; see curiosft runs.")
+
+
+def _start(one: Candidate) -> str:
+    """The settings of an rl stage that starts from this checkpoint: a reference is looked up in `run.root`."""
+    root = one.run.parent
+    return shlex.join([*([] if root == Path("runs").resolve() else [f"run.root={root}"]), f"rl.init={one.reference}"])
 
 
 def _resolved(run: Path, settings: Sequence[str], own_eval: dict[str, object] | None = None) -> Resolved:
