@@ -52,8 +52,10 @@ def model_card(checkpoint: Path, repository: str) -> str:
         "The licence of the base model applies.",
         f"## How it was made\n\n{as_markdown(_training(config, stage, checkpoint), 2)}",
     ]
-    if scores:
-        parts.append(f"## Results\n\n{as_markdown(_results(scores), 1)}\n\n{_sampling(scores[0])}")
+    parts += ["## Results"] if scores else []
+    for said in dict.fromkeys(map(_sampling, scores)):
+        drawn_so = [row for row in scores if _sampling(row) == said]
+        parts.append(f"{as_markdown(_results(drawn_so), 1)}\n\n{said}")
     parts.append(f"## How to prompt it\n\n{_prompt(config)}")
     return "\n\n".join(parts) + "\n"
 
