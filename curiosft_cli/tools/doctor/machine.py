@@ -16,9 +16,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from curiosft_cli.run.processes import usable_cores
+from curiosft_cli.run.workers import GIB, free_memory_gib
 from curiosft_cli.tools.doctor.finding import Asked, Finding
-
-GIB = 2**30
 
 
 def python(_: Asked) -> Iterator[Finding]:
@@ -93,19 +92,14 @@ def disk(asked: Asked, little_gib: float = 10.0) -> Iterator[Finding]:
     yield Finding("disk", level, f"{free_gib:.1f} GiB free in {there}", fix)
 
 
-def memory(_: Asked, little_gib: float = 4.0, group: Path = Path("/sys/fs/cgroup")) -> Iterator[Finding]:
+def memory(_: Asked, little_gib: float = 4.0) -> Iterator[Finding]:
     """Memory that is free, less where a container limits it."""
-    free = {}
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            name, _colon, value = line.partition(":")
-            free[name] = int(value.split()[0]) * 1024
-    available = free.get("MemAvailable", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with suppress(OSError, ValueError):  # "max" is no limit
-        limit, used = ((group / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
-        available = min(available, int(limit) - int(used))
-    level, fix = ("ok", "") if available >= little_gib * GIB else ("warning", "End other processes; use a small model.")
-    yield Finding("memory", level, f"{available / GIB:.1f} GiB free", fix)
+    free_gib = free_memory_gib()
+    if free_gib is None:
+        yield Finding("memory", "warning", "the system does not say how much is free", "Look at it by hand.")
+        return
+    level, fix = ("ok", "") if free_gib >= little_gib else ("warning", "End other processes; use a small model.")
+    yield Finding("memory", level, f"{free_gib:.1f} GiB free", fix)
 
 
 def shared_memory(_: Asked, little_gib: float = 1.0, folder: Path = Path("/dev/shm")) -> Iterator[Finding]:
