@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from curiosft_cli.cli.app import PIPELINE, AsJson, ConfigArgument, Fresh, Overrides, app, launch_arguments, resolve
-from curiosft_cli.run.text import show
+from curiosft_cli.run.text import one_line, show
 
 if TYPE_CHECKING:
     from curiosft_cli.run.config import Resolved
@@ -138,6 +139,10 @@ def quickstart(overrides: Overrides = None, fresh: Fresh = False) -> None:
 
 
 def _run_stages(resolved: Resolved, stages: tuple[str, ...], fresh: bool) -> None:
+    from curiosft_cli.run.launch import is_first
     from curiosft_cli.tools.pipeline import run_stages
+    from curiosft_cli.tools.stage_summary import next_command
 
     run_stages(resolved, stages, fresh=fresh, accelerate_arguments=launch_arguments)
+    if is_first(launch_arguments) and (command := next_command(stages[-1], resolved, launch_arguments)):
+        show(one_line(f"next: {command}"), sys.stderr)

@@ -11,7 +11,7 @@ from curiosft_cli.run.launch import is_first, launch
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, opened
 from curiosft_cli.tools.model.check import require_sound_models
-from curiosft_cli.tools.stage_summary import next_command, summary
+from curiosft_cli.tools.stage_summary import summary
 
 STAGE_MODULES = {
     "rephrase": "curiosft_cli.stages.rephrase.run",
@@ -54,8 +54,6 @@ def run_stages(
             seconds[name] = time.monotonic() - started
             for line in summary(name, stage, seconds[name]) if first else ():
                 console.say(line)
-    if first and (command := next_command(stages[-1], resolved, accelerate_arguments)):
-        console.say(f"next: {command}")
     return seconds
 
 
