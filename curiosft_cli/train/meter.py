@@ -74,9 +74,9 @@ class Meter(TorchDispatchMode):
                 self._see(tensor, term)
 
     @contextmanager
-    def phase(self, name: str, term: str = "activations") -> Generator[None]:
-        """Keep peak and work inside under this name; what is made inside is counted as `term`."""
-        self.term = term
+    def phase(self, name: str) -> Generator[None]:
+        """Keep peak and work inside under this name."""
+        self.term = "activations"
         self.enter(name)
         self._compare()
         try:

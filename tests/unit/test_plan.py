@@ -46,7 +46,8 @@ def test_the_meter_counts_what_lives_and_what_moves() -> None:
             view = weight.view(-1, 1024)
             product = view @ view.t()
         del view
-        with meter.phase("second", term="more"):
+        with meter.phase("second"):
+            meter.term = "more"
             torch.zeros(3 * mib // 4)
     assert meter.peaks["first"] == {"weights": mib, "activations": mib}
     assert meter.peaks["second"] == {"weights": mib, "activations": product.nbytes, "more": 3 * mib}
@@ -116,6 +117,7 @@ def test_a_plan_says_what_does_not_fit_and_writes_what_does(
     done = plan_of(tiny_model, "--gpu=small", "--write")
     assert done.returncode == 0, done.stderr
     written = load("curio-planned.toml").config.sft
+    assert written.batch_size == 64 and load("curio-planned.toml").config.model.path == str(tiny_model)
     assert written.gradient_checkpointing and "activations are computed again" in Path("curio-planned.toml").read_text()
     again = plan_of(tiny_model, "--gpu=small", "--write")
     assert again.returncode == 2 and "curio-planned.toml exists" in again.stderr

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.config import load
-from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import write_text
+from curiosft_cli.run.values import toml_value
 from curiosft_cli.tools.plan.estimate import plan_stages
 from curiosft_cli.tools.plan.machines import GIB
 
@@ -40,7 +41,7 @@ def fitting(reference: str, overrides: list[str], shape: Any, setting: Setting) 
                 f"{short.stage} needs {sum(short.terms.values()) / GIB:.1f} GiB of each device, and there are "
                 f"{short.memory / GIB:.1f}, whatever is set",
                 "Take more or larger GPUs (--gpus, --gpu, --nodes), a smaller model, or sft.lora.rank=16.",
-                4,
+                GUARD,
             )
         key = setting_of.partition("=")[0]
         choices = {name: why for name, why in choices.items() if not name.startswith(f"{key}=")}
@@ -59,7 +60,7 @@ def _ways(plan: StagePlan, config: Config, setting: Setting) -> Iterator[tuple[s
         return
     settings = config.sft if plan.stage == "sft" else config.rl
     if plan.phase == "sampling":
-        trainer = sum(plan.terms[name] for name in ("weights", "optimizer"))
+        trainer = sum(plan.terms.get(name, 0.0) for name in ("weights", "optimizer"))
         share = int(100 * (plan.memory - trainer) / setting.machine.memory) / 100
         if plan.terms["engine weights"] / setting.machine.memory + 0.02 < share < settings.gpu_memory_utilization:
             yield f"rl.gpu_memory_utilization={share}", f"the trainer's state takes {trainer / GIB:.0f} GiB"
@@ -90,11 +91,12 @@ def target_of(reference: str) -> Path:
     return target
 
 
-def write_choices(target: Path, reference: str, choices: Mapping[str, str]) -> None:
-    """Write a configuration that extends `reference` by the choices."""
+def write_choices(target: Path, reference: str, overrides: list[str], choices: Mapping[str, str]) -> None:
+    """Write a configuration that extends `reference` by the settings of the command line and the choices."""
     extended = Path(reference).name if reference.endswith(".toml") else reference
     lines = [f"extends = {json.dumps(extended)}"]
-    for choice, reason in choices.items():
-        key, _, value = choice.partition("=")
-        lines.append(f"{key} = {value}  # {reason}")
+    for setting in with_choices(overrides, choices):
+        key, _, raw = setting.partition("=")
+        value = json.dumps(raw, ensure_ascii=False) if toml_value(raw, key) in (raw, None) else raw
+        lines.append(f"{key} = {value}  # {choices.get(setting, 'given')}")
     write_text(target, "\n".join([*lines, *([] if choices else ["# It fits as it is."])]) + "\n")

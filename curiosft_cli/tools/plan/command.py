@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.errors import GUARD
 from curiosft_cli.run.text import one_line, show
 from curiosft_cli.tools.plan.machines import CPU, GIB, machine_named
 
@@ -47,7 +48,7 @@ def run(
     if write:
         target = target_of(reference)
         choices, plans = fitting(reference, overrides, shape, setting)
-        write_choices(target, reference, choices)
+        write_choices(target, reference, overrides, choices)
         show(f"wrote {target}", sys.stderr)
     else:
         plans = plan_stages(config, shape, setting)
@@ -63,7 +64,7 @@ def run(
         show(as_text(config, setting, plans))
         if measured:
             show(_probe_text(measured, plans))
-    return 0 if all(plan.fits for plan in plans) else 4
+    return 0 if all(plan.fits for plan in plans) else GUARD
 
 
 def read_shape(config: Config) -> Any:

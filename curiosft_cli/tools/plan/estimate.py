@@ -11,7 +11,7 @@ from curiosft_cli.run.objective_file import sft_objective
 from curiosft_cli.tools.plan.machines import CPU, GIB, Machine
 from curiosft_cli.tools.plan.memory import Terms, largest, phases_of_device
 from curiosft_cli.train.shards import shard_kind
-from curiosft_cli.train.size import BFLOAT16, FLOAT32, MOMENTS, Size, model_size
+from curiosft_cli.train.size import BFLOAT16, FLOAT32, Size, held_always, model_size
 
 if TYPE_CHECKING:
     from curiosft_cli.objectives import BoundObjective
@@ -280,7 +280,8 @@ def _with_imports(phases: dict[str, Terms], setting: Setting) -> dict[str, Terms
 
 def _beside_engine(rl: Training, size: Size, setting: Setting, sharded: bool) -> Terms:
     share = setting.ranks if sharded else 1
-    trainer = {"weights": size.all * FLOAT32 / share, "optimizer": MOMENTS * size.all * FLOAT32 / share}
+    held = held_always(size, rl)
+    trainer = {name: held[name] / share for name in ("weights", "optimizer") if name in held}
     return trainer | _engine_terms(size, setting, rl.gpu_memory_utilization, rl.kv_cache_gib, 1)
 
 
@@ -294,7 +295,7 @@ def _engine_terms(size: Size, setting: Setting, share: float, cpu_cache_gib: flo
 def _disk(settings: Training, size: Size, steps: int, teacher: int) -> tuple[float, float]:
     """Bytes at the end, and while the last checkpoint is written: the newest one has the state, older ones weights."""
     weights = size.all * FLOAT32
-    newest = weights + size.all * MOMENTS * FLOAT32 + teacher
+    newest = weights + held_always(size, settings).get("optimizer", 0) + teacher
     saved = ceil(steps / settings.save_steps)
     older = min(saved, settings.keep_last) - 1
     older += steps // settings.keep_every if settings.keep_every else 0
