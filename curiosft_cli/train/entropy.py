@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.errors import CurioError
 from curiosft_cli.train.encode import PromptFormat, encode_row
 from curiosft_cli.train.head.cpu_kernels import kernels_for
 from curiosft_cli.train.head.head_pass import HeadPass
@@ -56,6 +57,9 @@ def held_out_loss(path: str, config: Config, problems: Iterable[Problem]) -> flo
     Args:
         path: a checkpoint.
         problems: held-out rows, each with a response.
+
+    Raises:
+        CurioError: every prompt is too long.
     """
     tokenizer, style = load_tokenizer(path, config.model), PromptFormat.from_config(config.model)
     score = completion_scorer(path, config.model, config.sft.precision)
@@ -65,6 +69,11 @@ def held_out_loss(path: str, config: Config, problems: Iterable[Problem]) -> flo
         for row in rows
         if len(row.prompt_ids) <= config.data.max_prompt_length
     ]
+    if not sums:
+        raise CurioError(
+            f"no held-out row has a prompt of at most data.max_prompt_length = {config.data.max_prompt_length} tokens",
+            "Raise it, or give other rows as data.validation.",
+        )
     return sum(total for total, _ in sums) / sum(count for _, count in sums)
 
 
