@@ -125,7 +125,7 @@ class Loop:
             CurioError: exit code 4 when the disk has no space for the next checkpoint.
         """
         if self.accelerator.is_main_process:
-            check_room(self.stage.path, self.model, {**tensors, **self._adapters()})
+            check_room(self.stage.path, self.model, self._kept(tensors))
         if self.source is None:
             return 0, None
         self.counters, saved = load_state(self.source, accelerator=self.accelerator, optimizer=self.optimizer)
@@ -261,7 +261,7 @@ class Loop:
             model=self.model,
             tokenizer=self.tokenizer,
             optimizer=self.optimizer,
-            tensors={**tensors, **{name: local_shard(weight) for name, weight in self._adapters().items()}},
+            tensors=self._kept(tensors),
             counters={**own, **counters},
             score=score,
             metrics=metrics,
@@ -274,6 +274,10 @@ class Loop:
         """What a checkpoint keeps beside the merged weights where adapters are trained."""
         kept = trained(self.model) if self.settings.lora.rank else {}
         return {f"adapter.{name}": weight for name, weight in kept.items()}
+
+    def _kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """These tensors, and this rank's part of the adapters."""
+        return {**tensors, **{name: local_shard(weight) for name, weight in self._adapters().items()}}
 
     def describe(self) -> str:
         """The precision and the processes, for the first line of the log."""

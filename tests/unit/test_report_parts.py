@@ -113,3 +113,11 @@ def test_settings_that_differ() -> None:
         {"run": {"name": "b", "seed": 1}, "sft": {"y": 2}},
     )
     assert differences([first, second]) == [["sft.x", "1", "–"], ["sft.y", "–", "2"]]
+
+
+def test_checkpoints_stand_in_the_order_of_the_pipeline(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine")
+    order = ["base", "sft@4", "sft@20", "sft", "rl", "elsewhere"]
+    for reference in reversed(order):
+        write_evaluation(run, reference, [["a"]], [[1]])
+    assert [model.label for model in read_runs([str(run)])[0].models] == order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,16 @@ def _with_step(file: Path, left_out: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _models(folder: Path, left_out: list[str]) -> list[ModelResult]:
-    """The evaluated checkpoints, those of the pipeline in its order."""
+    """The evaluated checkpoints, those of the pipeline in its order: base, sft@20, sft, rl."""
     order = ("base", *TRAINING_STAGES)
+
+    def place(model: ModelResult) -> tuple[int, float]:
+        stage, _, step = model.label.partition("@")
+        return order.index(stage) if stage in order else len(order), int(step) if step.isdecimal() else inf
+
     read = distinct_labels(read_models(folder, left_out))
     models = [replace(model, label=plain(model.label)) for model in read]
-    return sorted(models, key=lambda model: order.index(model.label) if model.label in order else len(order))
+    return sorted(models, key=place)
 
 
 def is_number(value: Any) -> bool:
