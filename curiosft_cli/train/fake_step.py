@@ -28,7 +28,7 @@ from curiosft_cli.train.suppliers import Suppliers, open_suppliers
 
 if TYPE_CHECKING:
     from curiosft_cli.objectives import BoundObjective
-    from curiosft_cli.run.sections import Sft, Training
+    from curiosft_cli.run.sections import Lora, Sft, Training
 
 FEW_LAYERS = (2, 4)
 INPUTS, FORWARD, BACKWARD, UPDATE = "inputs", "forward", "backward", "update"
@@ -113,7 +113,7 @@ def measure(
     with FakeTensorMode(), meter:
         model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32).train()
         if settings.lora.rank:
-            add_adapters(model, settings.lora, seed=0)
+            _add_fake_adapters(model, settings.lora)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype, kernels=kernels)
@@ -137,6 +137,16 @@ def measure(
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             optimizer.step()
     return StepCost(dict(meter.peaks), dict(meter.flops), dict(meter.moved))
+
+
+def _add_fake_adapters(model: Any, settings: Lora) -> None:
+    """peft moves new adapters to the device of their layer, which fake tensors refuse, so they are made there anew."""
+    with torch.device("meta"):
+        add_adapters(model, settings, seed=0)
+    for part in model.modules():
+        for name, weight in part._parameters.items():
+            if weight is not None and weight.device.type == "meta":
+                part._parameters[name] = torch.nn.Parameter(torch.empty_like(weight, device="cpu"))
 
 
 def _name_terms(meter: Meter, model: Any) -> None:

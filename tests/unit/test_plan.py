@@ -85,6 +85,16 @@ def test_the_terms_of_a_step_are_those_of_the_model(tiny_model: Path) -> None:
     assert cost.flops[BACKWARD] + cost.flops[BACKWARD + LATE] == 4 * tokens * layers + 2.5 * attention
 
 
+def test_adapters_have_gradients_and_moments_of_their_own_alone(tiny_model: Path) -> None:
+    shape = AutoConfig.from_pretrained(tiny_model)
+    cost = cost_of(shape, "sft.lora.rank=4", whole=True)
+    # q, k, v, o, gate, up and down of two layers: rank x (inputs + outputs) each.
+    adapters = 2 * 4 * (2 * 128 + 2 * 96 + 3 * 192)
+    assert cost.peaks[UPDATE]["weights"] == 4 * (PARAMETERS + adapters)
+    assert cost.peaks[UPDATE]["gradients"] == 4 * adapters
+    assert cost.peaks[UPDATE]["optimizer"] == 8 * adapters + 2 * 7 * 2 * 4
+
+
 def test_shipped_descriptions_have_the_parameters_of_their_models() -> None:
     known = {
         "Qwen/Qwen2.5-Math-7B": 7_615_616_512,

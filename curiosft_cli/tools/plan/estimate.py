@@ -105,8 +105,9 @@ def plan_sft(config: Config, shape: Any, size: Size, setting: Setting) -> StageP
     objective = sft_objective(sft.objective, sft.objective_sha256).objective.bind(**sft.params)
     row = setting.prompt_tokens + min(setting.response_tokens, sft.max_response_length)
     cost, pack_tokens = _cost(config, sft, shape, objective, setting, ceil(sft.batch_size / setting.ranks), row)
-    copied = objective.needs & {"teacher_logp", "teacher_tau", "ref_logp", "ref_logits"} and sft.teacher.kind == "ema"
-    phases = phases_of_device(cost, size, setting.ranks, sharded=is_sharded(config, setting), teacher=bool(copied))
+    read = objective.needs & {"teacher_logp", "teacher_tau", "ref_logp", "ref_logits"} and sft.teacher.kind == "ema"
+    copied = bool(read) and not sft.lora.rank  # a copy of adapters is small
+    phases = phases_of_device(cost, size, setting.ranks, sharded=is_sharded(config, setting), teacher=copied)
     if sft.teacher.offload:
         phases = {
             phase: {name: bytes_ for name, bytes_ in terms.items() if name != "teacher"}
