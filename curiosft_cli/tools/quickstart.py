@@ -123,8 +123,8 @@ def next_commands(run: Path) -> str:
     root = "" if run.parent == Path("runs") else f" run.root={run.parent}"
     return "\n".join(
         [
-            f"next: curiosft compare {run}/eval/sft {run}/eval/rl         (is rl better, and is there evidence)",
-            f"      curiosft choose {run} {run}-plain --sample    (which checkpoint should rl start from)",
-            f"      curiosft rl quickstart{root} run.name=longer rl.init={run.name}:sft rl.steps=40",
+            f"next: curiosft compare {run}/eval/sft {run}/eval/rl  # is rl better, and is there evidence",
+            f"      curiosft choose {run} {run}-plain --sample  # which checkpoint should rl start from",
+            f"      curiosft rl quickstart{root} run.name=longer rl.init={run.name}:sft rl.steps=40  # a longer GRPO",
         ]
     )
