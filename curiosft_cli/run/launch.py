@@ -90,7 +90,9 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
     else:
         _set_threads(environment, config, processes=1)
         command = [sys.executable, "-m", module, str(stage.path)]
-    stage.set_status("running")
+    # Of several machines the first alone writes to the run folder.
+    set_status = stage.set_status if is_first(extra) else _nothing
+    set_status("running")
     ended = _wait(command, environment, config.launch.stop_limit_s, stage.log_file)
     status = stage.status()
     # On a second machine the launcher may return before the first machine has written its status.
@@ -99,16 +101,20 @@ def launch(module: str, stage: StageDir, config: Config, extra: Sequence[str] = 
     if status["state"] == "failed" and "error" in status:
         raise CurioError(status["error"], exit_code=status["exit_code"])
     if ended.code in (TERMINATED, INTERRUPTED) and status["state"] != "complete":
-        stage.set_status("interrupted")
+        set_status("interrupted")
     if ended.says:
         error = CurioError(ended.says, ended.fix, 1)
-        stage.set_status("failed", error=str(error), exit_code=1)
+        set_status("failed", error=str(error), exit_code=1)
         raise error
     if ended.code in (BAD_INPUT, MISSING, GUARD, TERMINATED, INTERRUPTED):
         raise SystemExit(ended.code)
     error = CurioError("a process of the stage failed", f"The reason is above, or in {stage.log_file}.", 1)
-    stage.set_status("failed", error=str(error), exit_code=1)
+    set_status("failed", error=str(error), exit_code=1)
     raise error
+
+
+def _nothing(state: str, **more: object) -> None:
+    """In place of `StageDir.set_status`."""
 
 
 def is_first(extra: Sequence[str]) -> bool:

@@ -41,6 +41,7 @@ def drop_refused(config: Config) -> None:
             Console().say("rephrase: not complete yet, so it continues, and nothing is dropped")
             return
         count = log.ask_again({problem.question for *_, problem in read_questions(config, stage, [])})
+        stage.set_status("interrupted")
         Console().say(f"rephrase: {count} questions are asked again")
 
 
@@ -59,6 +60,8 @@ def apply_decisions(config: Config, file: Path) -> None:
                     f"{file}, row {number}: no question of this run is {shortened(row['original_question'])}",
                     "Give the decisions that the page of this run exported.",
                 )
+        if stage.is_complete():  # before the first is saved: a killed command must not leave old results complete
+            stage.set_status("interrupted")
         for row in decisions:
             log.save_by_hand(*(row[name] for name in TEXTS))
     Console().say(f"rephrase: {len(decisions)} decisions from {file}")
@@ -66,12 +69,10 @@ def apply_decisions(config: Config, file: Path) -> None:
 
 @contextmanager
 def reopened(config: Config) -> Generator[tuple[StageDir, RewriteLog]]:
-    """The stage's folder and its answers. When the block ends well, a complete stage counts as interrupted."""
+    """The stage's folder and its answers."""
     run = RunDir(Path(config.run.root) / config.run.name)
     with opened(run, "rephrase", config) as (stage, _), open_log(config, stage) as log:
         yield stage, log
-        if stage.is_complete():
-            stage.set_status("interrupted")
 
 
 def read_decisions(file: Path) -> list[FileRow]:

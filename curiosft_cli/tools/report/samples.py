@@ -93,7 +93,7 @@ def _add(
         for row in read_jsonl(saved, run.left_out):
             key = str(row.get("id")), row.get("sample", 0)
             question, grade = questions.get((name, key[0])), grades.get(key)
-            if question is None or grade is None or key[1] >= each:
+            if question is None or grade is None or not isinstance(key[1], int) or key[1] >= each:
                 continue
             answer = grade.get("extracted") or grade.get("letter") or ""
             text = cut(str(row.get("text", "")), longest)
