@@ -17,6 +17,7 @@ from test_rephrase import CLEAN, KEY, cleaner, config, judging, post_in, rewriti
 
 from curiosft_cli.engine.endpoint.budget import Price, price_of
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.rundir import StageDir, begin
 from curiosft_cli.run.sections import Config, Rephrase
 from curiosft_cli.stages.rephrase.ask import dearest_price
@@ -267,18 +268,15 @@ def test_bad_input_is_one_line_and_nothing_is_asked(name: str, tmp_path: Path) -
     assert not list((tmp_path / "rephrase").glob("*questions*"))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_stops_with_one_line(tmp_path: Path) -> None:
-    stage = tmp_path / "runs" / "r" / "rephrase"
-    stage.mkdir(parents=True)
-    (stage / "answers.jsonl").symlink_to("/dev/full")
+def test_a_disk_that_is_full_among_the_answers_stops_with_one_line(tmp_path: Path) -> None:
     with ScriptedServer(cleaner) as server:
-        done = curiosft("rephrase", "curio", *settings(server, "arithmetic-forum:train:5:1"), folder=tmp_path)
-    assert done.returncode == 4
-    assert "Traceback" not in done.stderr
-    assert "answers.jsonl" in done.stderr.splitlines()[-1]
-    assert "No space left" in done.stderr.splitlines()[-1]
-    assert not list(stage.glob("*questions*"))
+        made = config(server, "arithmetic-forum:train:50:1")
+        with largest_file(4_000), pytest.raises(CurioError, match=r"answers\.jsonl.*full") as error:
+            run(made, tmp_path)
+        assert error.value.exit_code == 4
+        assert not list((tmp_path / "rephrase").glob("*questions*"))
+        run(made, tmp_path)
+    assert len(list(read_jsonl(tmp_path / "rephrase" / "questions.jsonl"))) == 50
 
 
 def test_a_disk_that_is_full_at_the_end_loses_no_answer(tmp_path: Path) -> None:

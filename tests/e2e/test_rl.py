@@ -289,7 +289,8 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
 def test_nothing_survives(recipe: Path, ending: str, code: int) -> None:
     """Success is the end of `test_processes_of_one_node_or_two_equal_one`."""
     engine = "rl.engine=auto" if ending == "kill" else "rl.engine=transformers"
-    more = ["rl.steps=1", "rl.handover_tolerance=1e-30"] if ending == "failure" else ["rl.steps=500"]
+    endless = ["rl.steps=500", "rl.guards.reward_min_action=off"]
+    more = ["rl.steps=1", "rl.handover_tolerance=1e-30"] if ending == "failure" else endless
     started = curiosft("rl", recipe, f"run.name={ending}", engine, "rl.kv_cache_gib=0.1", *more)
     stage = recipe.parent / "runs" / ending / "rl"
     if ending != "failure":

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -162,9 +162,10 @@ class RewriteLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._read, getattr(self, "_file", None), getattr(self, "_lock", None)):
-            if file is not None:
-                file.close()
+        with ExitStack() as files:  # a full disk ends in an error at one of them: the others are closed still
+            for file in (self._read, getattr(self, "_file", None), getattr(self, "_lock", None)):
+                if file is not None:
+                    files.callback(file.close)
 
     def save(self, request: Request, row: FileRow) -> None:
         """Judge an answer (`answer`, `truncated`, ...) or a failure (`error`), append it and flush."""
