@@ -88,7 +88,8 @@ def as_text(config: Config, setting: Setting, plans: list[StagePlan]) -> str:
     where = f"{setting.nodes} x {setting.gpus} x {setting.name}"
     lines = [
         f"{config.model.path} on {where}; {setting.rows:,} rows of {setting.prompt_tokens} + "
-        f"{setting.response_tokens} tokens are assumed (--rows, --prompt-tokens, --response-tokens)"
+        f"{setting.response_tokens} tokens are assumed (--rows, --prompt-tokens, --response-tokens); "
+        "a stage with a lower limit of responses is planned with that"
     ]
     for plan in plans:
         verdict = "fits" if plan.fits else "DOES NOT FIT"
