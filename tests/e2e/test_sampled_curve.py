@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,7 @@ def test_a_tracker_has_the_same_keys_a_table_and_one_run_over_a_resume(
     with monkeypatch.context() as patched, pytest.raises(SystemExit, match="75"):
         patched.setattr(StepEvaluation, "evaluate", stopped)
         trained(recipe, "sft", tracker, *settings, more=(f"log.trackers={tracker}", "log.every=1"))
+    time.sleep(1)  # tensorboardX names its file by the second
     folder, rows = trained(recipe, "sft", tracker, *settings, more=(f"log.trackers={tracker}", "log.every=1"))
     assert capfd.readouterr().out == ""  # what a tracker says is no result
     found = getattr(tracked, tracker)(tmp_path if tracker == "trackio" else folder)

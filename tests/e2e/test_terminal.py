@@ -36,7 +36,7 @@ SHOW_CURSOR = "\x1b[?25h"
 def settings(model: Path, folder: Path, *more: str) -> list[str]:
     return [
         *("sft", f"model.path={model}", "model.system_prompt=''", f"run.root={folder / 'runs'}", "run.name=seen"),
-        *("data.train=arithmetic:train:24", "sft.batch_size=4", "sft.precision=float32", "sft.epochs=1"),
+        *("data.train=arithmetic:train:240", "sft.batch_size=4", "sft.precision=float32", "sft.epochs=1"),
         *("sft.max_tokens_per_batch=1024", "sft.objective=noisy.py:noisy", "launch.threads=1", *more),
     ]
 
@@ -68,33 +68,35 @@ def on_a_terminal(arguments: list[str], folder: Path, watch: Callable[[str, int]
 def test_a_training_on_a_terminal_is_one_live_line_without_noise(tiny_model: Path, tmp_path: Path) -> None:
     """Ctrl-C in the middle, then the same command to its end."""
     (tmp_path / "noisy.py").write_text(NOISY)
-    arguments, pressed = ["sft", *settings(tiny_model, tmp_path, "sft.save_steps=1")], []
+    arguments, pressed = ["sft", *settings(tiny_model, tmp_path, "sft.save_steps=20")], []
 
     def press_ctrl_c(shown: str, master: int) -> None:
-        if "2/6" in shown and not pressed:
+        if "/60" in shown and not pressed:
             pressed.append(os.write(master, b"\x03"))
 
     first = on_a_terminal(arguments, tmp_path, press_ctrl_c)
     assert "interrupted; the same command continues" in first and f"ended with {-signal.SIGINT}" in first
     second = on_a_terminal(arguments, tmp_path, lambda *_: None)
     for shown in (first, second):
-        assert "NOISE" not in shown and "Traceback" not in shown and not re.search(r"\[\d+/6\]", shown)
+        assert "NOISE" not in shown and "Traceback" not in shown and not re.search(r"\[\d+/60\]", shown)
         assert shown.rindex(SHOW_CURSOR) > shown.rindex("\x1b[?25l")
     drawn = [line for line in re.split(r"[\r\n]+", ESCAPES.sub("", second)) if "━" in line]
-    assert any(re.search(r"━+ 6/6 \d:\d\d:\d\d sft: loss \d\.\d+, entropy \d\.\d+ nats, \d+ t", line) for line in drawn)
+    assert any(
+        re.search(r"━+ 60/60 \d:\d\d:\d\d sft: loss \d\.\d+, entropy \d\.\d+ nats, \d+ t", line) for line in drawn
+    )
     assert all(len(line) <= 80 for line in drawn)
-    checkpoint = tmp_path / "runs" / "seen" / "sft" / "checkpoint-6"
-    assert re.search(r"sft: complete in \d+ s; step 6: loss \d\.\d{3} nats, entropy \d\.\d{3} nats, [\d,]+ t", second)
+    checkpoint = tmp_path / "runs" / "seen" / "sft" / "checkpoint-60"
+    assert re.search(r"sft: complete in \d+ s; step 60: loss \d\.\d{3} nats, entropy \d\.\d{3} nats, [\d,]+ t", second)
     assert f"sft: checkpoint {checkpoint}" in second and f"next: curiosft eval {' '.join(arguments[1:3])}" in second
     log = (tmp_path / "runs" / "seen" / "sft" / "log.txt").read_text()
-    assert log.count("NOISE") >= 12 and "sft: noisy.py:noisy, 24 rows, steps 0 to 6" in log
+    assert log.count("NOISE") >= 12 and "sft: noisy.py:noisy, 240 rows, steps 0 to 60" in log
 
 
 def test_without_a_terminal_there_are_plain_lines(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "noisy.py").write_text(NOISY)
     done = curiosft("sft", *settings(tiny_model, tmp_path, "launch.processes=0"), folder=tmp_path)
     assert done.returncode == 0 and "\x1b" not in done.stderr
-    assert "[6/6] sft: loss " in done.stderr and "sft: complete in " in done.stderr
+    assert "[60/60] sft: loss " in done.stderr and "sft: complete in " in done.stderr
     assert done.stderr.splitlines()[-1].startswith("next: curiosft eval sft ")
 
 
