@@ -144,5 +144,6 @@ def _run_stages(resolved: Resolved, stages: tuple[str, ...], fresh: bool) -> Non
     from curiosft_cli.tools.stage_summary import next_command
 
     run_stages(resolved, stages, fresh=fresh, accelerate_arguments=launch_arguments)
-    if is_first(launch_arguments) and (command := next_command(stages[-1], resolved, launch_arguments)):
+    if is_first(launch_arguments):
+        command = next_command(stages[-1], resolved, launch_arguments)
         show(one_line(f"next: {command}"), sys.stderr)

@@ -33,14 +33,16 @@ def summary(name: str, stage: StageDir, seconds: float) -> list[str]:
     return lines
 
 
-def next_command(name: str, resolved: Resolved, accelerate_arguments: Sequence[str] = ()) -> str | None:
-    """The command of the stage that follows in `run.stages`; where none does, a comparison of the checkpoints."""
+def next_command(name: str, resolved: Resolved, accelerate_arguments: Sequence[str] = ()) -> str:
+    """The command of the stage that follows in `run.stages`; where none does, a comparison or a report."""
     config = resolved.config
     order = ("rephrase", "sft", "rl", "eval")
     later = [stage for stage in order[order.index(name) + 1 :] if stage in config.run.stages]
     if later:
         launcher = ["--", *accelerate_arguments] if accelerate_arguments else []
         return shlex.join(["curiosft", later[0], *resolved.arguments, *launcher])
-    if len(config.eval.checkpoints) < 2:
-        return None
-    return shlex.join(["curiosft", "compare", f"{config.run.root}/{config.run.name}/{config.eval.name}"])
+    folder = f"{config.run.root}/{config.run.name}"
+    several = len(config.eval.checkpoints) > 1
+    return shlex.join(
+        ["curiosft", "compare", f"{folder}/{config.eval.name}"] if several else ["curiosft", "report", folder]
+    )

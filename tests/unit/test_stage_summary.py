@@ -19,14 +19,11 @@ from curiosft_cli.tools.stage_summary import next_command, summary
         ("sft", "curio", (), "curiosft eval curio run.name=a 'model.system_prompt=b c'"),
         ("sft", "curio", ("--multi_gpu",), "curiosft eval curio run.name=a 'model.system_prompt=b c' -- --multi_gpu"),
         ("eval", "quickstart", (), "curiosft compare runs/a/eval"),
+        ("eval", "sft", (), "curiosft report runs/a"),
     ],
 )
 def test_the_next_command_keeps_the_settings(stage: str, recipe: str, more: tuple[str, ...], command: str) -> None:
     assert next_command(stage, load(recipe, ["run.name=a", "model.system_prompt=b c"]), more) == command
-
-
-def test_one_evaluated_checkpoint_has_nothing_to_be_compared_with() -> None:
-    assert next_command("eval", load("curio", ["eval.checkpoints=sft"])) is None
 
 
 def test_figures_that_are_absent_or_not_finite_are_left_out(tmp_path: Path) -> None:
