@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from curiosft_cli.evaluation.paired import PairedDifference, holm, paired_difference, verdict
 from curiosft_cli.evaluation.results import SCORES, ModelResult, distinct_labels, read_models, suite_rows
+from curiosft_cli.evaluation.summary import PERCENT
 from curiosft_cli.run.errors import CurioError
 
-PERCENT = 100.0
 Matrix = NDArray[np.float64]
 NEUTRAL = {"better": "higher", "worse": "lower"}
 """Verdicts on what is neither good nor bad: diversity and entropy."""

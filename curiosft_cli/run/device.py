@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 Dtype = Literal["auto", "bfloat16", "float32"]
+GIB = 2**30
+"""Bytes."""
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device | str | None = None) -> Literal["bfloat16", "float32"]:

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from curiosft_cli.run.device import GIB
+
 FOLDER = "CURIOSFT_WORKERS"
 """Environment variable with the folder."""
 ENDED = "ended.json"
-GIB = 2**30
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 BEAT_S = 2.0
 

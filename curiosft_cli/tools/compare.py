@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curiosft_cli.evaluation.comparison import (
-    PERCENT,
     Comparison,
     Flip,
     Method,
@@ -20,6 +19,7 @@ from curiosft_cli.evaluation.comparison import (
     unit,
 )
 from curiosft_cli.evaluation.paired import DRAWS, FEWEST_QUESTIONS, LEVEL
+from curiosft_cli.evaluation.summary import PERCENT
 from curiosft_cli.run.errors import GUARD, UNDECIDED, CurioError, nearest
 from curiosft_cli.run.resume_policy import keys_with
 from curiosft_cli.run.sections import Eval

@@ -25,6 +25,7 @@ from curiosft_cli.data.files import FileRow
 from curiosft_cli.data.records import Grade, Grader
 from curiosft_cli.evaluation.fingerprint import grader_identity
 from curiosft_cli.evaluation.metrics import standard_error
+from curiosft_cli.evaluation.summary import PERCENT
 from curiosft_cli.grading.grade import GradeItem
 from curiosft_cli.grading.pool import GraderPool
 from curiosft_cli.run.errors import CurioError, nearest
@@ -36,7 +37,6 @@ from curiosft_cli.tools.saved_responses import graded_row, read_responses
 
 GRADERS: tuple[Grader, ...] = ("curiosft", "official")
 OTHERS: tuple[Grader, ...] = ("math-verify", "string")
-PERCENT = 100.0
 
 
 @dataclass

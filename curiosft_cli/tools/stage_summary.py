@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections import deque
 from collections.abc import Sequence
+from typing import get_args
 
 from curiosft_cli.run.config import Resolved
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.run.rundir import StageDir
+from curiosft_cli.run.sections.base import Stage
 
 FIGURES = {
     "train/loss_nats": "loss {:.3f} nats",
@@ -36,7 +38,7 @@ def summary(name: str, stage: StageDir, seconds: float) -> list[str]:
 def next_command(name: str, resolved: Resolved, accelerate_arguments: Sequence[str] = ()) -> str:
     """The command of the stage that follows in `run.stages`; where none does, a comparison or a report."""
     config = resolved.config
-    order = ("rephrase", "sft", "rl", "eval")
+    order = get_args(Stage)
     later = [stage for stage in order[order.index(name) + 1 :] if stage in config.run.stages]
     if later:
         launcher = ["--", *accelerate_arguments] if accelerate_arguments else []

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.device import GIB
 from curiosft_cli.run.digests import STATE, digest_marker
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import disk_errors, folder_in_one_step, partial_path, read_json, write_json
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-GIB = 2**30
 METRICS = "metrics.jsonl"
 MODEL_CARD = "README.md"
 OWN = "own."

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.device import GIB
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.train.shards import shard_kind
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from curiosft_cli.run.sections import Config, Training
 
-GIB = 2**30
 FLOAT32, BFLOAT16 = 4, 2
 MOMENTS = 2
 """Of AdamW, for each parameter."""

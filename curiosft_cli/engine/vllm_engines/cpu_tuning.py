@@ -6,7 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-GIB = 1 << 30
+from curiosft_cli.run.device import GIB
+
 CPU_BLOCK_TOKENS = 32
 """Tokens of a block of the key-value cache, the fewest that the CPU's attention takes. Completions of one prompt share
 whole blocks: with vLLM's 128, up to 127 tokens of the prompt are computed anew for each of them."""

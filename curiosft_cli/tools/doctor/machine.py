@@ -15,8 +15,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from curiosft_cli.run.device import GIB
 from curiosft_cli.run.processes import usable_cores
-from curiosft_cli.run.workers import GIB, free_memory_gib
+from curiosft_cli.run.workers import free_memory_gib
 from curiosft_cli.tools.doctor.finding import Asked, Finding
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.run.config import load
+from curiosft_cli.run.device import GIB
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import write_text
 from curiosft_cli.run.values import toml_value
 from curiosft_cli.tools.plan.estimate import plan_stages
-from curiosft_cli.tools.plan.machines import GIB
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config

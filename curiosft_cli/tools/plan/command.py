@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curiosft_cli.run.device import GIB
 from curiosft_cli.run.errors import GUARD
 from curiosft_cli.run.text import one_line, show
-from curiosft_cli.tools.plan.machines import CPU, GIB, machine_named
+from curiosft_cli.tools.plan.machines import CPU, machine_named
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config

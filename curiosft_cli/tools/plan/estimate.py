@@ -7,8 +7,9 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.objectives import RL_METHODS
+from curiosft_cli.run.device import GIB
 from curiosft_cli.run.objective_file import sft_objective
-from curiosft_cli.tools.plan.machines import CPU, GIB, Machine
+from curiosft_cli.tools.plan.machines import CPU, Machine
 from curiosft_cli.tools.plan.memory import Terms, largest, phases_of_device
 from curiosft_cli.train.shards import shard_kind
 from curiosft_cli.train.size import BFLOAT16, FLOAT32, Size, held_always, model_size

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curiosft_cli.run.device import GIB
 from curiosft_cli.run.errors import CurioError, nearest
 
 if TYPE_CHECKING:
     import torch
 
-GIB = 2**30
 CPU = "cpu"
 CPU_REACHED = 0.62
 """Share of the measured speeds that steps reach: fitted to three models (docs/performance.md)."""
