@@ -177,6 +177,8 @@ def run_stage(body: StageBody) -> None:
                 log.write(traceback.format_exc())
             if _waited_in_vain(error):
                 report_wait()
+                # The usual end of Python ends torch's thread for the exchange first, which may abort the process.
+                os._exit(1)
             elif not _lost_the_others(error):
                 show(traceback.format_exc(), messages())
             raise SystemExit(1) from None

@@ -1,6 +1,7 @@
 """What a command knows of its stage's processes: which of them live, hang or died, and how much memory they held.
 
-Each process writes its id to a file in a temporary folder of the command, and renews the time stamp of that file.
+Each process writes its id to a file in a temporary folder of the command, and renews the time stamp of that file as
+long as it goes on.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,22 +26,53 @@ FOLDER = "CURIOSFT_WORKERS"
 ENDED = "ended.json"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 BEAT_S = 2.0
+EXCHANGES = ("torch.distributed", "torch.nn.parallel", "torch.autograd")
+"""Packages of torch where a process waits for the other ranks."""
+_computing = threading.Event()
 
 
-def register(beat_s: float = BEAT_S) -> None:
-    """Make this process known to the command that started it, if one did, and renew its stamp from now on."""
+@contextlib.contextmanager
+def computing() -> Generator[None]:
+    """Inside, the process waits for nothing but the other ranks: a main thread that stands still there hangs."""
+    outer = _computing.is_set()
+    _computing.set()
+    try:
+        yield
+    finally:
+        if not outer:
+            _computing.clear()
+
+
+def register(beat_s: float = BEAT_S, busy_share: float = 0.01) -> None:
+    """Make this process known to the command that started it, if one did, and renew its stamp from now on.
+
+    Args:
+        beat_s: seconds between two stamps.
+        busy_share: while it is `computing`, a process that used less of a core than this since the last stamp, and does
+            not wait for the other ranks, gets no new stamp.
+    """
     if FOLDER not in os.environ:
         return
     file = Path(os.environ[FOLDER]) / f"rank-{os.environ.get('RANK', '0')}"
     file.write_text(str(os.getpid()), encoding="ascii")
 
     def beat() -> None:
+        used = time.process_time()
         with contextlib.suppress(OSError):  # the command is gone, and so is its folder
             while True:
                 time.sleep(beat_s)
-                os.utime(file)
+                before, used = used, time.process_time()
+                if not _computing.is_set() or used - before > busy_share * beat_s or _waits_for_others():
+                    os.utime(file)
 
     threading.Thread(target=beat, daemon=True, name="beat").start()
+
+
+def _waits_for_others() -> bool:
+    """Whether the main thread is inside an exchange of torch's."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    module = frame.f_globals.get("__name__", "") if frame else ""
+    return any(module == package or module.startswith(f"{package}.") for package in EXCHANGES)
 
 
 def report_wait() -> None:

@@ -13,6 +13,7 @@ from curiosft_cli.objectives.reduction import Totals, term_weights
 from curiosft_cli.run.digests import STATE
 from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.rundir import StageDir
+from curiosft_cli.run.workers import computing
 from curiosft_cli.train.batches import Pack, make_pack, rank_packs
 from curiosft_cli.train.checkpoint import METRICS, check_room, load_state, save_checkpoint
 from curiosft_cli.train.head.cpu_kernels import kernels_for
@@ -217,11 +218,17 @@ class Loop:
         }
 
     @contextmanager
-    def timed(self, part: str) -> Generator[None]:
-        """Count the time inside as that `part` of the step (on a GPU: until its kernels were launched)."""
+    def timed(self, part: str, *, elsewhere: bool = False) -> Generator[None]:
+        """Count the time inside as that `part` of the step (on a GPU: until its kernels were launched).
+
+        Args:
+            part: name in the metrics.
+            elsewhere: another program works meanwhile, for example an engine.
+        """
         started = time.perf_counter()
         try:
-            yield
+            with nullcontext() if elsewhere else computing():
+                yield
         finally:
             self.stats.add_seconds(part, time.perf_counter() - started)
 

@@ -26,6 +26,7 @@ from faults.graders import graders
 from faults.kills import kills
 from faults.malformed import malformed
 from faults.planted import planted
+from faults.ranks import ranks
 from faults.report import Group, table, write_page
 from faults.servers import servers
 from faults.stages import Models
@@ -47,6 +48,7 @@ def main() -> int:
     print(f"seed {chosen.seed}", flush=True)
     groups = {
         "kills": functools.partial(kills, seed=chosen.seed, jobs=chosen.jobs, times=chosen.kills),
+        "ranks": functools.partial(ranks, jobs=chosen.jobs),
         "malformed": functools.partial(malformed, seed=chosen.seed, jobs=chosen.jobs, times=chosen.inputs),
         "servers": functools.partial(servers, jobs=chosen.jobs),
         "disk": functools.partial(disk, seed=chosen.seed),

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,7 @@ from curiosft_cli.run.processes import free_port
 from curiosft_cli.run.workers import FOLDER, Workers, free_memory_gib, report_end
 
 WORKER = """
-import sys, time
-from curiosft_cli.run.processes import free_port
+import time
 from curiosft_cli.run.workers import register
 register(beat_s=0.05)
 held = bytearray(64 << 20)
@@ -26,9 +27,9 @@ time.sleep(100)
 """
 
 
-def start(workers: Workers, rank: int) -> subprocess.Popen[str]:
-    environment = os.environ | {FOLDER: str(workers.folder), "RANK": str(rank)}
-    child = subprocess.Popen([sys.executable, "-c", WORKER], env=environment, stdout=subprocess.PIPE, text=True)
+def start(workers: Workers, rank: int, program: str = WORKER, **variables: str) -> subprocess.Popen[str]:
+    environment = os.environ | {FOLDER: str(workers.folder), "RANK": str(rank)} | variables
+    child = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stdout.readline() == "registered\n"
     return child
 
@@ -38,23 +39,54 @@ def workers() -> Iterator[Workers]:
     workers = Workers(silent_after=5)
     yield workers
     for pid in workers.pids().values():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     workers.close()
     assert not workers.folder.exists()
 
 
-def test_the_rank_that_hangs_is_named(workers: Workers) -> None:
-    children = [start(workers, rank) for rank in (0, 1)]
-    for _ in range(8):
-        time.sleep(0.15)
-        assert workers.poll() is None
-    os.kill(children[1].pid, signal.SIGSTOP)
-    said = None
-    for _ in range(40):
+def verdict(workers: Workers, polls: int = 40) -> str | None:
+    """What is wrong after at most so many polls."""
+    for _ in range(polls):
         time.sleep(0.15)
         if said := workers.poll():
-            break
-    assert said == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 5 s"
+            return said
+    return None
+
+
+def test_the_rank_that_hangs_is_named(workers: Workers) -> None:
+    children = [start(workers, rank) for rank in (0, 1)]
+    assert verdict(workers, polls=8) is None
+    os.kill(children[1].pid, signal.SIGSTOP)
+    assert verdict(workers) == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 5 s"
+
+
+STEP = """
+import os, time, torch
+from torch import distributed
+from curiosft_cli.run.workers import computing, register
+register(beat_s=0.05)
+distributed.init_process_group("gloo")
+print("registered", flush=True)
+if os.environ["RANK"] == "1":
+    time.sleep(2)  # an engine's answer, say
+    with computing():
+        busy = time.monotonic() + 2
+        while time.monotonic() < busy:
+            pass
+        time.sleep(100)
+with computing():
+    distributed.all_reduce(torch.ones(1))
+"""
+
+
+def test_a_rank_that_stands_still_while_it_computes_is_named(workers: Workers) -> None:
+    """A wait for an engine, work, and the wait for the other rank are no hanging."""
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with ThreadPoolExecutor() as pool:
+        children = list(pool.map(lambda rank: start(workers, rank, STEP, **shared), (0, 1)))
+    assert verdict(workers, polls=24) is None
+    assert verdict(workers) == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 5 s"
 
 
 RANK = """
@@ -84,7 +116,6 @@ def test_the_rank_whose_main_thread_alone_hangs_is_named(workers: Workers, tmp_p
     assert ranks[0].wait(100) == 1
     said = f"rank 1 (process {ranks[1].pid}) hangs: rank 0 waited in vain for it (launch.exchange_limit_s)"
     assert workers.poll() == said
-    (workers.folder / "rank-0").unlink()
 
 
 def test_the_death_of_a_process_is_told_with_its_memory(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

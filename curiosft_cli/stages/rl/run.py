@@ -75,9 +75,9 @@ def run(config: Config, stage: StageDir) -> None:
                 enforce(preflight(config, loop.tokenizer, prompts, engine, sampling), rl.preflight, book.console)
                 engine.sleep()
             for step in book.steps():
-                with loop.timed("handover"):
+                with loop.timed("handover", elsewhere=True):
                     hand_over(step, sampler.probe)
-                with loop.timed("sample"):
+                with loop.timed("sample", elsewhere=True):
                     rollouts = sampler.sample(step)  # and reward: each is graded while others still run
                     engine.sleep()
                 with loop.timed("train"):
