@@ -182,6 +182,15 @@ def test_a_label_may_go_or_stay(label: str) -> None:
         ("Year 2013: 50 cats\nYear 2014: 70 cats\nHow many more?", "Year 2014: 70 cats\nHow many more?"),
         ("Which weekday was 1 May 2013?\n(2012 was a leap year)", "Which weekday was 1 May 2013?"),
         ("What is 5!", "What is 5"),
+        ("(Use 3.14 for pi) Find the circumference for radius 5.", "Find the circumference for radius 5."),
+        ("[Answer in cm, 2 digits] Find the side of a square of area 7.", "Find the side of a square of area 7."),
+        ("Radius 5. Find the area of a circle.", "Find the area of a circle."),
+        ("In 2013 there were 50 cats\nThen 70 came. How many now?", "Then 70 came. How many now?"),
+        ("2013年有50只猫\n2014年有70只猫。共多了几只？", "2014年有70只猫。共多了几只？"),
+        ("Problem 4. Width 5. Find the area for length 3.", "Find the area for length 3."),
+        ("Anna 12, Ben 15. Who is older than 13?", "Who is older than 13?"),
+        ("A 5. B 7. Which is larger, 5 or 7?", "B 7. Which is larger, 5 or 7?"),
+        ("Week 1. Ann saves 5. Week 2. Ann saves 7. Total?", "Ann saves 5. Week 2. Ann saves 7. Total?"),
     ],
 )
 def test_a_condition_is_no_label(post: str, rewrite: str) -> None:
@@ -201,6 +210,11 @@ def test_a_condition_is_no_label(post: str, rewrite: str) -> None:
         (r"$a_{1}, \ldots, a_{n}$", "$a_1,...,a_n$"),
         ("【例】。", "[例]."),
         ("“a”，«b»", '"a","b"'),
+        (r"$\tfrac{a}{12}$", "a/12"),
+        (r"$\frac12$", "1/2"),
+        (r"30^{\circ}", "30°"),
+        (r"$\lambda + \varepsilon$", "λ + ε"),
+        ("х+3", "$x+3$"),
     ],
 )
 def test_one_spelling(one: str, other: str) -> None:
@@ -218,10 +232,31 @@ def test_one_spelling(one: str, other: str) -> None:
         ("$2^{10}$", "$2^10^{}1$"),
         ("$AB$", "$ab$"),
         ("12", "1 2"),
+        ("3, 100, 200", "3,100,200"),
+        (r"$\frac{1}{2x}$", r"$\frac{1}{2}x$"),
     ],
 )
 def test_what_means_something_else_is_spelled_otherwise(one: str, other: str) -> None:
     assert spelled(one) != spelled(other)
+
+
+@pytest.mark.parametrize(
+    ("post", "rewrite"),
+    [
+        ("a, b are non-negative. Find max ab if a+b=1. pls", "a, b are nonnegative. Find max ab if a+b=1."),
+        ("It is well-known that 2 is prime. Is 3? thx", "It is well known that 2 is prime. Is 3?"),
+        ("find the the area of circle radius 3", "Find the area of circle radius 3"),
+        ("In 3 hour he walk 12 km. how fast he is?", "In 3 hours he walks 12 km. How fast is he?"),
+        ("Angle is 30 degrees. sin of it? thanks", r"Angle is $30^\circ$. sin of it?"),
+        ("What is 3 plus 4? thanks", "What is 3+4?"),
+        ("The point is (3,100), hi. Is it on the line?", "The point is (3, 100). Is it on the line?"),
+        ("a>=b>0 , prove a/b >= 1 . ty", r"$a\ge b>0$, prove $\frac{a}{b}\ge 1$."),
+        ("Найдите х, если 3х=9. Спасибо!", "Найдите $x$, если $3x=9$."),
+        ("(1/2+3/4)*2 = ? pls help", r"Find the value of $(1/2+3/4)\cdot 2$."),
+    ],
+)
+def test_mended_grammar_and_formulas_are_never_refused(post: str, rewrite: str) -> None:
+    assert outcome(post, rewrite) != "refused"
 
 
 @pytest.mark.parametrize(

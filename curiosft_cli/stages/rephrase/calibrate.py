@@ -12,7 +12,7 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.rundir import RunDir
 from curiosft_cli.run.sections import Config
 from curiosft_cli.stages.rephrase.judge.diff import CHOICE
-from curiosft_cli.stages.rephrase.judge.function_words import NEGATIONS, QUANTIFIERS, UNITS
+from curiosft_cli.stages.rephrase.judge.function_words import KINDS_OF_WORDS
 from curiosft_cli.stages.rephrase.judge.normalise import CJK, spelled
 from curiosft_cli.stages.rephrase.judge.rules import is_too_long, judge_by_rules
 from curiosft_cli.stages.rephrase.pairs import Rewritten, ask_verifier
@@ -57,12 +57,12 @@ def question(post: str, draw: random.Random) -> str | None:
 
 def quantifier(post: str, draw: random.Random) -> str | None:
     """A negation or a quantifier less, in the languages whose words are known."""
-    return _without_word(post, NEGATIONS | QUANTIFIERS, draw)
+    return _without_word(post, {"negation", "quantifier"}, draw)
 
 
 def unit(post: str, draw: random.Random) -> str | None:
     """A unit less."""
-    return _without_word(post, UNITS, draw)
+    return _without_word(post, {"unit"}, draw)
 
 
 def choice(post: str, draw: random.Random) -> str | None:
@@ -136,6 +136,6 @@ def _replaced(text: str, found: re.Match[str], new: str) -> str:
     return text[: found.start()] + new + text[found.end() :]
 
 
-def _without_word(post: str, words: frozenset[str], draw: random.Random) -> str | None:
-    found = [match for match in WORD.finditer(post) if match[0].casefold() in words]
+def _without_word(post: str, kinds: set[str], draw: random.Random) -> str | None:
+    found = [match for match in WORD.finditer(post) if KINDS_OF_WORDS.get(match[0].casefold()) in kinds]
     return " ".join(_replaced(post, draw.choice(found), "").split()) if found else None

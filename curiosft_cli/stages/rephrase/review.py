@@ -18,7 +18,7 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import PARTIAL_SUFFIX, read_jsonl
 from curiosft_cli.run.text import one_line, plain, show
 from curiosft_cli.stages.rephrase.judge.diff import edits
-from curiosft_cli.stages.rephrase.judge.rules import LONGEST
+from curiosft_cli.stages.rephrase.judge.rules import is_too_long
 
 DATA_MARK = "{{DATA}}"
 RECORDED = ("verdict", "reason", "decided_by", "differences", "flags")
@@ -77,8 +77,8 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _texts(original: str, after: str) -> dict[str, Any]:
     """Both texts, and the spans in which they differ with what these hold."""
-    short_enough = max(len(original), len(after)) <= LONGEST
-    return {"original": original, "after": after, "changed": list(map(str, edits(original, after))) * short_enough}
+    found = [] if is_too_long(original) or is_too_long(after) else edits(original, after)
+    return {"original": original, "after": after, "changed": list(map(str, found))}
 
 
 def write_page(

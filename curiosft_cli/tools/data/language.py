@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
 
-from curiosft_cli.stages.rephrase.judge.normalise import script, without_formulas
+from curiosft_cli.stages.rephrase.judge.normalise import CJK
 
 _BY_SCRIPT = {
     "cyrillic": "ru",
@@ -65,3 +66,17 @@ def language(text: str, *, characters: int = 2000) -> str:
     if not best or (len(best) > 1 and best[0][1] == best[1][1]):
         return UNKNOWN
     return best[0][0]
+
+
+def script(text: str) -> str:
+    """The script of most letters, in words of more than two letters outside formulas; Han and kana are `cjk`."""
+    found: Counter[str] = Counter()
+    for word in re.findall(rf"[{CJK}]|[^\W\d_{CJK}]{{3,}}", without_formulas(text)):
+        name = unicodedata.name(word[0], "none").partition(" ")[0].lower()
+        found["cjk" if name in ("hiragana", "katakana") else name] += len(word)
+    return next((name for name, _ in found.most_common(1)), "none")
+
+
+def without_formulas(text: str) -> str:
+    """The words of a text."""
+    return re.sub(r"\$\$.*?\$\$|\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\[A-Za-z]+", " , ", text, flags=re.DOTALL)

@@ -4,53 +4,51 @@ from __future__ import annotations
 
 import re
 
-from curiosft_cli.stages.rephrase.judge.function_words import SIGNS
-from curiosft_cli.stages.rephrase.judge.normalise import CJK, Token, is_letter, is_number, is_word
+from curiosft_cli.stages.rephrase.judge.normalise import Token, kind
 
-LONGEST = 16
-"""Tokens of the longest label (our choice)."""
-# Over tokens with a space behind each: `( 10 points ) `, `Problem 3 . `, `Q 4 . `, `4 . 17 : `.
-BRACKET = rf"[(\[] (?:\d+ |(?=[^()\[\]]*\d)(?=[^()\[\]]*(?:[^\W\d_]{{2}}|[{CJK}]))[^()\[\]]*)[)\]] "
-WORD = rf"(?:(?:[{CJK}] ){{0,3}}|[^\W\d_]+ )"
-NUMBERED = rf"{WORD}(?:\. )?(?:# )?\d+ (?:[a-z] )?(?:[.-] \d+ )*(?:[{CJK}] ){{0,2}}(?:[.:)、—-] )*"
-LABELS = re.compile(rf"(?:{BRACKET}|{NUMBERED})+")
-NAMED_NUMBER = re.compile(rf"(?=[^\W\d_]{{2}}|[{CJK}]){NUMBERED}")
-YEAR = r"\b(?:1[5-9]|20)\d\d "
-HEADLINE = re.compile(rf"(?=.*{YEAR})[^.?!;:]*(?:[.?!;] )?")
+# A shape has one sign a token: 9 is a number, Y a year, w a word, a a letter (W and A with a capital), c a sign of a
+# script without spaces; everything else stands for itself. `Problem 3. (10 points)` is `W9.(9w)`.
+SHAPES = {"number": "9", "word": "w", "letter": "a", "character": "c", "command": "\\"}
+YEAR = re.compile(r"1[5-9]\d\d|20\d\d")
+NUMBERED = r"#?[9Y][Aa]?(?:[.-]9)*c{0,2}(?![9Yc])"
+NAMED = rf"(?:[WwA]\.?|c{{1,3}}){NUMBERED}"
+POINTS = r"[(\[](?:9(?:-9)?[Ww]{0,2}|c{1,6}9c{0,2})[)\]]"
+SOURCE = r"[(\[](?:(?=[^)\]]*9)(?=[^)\]]*W)(?![^)\]]*w)|(?=[^)\]]*Y)(?![^)\]]*ww))[WwAac9Y,*#/?.:-]+[)\]]"
+OTHERS = rf"(?:(?:{NUMBERED}|{POINTS}|{SOURCE})[*.,:;)、—-]*)*"
+LABEL = re.compile(rf"{OTHERS}(?:{NAMED}[*.,:;)、—-]*)?{OTHERS}")
+# A line with a year in it, without the words of a sentence.
+HEADLINE = re.compile(r"(?=.*Y)(?!.*ww)[WwAa9Y,*#/()\[\]'-]+[.?!;]?")
 
 
-def is_label(post: str, old: list[Token], end: int) -> bool:
-    """Whether the post's first tokens, up to `end`, say nothing of the problem.
+def is_label(post: str, old: list[Token], end: int, longest: int = 16) -> bool:
+    """Whether the post's first tokens, up to `end` and at most `longest` (our choice), say nothing of the problem.
 
-    A label has a number, no sign of a formula, and no letter that the problem uses. It is `Word 3.`, `(10 words)`,
+    A label has a number, no sign of a formula, and no letter or name that the problem uses: `Word 3.`, `(10 words)`,
     `[Word 2011, #4]`, or a line with a year in it.
     """
-    piece, others = ([token.text for token in part] for part in (old[:end], old[end:]))
-    if len(piece) > LONGEST or any(word in SIGNS - {"-", "/"} or word[0] == "\\" for word in piece):
+    label, rest = (_shape(post, part) for part in (old[:end], old[end:]))
+    names = {token.text for sign, token in zip(label, old, strict=False) if sign in "WAa"}
+    if end > longest or not label or any(token.text in names for token in old[end:]):
         return False
-    if not piece or any(is_letter(word) and word in others for word in piece):
+    gap, problem = post[old[end - 1].end : old[end].start], post[old[end].start :]
+    new_line, stop = "\n" in gap, label[-1]
+    if problem[0].islower() and not new_line:
         return False
-    label, rest = " ".join([*piece, ""]), " ".join([*others, ""])
-    if re.search(YEAR, label) and re.search(YEAR, rest) and not is_number(piece[-1]):
-        return False  # years are what the problem is about
-    gap, first = post[old[end - 1].end : old[end].start], post[old[end].start]
-    new_line, stop = "\n" in gap, label[-2]
-    if first.islower() and not new_line:
-        return False
-    if LABELS.fullmatch(label):
-        has_word, begins = is_word(label), rest.split()[:2]
-        is_text = any(map(is_word, begins)) and all(is_word(word) or is_letter(word) for word in begins)
-        # `Radius 5. Find the area.` looks like a label too: then what is left has a number or letter of its own.
-        is_bare = has_word and not any(is_number(word) or is_letter(word) for word in rest.split())
-        if is_bare or (has_word and NAMED_NUMBER.match(rest)):
+    if LABEL.fullmatch(label):
+        # `Radius 5. Find the area.` looks like a label too: then what is left can stand alone.
+        is_bare = len(rest) <= longest and not re.search(r"[\d$\\=]", problem)
+        if label[0] in "WwAc" and (is_bare or re.match(rf"{NAMED}[.,:;](?!9)", rest)):
             return False
-        # `0.5 kg`, `3 - X`, `(3)X` and `Given 3 points` begin like labels.
-        if stop in ".:、" or (stop == ")" and "(" not in label):
-            return new_line or not first.isdigit()
-        is_asian = bool(gap and re.match(f"[{CJK}]", stop if is_word(stop) else label))
-        names_something = stop in ")]" and bool(re.search(r"[^\W\d_][^()\[\]]*[)\]] $", label))
-        return new_line or names_something or (is_text and (stop in ")]-—" or is_asian))
-    numbers = re.findall(r"\d+", label)
-    return bool(HEADLINE.fullmatch(label)) and (
-        new_line or (bool(gap) and len(numbers) > 1 and label.endswith(f" {numbers[-1]} "))
-    )
+        if new_line or stop in ".:、" or (stop == ")" and "(" not in label):
+            return new_line or rest[0] not in "9Y"  # `0.5 kg`
+        is_weak = stop in "-—" or ("c" in label and bool(gap)) or re.search(r"[(\[][9Y][)\]]$", label)
+        # `3 - X`, `(3)X` and `Given 3 points` begin like labels.
+        return bool(re.match("[WwAac]{2}", rest)) if is_weak else stop in ")]"
+    if not HEADLINE.fullmatch(label) or ("Y" in rest and stop not in "9Y"):  # then years are what the problem is about
+        return False
+    return new_line or (bool(gap) and bool(re.search("[9Y].*[9Y]$", label)))
+
+
+def _shape(post: str, piece: list[Token]) -> str:
+    signs = ("Y" if YEAR.fullmatch(token.text) else SHAPES.get(kind(token.text), token.text[0]) for token in piece)
+    return "".join(s.upper() if post[token.start].isupper() else s for s, token in zip(signs, piece, strict=True))

@@ -11,34 +11,22 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from statistics import mode
+from typing import Literal
 
 from curiosft_cli.stages.rephrase.judge.diff import Edit, edits, hints
-from curiosft_cli.stages.rephrase.judge.function_words import SIGNS
 from curiosft_cli.stages.rephrase.judge.labels import is_label
-from curiosft_cli.stages.rephrase.judge.normalise import (
-    BLANK,
-    Token,
-    is_letter,
-    is_number,
-    is_word,
-    script,
-    scripts,
-    tokens,
-)
+from curiosft_cli.stages.rephrase.judge.normalise import BLANK, SIGNS, kind, script, spelled, tokens
 
-LONGEST = 10_000
-"""Characters of the longest post or answer that is judged (our choice)."""
 WRAPPING = re.compile(r"^\s*(?:```\w*\n|\*{0,2}output\*{0,2}\s*:\s*\*{0,2}\s*)|\s*```\s*$", re.IGNORECASE)
-SURE_SIGNS = SIGNS - {"-", "/", "|", "*"}
+SURE_SIGNS = SIGNS - {"-", "/", "|", "*", "°"} | {"\\boxed"}
 """Signs that are no punctuation in any text."""
 MONEY = re.compile(r"(?:\$|\\\()\s?\d")
 BRACKETS = (("\\(", "\\)"), ("\\[", "\\]"), ("\\begin", "\\end"), ("{", "}"))
 APART = frozenset({*".?!:;()", "..."})
 """What may stand before a piece that is not part of a sentence."""
-ENDS = frozenset('.,;:"')
+STOPS_AT_END = re.compile(r'(?:(?:^| )[.,;:"])*$')
 
 
 @dataclass(frozen=True)
@@ -60,17 +48,6 @@ class Judgement:
     no_problem: bool = False
 
 
-class Pair(NamedTuple):
-    """A post and its rewrite, as texts, as tokens, the post's tokens with spaces around them, and what differs."""
-
-    post: str
-    rewrite: str
-    old: list[Token]
-    new: list[Token]
-    whole: str
-    edits: list[Edit]
-
-
 @cache
 def judge_version() -> str:
     """Identity of everything in this folder, so that a saved verdict is made again after it changed."""
@@ -83,8 +60,8 @@ def longest_rewrite(post: str, ratio: float = 1.2, slack: int = 10) -> int:
     return int(ratio * len(post)) + slack
 
 
-def is_too_long(text: str, most: int = LONGEST) -> bool:
-    """Whether this post or answer cannot be judged, so that asking about the post would be money for nothing."""
+def is_too_long(text: str, most: int = 10_000) -> bool:
+    """Whether a post or answer has more than `most` characters (our choice): it is not judged, so asking is in vain."""
     return len(text) > most
 
 
@@ -97,87 +74,85 @@ def judge_by_rules(post: str, rewrite: str) -> Judgement:
     """Accept or refuse a tidy rewrite where that is certain; else say where it differs."""
     if is_too_long(post) or is_too_long(rewrite):
         return Judgement("refused", f"too long to judge: {max(len(post), len(rewrite))} characters", "rule too long")
-    old, new = tokens(post), tokens(rewrite)
-    pair = Pair(post, rewrite, old, new, joined(old), edits(post, rewrite))
-    for rule, found in chain(doubts_about_text(pair), doubts_about_edits(pair)):
-        known = {token.text for token in old}
+    found = edits(post, rewrite)
+    for rule, what in doubts(post, rewrite, found):
+        known = spelled(post)
         no_problem = rule == "other words" and not holds_mathematics(known) and "?" not in known
-        return Judgement("refused", f"{rule}: {found}", f"rule {rule}", no_problem=no_problem)
-    if same_dollars(pair) and without_ends(old) == without_ends(new):
-        return Judgement("accepted", "ok", "rule same text")
-    if same_dollars(pair) and only_label_removed(pair):
-        return Judgement("accepted", "ok", "rule only label removed")
-    return Judgement("undecided", "no rule decides", differences=tuple(hints(pair.edits)))
+        return Judgement("refused", f"{rule}: {what}", f"rule {rule}", no_problem=no_problem)
+    if rule := accepting_rule(post, rewrite):
+        return Judgement("accepted", "ok", f"rule {rule}")
+    return Judgement("undecided", "no rule decides", differences=tuple(hints(found)))
+
+
+def accepting_rule(post: str, rewrite: str) -> str | None:
+    """Whether the rewrite is the post, or the post without a label in front of it."""
+    # Dollars around formulas are no tokens, so those that may be money are counted.
+    if len(MONEY.findall(rewrite)) != len(MONEY.findall(post)):
+        return None
+    kept, old = (STOPS_AT_END.sub("", " ".join(spelled(text))).split() for text in (rewrite, post))
+    if kept == old:
+        return "same text"
+    start = len(old) - len(kept)
+    return "only label removed" if kept and kept == old[start:] and is_label(post, tokens(post), start) else None
 
 
 def holds_mathematics(words: Iterable[str]) -> bool:
     """Whether there is a number or a sign of mathematics."""
-    return any(is_number(word) or word in SURE_SIGNS or word[0] == "\\" for word in words)
+    return any(word in SURE_SIGNS or kind(word) in ("number", "command") for word in words)
 
 
-def doubts_about_text(pair: Pair, same_script: float = 0.2, same_words: float = 0.5) -> Iterator[tuple[str, str]]:
-    """Yield each rule that the rewrite as a whole breaks, and what was found.
+def doubts(
+    post: str, rewrite: str, found: list[Edit], same: float = 0.5, longest: int = 4, most_words: float = 4.0
+) -> Iterator[tuple[str, str]]:
+    """Yield each rule that the rewrite breaks, and what was found. Cleaning takes away what stands apart.
 
     Args:
-        pair: post and rewrite.
-        same_script: least share of the post's letters that are of the rewrite's script.
-        same_words: least share of the rewrite's tokens that are the post's: a refusal or a translation has fewer.
+        post: the post.
+        rewrite: a tidy rewrite of it.
+        found: what differs.
+        same: least share of the rewrite's tokens that are the post's: a refusal has fewer.
+        longest: tokens inside a sentence that are a part of it, and no chat.
+        most_words: of a piece with new ones, as in a solution; two signs of Chinese are a word.
     """
-    if not pair.new:
+    if not tokens(rewrite):
         yield "empty", "no words"
-    old, new = (re.sub(r"\\[${}]", "", text) for text in (pair.post, pair.rewrite))
+    old, new = (re.sub(r"\\[${}]", "", text) for text in (post, rewrite))
     for opening, closing in BRACKETS:
         if new.count(opening) > new.count(closing) and old.count(opening) <= old.count(closing):
             yield "cut", f"{opening} has no {closing}"
     if new.count("$") % 2 and not old.count("$") % 2:
         yield "cut", "a $ is missing"
-    if len(pair.rewrite) > longest_rewrite(pair.post):
-        yield "too long", f"{len(pair.rewrite)} characters for {len(pair.post)}"
-    main, letters = script(pair.rewrite), scripts(pair.post)
-    if main != "none" and letters and letters[main] < same_script * letters.total():
+    if len(rewrite) > longest_rewrite(post):
+        yield "too long", f"{len(rewrite)} characters for {len(post)}"
+    before, after = (list(filter(None, map(script, spelled(text)))) for text in (post, rewrite))
+    if before and after and (main := mode(after)) not in before:
         yield "other script", main
-    if (share := 1 - sum(len(edit.new) for edit in pair.edits) / max(len(pair.new), 1)) < same_words:
-        yield "other words", f"only {share:.0%} are the post's"
-    known = {token.text for token in pair.old} | set(re.findall(r"\d+", pair.post))
-    for token in pair.new:
-        parts = re.findall(r"\d+", pair.rewrite[token.start : token.end])  # (3,100) may become (3, 100)
-        if is_number(token.text) and token.text not in known and not (len(parts) > 1 and known.issuperset(parts)):
-            yield "new number", token.text
-
-
-def doubts_about_edits(pair: Pair, longest: int = 4, most_words: float = 4.0) -> Iterator[tuple[str, str]]:
-    """Yield each rule that one of the edits breaks, and the edit. Cleaning takes away what stands apart.
-
-    Args:
-        pair: post and rewrite.
-        longest: tokens inside a sentence that are a part of it, and no chat.
-        most_words: new words in a row; two signs of Chinese are a word.
-    """
-    known = {token.text.casefold() for token in pair.old}
-    for edit in pair.edits:
-        behind = edit.at + len(edit.new)
-        beside = [token.text for token in (*pair.new[max(edit.at - 1, 0) : edit.at], *pair.new[behind : behind + 1])]
-        fresh = [token for token in edit.new if token.casefold() not in known]
-        is_exchange = len(edit.old) == len(edit.new) > 0 and all(map(is_symbol, edit.old + edit.new))
-        around = joined(pair.new[max(edit.at - 2, 0) : behind + 2])
-        if not SURE_SIGNS.isdisjoint(fresh) or "\\boxed" in fresh or (is_exchange and around not in pair.whole):
+    if (others := sum(len(edit.new) for edit in found)) > (1 - same) * len(tokens(rewrite)):
+        yield "other words", f"{others} of {len(tokens(rewrite))} are not the post's"
+    known, digits = set(spelled(post)), set(re.findall(r"\d+", post))
+    for edit in found:
+        fresh, changed = set(edit.new) - known, edit.old + edit.new
+        numbers = sorted(token for token in fresh if kind(token) == "number")
+        if numbers and not digits.issuperset(re.findall(r"\d+", edit.after)):  # (3,100) may become (3, 100)
+            yield "new number", numbers[0]
+        is_exchange = len(edit.old) == len(edit.new) and all(map(is_symbol, changed))
+        is_said = 0 < len(words(edit.old)) == len(edit.old)  # `3 plus 4` may become `3+4`
+        if is_exchange or (fresh & SURE_SIGNS and not is_said):
             yield "new formula", str(edit)
-        is_middle = edit.place == "middle" and len(beside) == 2
-        is_part = is_middle and not any(map(is_stop, (*beside, *edit.old, *edit.new)))
-        is_short = is_part and max(len(edit.old), len(edit.new)) <= longest
-        if edit.kind == "removed" and is_middle and is_gap(edit, beside, is_short):
+        is_short = max(len(edit.old), len(edit.new)) <= longest
+        is_part = edit.place == "middle" and is_short and "stop" not in map(kind, edit.beside + changed)
+        if edit.kind == "removed" and edit.place == "middle" and is_gap(edit, is_part):
             yield "gap", str(edit)
-        if is_short and fresh and is_other_word(edit):
+        if is_part and is_other_word(edit):
             yield "other word", str(edit)
-        size = sum(0.5 if len(token) == 1 else 1.0 for token in edit.new if is_word(token))
-        if size > most_words and joined(pair.new[edit.at : behind]) not in pair.whole:
+        if fresh and sum(0.5 if len(word) == 1 else 1.0 for word in words(edit.new)) > most_words:
             yield "new words", str(edit)
 
 
 def is_other_word(edit: Edit, short: int = 4, inflected: float = 0.6) -> bool:
     """Whether a word stands for another one. Grammar may be mended: short words, and other ends of the same word."""
-    old, new = ([word.casefold() for word in side if is_word(word)] for side in (edit.old, edit.new))
-    if not old or not new:
+    old, new = words(edit.old), words(edit.new)
+    if not old or not new or "".join(old) == "".join(new):  # non-negative may become nonnegative
         return False
     lengths = [len(word) for word in old + new]
     stem = int(inflected * max(lengths)) + 1
@@ -185,44 +160,22 @@ def is_other_word(edit: Edit, short: int = 4, inflected: float = 0.6) -> bool:
     return not is_mended and len({word[:stem] for word in old + new}) > 1
 
 
-def is_gap(edit: Edit, beside: list[str], is_short: bool) -> bool:
+def is_gap(edit: Edit, is_part: bool) -> bool:
     """Whether the removed piece is a short part of a sentence, or holds mathematics and hangs on what stands before."""
-    if is_short and edit.old[0] != beside[1] and edit.old[-1] != beside[0]:  # a word that stood there twice may go
+    before, behind = edit.beside
+    is_hyphen = edit.old == ("-",) and len(words(edit.beside)) == 2
+    is_twice = edit.old[0] == behind or edit.old[-1] == before
+    if is_part and not is_hyphen and not is_twice:
         return True
-    is_blank = len(edit.old) == 1 or BLANK in (edit.old[-1], beside[1])  # so may an `=` before a blank
-    return holds_mathematics(edit.old) and not is_blank and APART.isdisjoint((beside[0], edit.old[0]))
+    is_blank = len(edit.old) == 1 or BLANK in (edit.old[-1], behind)  # an `=` before a blank may go
+    return holds_mathematics(edit.old) and not is_blank and APART.isdisjoint((before, edit.old[0]))
 
 
-def only_label_removed(pair: Pair) -> bool:
-    """Whether the rewrite is the post without a label in front of it."""
-    kept, old = without_ends(pair.new), without_ends(pair.old)
-    start = len(old) - len(kept)
-    return bool(kept) and old[start:] == kept and is_label(pair.post, pair.old, start)
-
-
-def same_dollars(pair: Pair) -> bool:
-    """Whether dollars that may be money are still there: dollars around formulas are no tokens."""
-    return len(MONEY.findall(pair.rewrite)) == len(MONEY.findall(pair.post))
-
-
-def without_ends(text: list[Token]) -> list[str]:
-    """The tokens without stops at the end."""
-    words = [token.text for token in text]
-    while words and words[-1] in ENDS:
-        words.pop()
-    return words
-
-
-def joined(text: Iterable[Token]) -> str:
-    """Tokens with spaces around them."""
-    return " ".join(["", *(token.text for token in text), ""])
+def words(text: Iterable[str]) -> list[str]:
+    """The words among these tokens; in some scripts signs are words."""
+    return [token.casefold() for token in text if kind(token) in ("word", "character")]
 
 
 def is_symbol(token: str) -> bool:
     """Whether a token is a sign, a number, a letter, or a name of points such as ABC."""
-    return token in SIGNS or is_number(token) or is_letter(token) or (token.isupper() and token.isascii())
-
-
-def is_stop(token: str) -> bool:
-    """Whether a token is punctuation or a bracket."""
-    return not token[0].isalnum() and token not in SIGNS and token[0] not in "\\{}"
+    return kind(token) in ("sign", "number", "letter") or (token.isupper() and token.isascii())
