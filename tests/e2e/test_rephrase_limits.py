@@ -18,6 +18,7 @@ from test_rephrase import CLEAN, KEY, cleaner, config, judging, post_in, rewriti
 from curiosft_cli.engine.endpoint.budget import Price, price_of
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
+from curiosft_cli.run.lock import locked
 from curiosft_cli.run.rundir import StageDir, begin
 from curiosft_cli.run.sections import Config, Rephrase
 from curiosft_cli.stages.rephrase.ask import dearest_price
@@ -134,12 +135,37 @@ def test_starting_over_pays_for_nothing_twice(tmp_path: Path) -> None:
     assert len(rows(tmp_path)) == 20
 
 
-def test_two_processes_do_not_pay_for_the_same_questions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--fresh"],
+        ["--retry-refused"],
+        ["--decisions", "decisions.jsonl"],
+        ["--judge", "pairs.jsonl", "--out", "out.jsonl"],
+        ["--calibrate", "3"],
+        [],
+    ],
+)
+def test_two_commands_never_write_the_same_answers(more: list[str], ended: bool, tmp_path: Path) -> None:
+    """Two would pay for the same questions."""
+    pairs_file(tmp_path)
+    decision = {"original_question": next(iter(CLEAN)), "verdict": "rejected", "question": ""}
+    (tmp_path / "decisions.jsonl").write_text(json.dumps(decision) + "\n")
+    stage = tmp_path / "runs" / "r" / "rephrase"
     with ScriptedServer(cleaner) as server:
-        made = config(server)
-        with open_log(made, StageDir(tmp_path / "rephrase")), pytest.raises(CurioError, match="another process"):
-            run(made, tmp_path)
-    assert not server.bodies
+        command = ["rephrase", "curio", *settings(server, "arithmetic-forum:train:4:1")]
+        if ended:
+            assert curiosft(*command, folder=tmp_path).returncode == 0
+        before = len(server.bodies), [path.read_bytes() for path in stage.glob("answers.jsonl")]
+        with locked(stage):
+            done = curiosft(*command, *more, folder=tmp_path)
+        if ended and not more:
+            assert done.returncode == 0, "nothing is left to do"
+        else:
+            assert done.returncode == 2
+            assert f"is in use by process {os.getpid()}" in done.stderr
+        assert (len(server.bodies), [path.read_bytes() for path in stage.glob("answers.jsonl")]) == before
 
 
 def test_a_line_that_is_no_answer_is_asked_again(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
@@ -14,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 from curiosft_cli.data.files import FileRow
 from curiosft_cli.data.prompts import REPHRASE_PROMPT, rephrase_message
-from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import JsonLines
 from curiosft_cli.stages.rephrase.judge.rules import (
     Judgement,
@@ -124,10 +122,8 @@ class RewriteLog:
         sampling: temperature and the longest answer, in tokens.
         second_attempt: a refused first answer is asked again.
         verifier: the name of the model that judges what no rule decides; None leaves that undecided.
-        read_only: nothing is created or saved.
-
-    Raises:
-        CurioError: another process writes to it.
+        read_only: nothing is created or saved. Who saves holds the lock of the folder: two would pay for the same
+            questions.
     """
 
     def __init__(
@@ -146,8 +142,6 @@ class RewriteLog:
         self._path = path
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = path.with_name(f".{path.name}.lock").open("w")
-            take_lock(self._lock.fileno(), path)
             self._file = JsonLines(path)
         self._read = path.open("rb") if path.is_file() else None
         self._entries: dict[bytes, Entry] = {}
@@ -163,7 +157,7 @@ class RewriteLog:
 
     def __exit__(self, *_: object) -> None:
         with ExitStack() as files:  # a full disk ends in an error at one of them: the others are closed still
-            for file in (self._read, getattr(self, "_file", None), getattr(self, "_lock", None)):
+            for file in (self._read, getattr(self, "_file", None)):
                 if file is not None:
                     files.callback(file.close)
 
@@ -349,18 +343,6 @@ class RewriteLog:
 def now() -> str:
     """The time for a line of the log."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def take_lock(descriptor: int, path: Path) -> None:
-    """Keep other processes out for as long as the file is open: two would pay for the same questions.
-
-    Raises:
-        CurioError: another process is in.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise CurioError(f"another process is writing {path}", "Wait for it to end, or use another run.name.") from None
 
 
 def saved_judgement(row: FileRow) -> Judgement | None:

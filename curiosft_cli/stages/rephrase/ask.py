@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import takewhile
 from typing import TypeVar
 
 from curiosft_cli.data.files import FileRow
@@ -57,12 +58,6 @@ async def ask_all(
     stop: OutOfBudget | None = None
     failure = ""
 
-    def affordable() -> Iterator[T]:
-        for item in items:
-            if stop:
-                return
-            yield item
-
     budget = open_budget(settings, log)
     async with (
         open_client(settings, rewriter(settings), base_url, budget, log) as client,
@@ -83,7 +78,8 @@ async def ask_all(
                 return
             live.show(client.faults + second.faults, budget.spent_usd)
 
-        await in_parallel(one, affordable(), min(settings.concurrency, total))
+        affordable = takewhile(lambda _: stop is None, items)
+        await in_parallel(one, affordable, min(settings.concurrency, total))
     if not log.totals["answers"] and not stop:
         raise CurioError(
             f"{base_url} answered none of {total} questions: {failure}",

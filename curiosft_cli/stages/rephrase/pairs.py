@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from curiosft_cli.data.files import BadRow, read_rows
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.lock import locked
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir
 from curiosft_cli.run.sections import Config
@@ -78,14 +79,14 @@ def ask_verifier(config: Config, judged: list[Judged], *, about_all: bool = Fals
     Answers, costs and limits are those of the run's rephrase stage.
 
     Raises:
-        CurioError: the endpoint or the budget fails, as in the stage.
+        CurioError: another command works in the stage's folder; the endpoint or the budget fails, as in the stage.
     """
     stage = RunDir(Path(config.run.root) / config.run.name).stage("rephrase")
 
     def request(one: Judged) -> Request | None:
         return log.verdict_request(one[0].post, one[0].rewrite, one[1].differences)
 
-    with open_log(config, stage) as log:
+    with locked(stage.path), open_log(config, stage) as log:
         doubtful = [about_all or known.outcome == "undecided" for _, known in judged]
         todo = [one for one, is_doubtful in zip(judged, doubtful, strict=True) if is_doubtful and request(one)]
         if todo:

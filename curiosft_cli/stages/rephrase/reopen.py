@@ -6,11 +6,12 @@ Both append to answers.jsonl, and the stage then runs as usual. So a killed comm
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from curiosft_cli.data.files import BadRow, FileRow, read_rows
 from curiosft_cli.run.errors import CurioError
+from curiosft_cli.run.lock import locked
 from curiosft_cli.run.log import Console
 from curiosft_cli.run.rundir import RunDir, StageDir, opened
 from curiosft_cli.run.sections import Config
@@ -71,8 +72,11 @@ def apply_decisions(config: Config, file: Path) -> None:
 def reopened(config: Config) -> Generator[tuple[StageDir, RewriteLog]]:
     """The stage's folder and its answers."""
     run = RunDir(Path(config.run.root) / config.run.name)
-    with opened(run, "rephrase", config) as (stage, _), open_log(config, stage) as log:
-        yield stage, log
+    with ExitStack() as held:
+        stage, complete = held.enter_context(opened(run, "rephrase", config))
+        if complete:  # then `opened` does not lock it
+            held.enter_context(locked(stage.path))
+        yield stage, held.enter_context(open_log(config, stage))
 
 
 def read_decisions(file: Path) -> list[FileRow]:
