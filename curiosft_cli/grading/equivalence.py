@@ -16,6 +16,7 @@ import sympy as sp
 from sympy.core.function import AppliedUndef
 
 DIGITS = 30
+_SAMPLE_DIGITS = 60
 _RELATIONS = {"<": sp.Lt, ">": sp.Gt, r"\le": sp.Le, r"\ge": sp.Ge, r"\ne": sp.Ne}
 _TOLERANCE = 10.0**-20
 _TINY = 10.0 ** (5 - DIGITS)
@@ -44,15 +45,15 @@ def same_number(gold: Any, answer: Any, places: int = 6) -> bool | None:
     return True if left < _TINY * min(size or 1, 1) else None if size > 1 / 1000 else False
 
 
-def same_expression(gold: Any, answer: Any) -> bool:
-    """Compare two readings in the ways that Math-Verify does not."""
+def same_expression(gold: Any, answer: Any) -> bool | None:
+    """Compare two functions or two equations. None when they are neither, or too seldom real to be compared."""
     if isinstance(gold, sp.Eq) and isinstance(answer, sp.Eq):
         return same_equation(gold, answer)
     are_functions = isinstance(gold, sp.Expr) and isinstance(answer, sp.Expr) and not (gold - answer).is_number
-    return are_functions and same_function(gold, answer)
+    return same_function(gold, answer) if are_functions else None
 
 
-def same_function(first: Any, second: Any) -> bool:
+def same_function(first: Any, second: Any) -> bool | None:
     """Compare two expressions at sample points, from small to large, of both signs, and at whole numbers."""
     first, second = _exact(first), _exact(second)
     pairs = 0
@@ -60,14 +61,15 @@ def same_function(first: Any, second: Any) -> bool:
         if abs(ours - theirs) > _TOLERANCE * (1 + abs(ours)):
             return False
         pairs += 1
-    return pairs >= _LEAST_POINTS
+    return True if pairs >= _LEAST_POINTS else None
 
 
-def same_equation(first: Any, second: Any) -> bool:
+def same_equation(first: Any, second: Any) -> bool | None:
     """Say whether one equation is the other, rearranged: multiplied by a constant, or solved for a variable."""
     sides = [(_exact(equation.lhs), _exact(equation.rhs)) for equation in (first, second)]
-    if _are_proportional(*(sp.fraction(sp.together(left - right))[0] for left, right in sides)):
-        return True
+    differences = [sp.fraction(sp.together(left - right))[0] for left, right in sides]
+    if (same := _are_proportional(*differences)) is not False:
+        return same
     solved = [
         next((pair for pair in (both, both[::-1]) if pair[0].is_Symbol and pair[0] not in pair[1].free_symbols), None)
         for both in sides
@@ -84,9 +86,9 @@ def same_condition(first: Any, second: Any) -> bool:
     Each is alternatives of (readings of the left side, sign, readings of the right side), or readings of a set.
     """
     sides = [
-        [[_RELATIONS[sign](_exact(left[0]), _exact(right[0])) for left, sign, right in joined] for joined in one]
+        [[_RELATIONS[sign](_exact(left), _exact(right)) for left, sign, right in joined] for joined in one]
         if isinstance(one, list)
-        else one[0]
+        else one
         for one in (first, second)
     ]
     symbols = [
@@ -115,16 +117,17 @@ def _real_set(alternatives: list[list[Any]]) -> Any:
 def _same_relation(first: Any, second: Any) -> bool:
     """Compare two relations between several variables, such as `y > 2x` and `2y - 4x > 0`."""
     if isinstance(first, sp.Ne) and isinstance(second, sp.Ne):
-        return _are_proportional(first.lhs - first.rhs, second.lhs - second.rhs)
+        return bool(_are_proportional(first.lhs - first.rhs, second.lhs - second.rhs))
     if isinstance(first, sp.Ne) or isinstance(second, sp.Ne) or len(first.rel_op) != len(second.rel_op):
         return False
-    return _are_proportional(first.gts - first.lts, second.gts - second.lts, any_sign=False)
+    return bool(_are_proportional(first.gts - first.lts, second.gts - second.lts, any_sign=False))
 
 
-def _are_proportional(first: Any, second: Any, *, any_sign: bool = True) -> bool:
-    factors = (ours / theirs for ours, theirs in _sampled(first, second) if theirs)
-    factor = next(factors, 0)
-    return bool(factor) and (any_sign or factor > 0) and same_function(first, factor * second)
+def _are_proportional(first: Any, second: Any, *, any_sign: bool = True) -> bool | None:
+    factor = next((ours / theirs for ours, theirs in _sampled(first, second) if theirs), None)
+    if not factor:
+        return factor if factor is None else False
+    return (any_sign or factor > 0) and same_function(first, factor * second)
 
 
 def _exact(expression: Any) -> Any:
@@ -148,7 +151,7 @@ def _points(names: int, seed: int = 0, per_range: int = 4) -> list[list[Any]]:
     draw = random.Random(seed)
     points = [[draw.uniform(*ends) for _ in range(names)] for _ in range(per_range) for ends in _RANGES]
     points += [[float(draw.randint(1, 6)) for _ in range(names)] for _ in range(per_range)]
-    return [[sp.Float(value, DIGITS) for value in point] for point in points]
+    return [[sp.Float(value, _SAMPLE_DIGITS) for value in point] for point in points]
 
 
 def _real_value(expression: Any, values: dict[Any, Any]) -> Any | None:
@@ -162,5 +165,5 @@ def _real_value(expression: Any, values: dict[Any, Any]) -> Any | None:
         if (part := _real_value(argument, values)) is None:
             return None
         parts.append(part)
-    value = (expression.func(*parts) if parts else expression).evalf(DIGITS)
+    value = (expression.func(*parts) if parts else expression).evalf(_SAMPLE_DIGITS)
     return value if isinstance(value, sp.Float) or value == 0 else None

@@ -9,7 +9,7 @@ from functools import lru_cache
 from curiosft_cli.data.records import GradeStatus
 from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter
-from curiosft_cli.grading.normalise import has_bracketed_thousands, normalise, squeeze
+from curiosft_cli.grading.normalise import has_bracketed_thousands, marks, normalise, squeeze
 from curiosft_cli.grading.parse import (
     BRACKETED,
     TEXT,
@@ -24,7 +24,6 @@ from curiosft_cli.grading.parse import (
     option,
     order_of_name,
     plain_number,
-    split_name,
     top_level_values,
     words,
 )
@@ -38,7 +37,6 @@ MAX_DIGITS = 1000
 MAX_DEPTH = 50
 
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
-_BRACKET = re.compile(r"[()\[\]{}]")
 _FORBIDDEN = re.compile(
     r"\\(?:not|notin|nequiv|input|include|write|openin|openout|read|immediate|catcode|def|special|usepackage"
     r"|newcommand)(?![A-Za-z])|\\write18|--"
@@ -99,23 +97,19 @@ def is_within_limits(text: str) -> bool:
     """Say whether a text is small enough to be handed to a parser: length, run of digits, bracket depth."""
     if len(text) > MAX_CHARACTERS or _LONG_NUMBER.search(text):
         return False
-    depth = 0
-    for bracket in _BRACKET.finditer(text):
-        depth += 1 if bracket[0] in "([{" else -1
-        if depth > MAX_DEPTH:
-            return False
-    return True
+    return all(depth <= MAX_DEPTH for _, depth in marks(text))
 
 
 @lru_cache(maxsize=8192)
 def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
     if not is_within_limits(answer):
         return False, "ok"
-    answer, gold = _without_names(answer, gold)
     if squeeze(answer) == squeeze(gold) != "":
         return True, "ok"
     if _FORBIDDEN.search(answer):
         return False, "ok"
+    if (verdict := _match_named(answer, gold, timeout_s)) is not None:
+        return verdict
     for decide in (_match_words, _match_option):
         decided = decide(answer, gold)
         if decided is not None:
@@ -126,8 +120,6 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
         decided = decide(answer, gold)
         if decided is not None:
             return decided, "ok"
-    if (verdict := _match_named(answer, gold, timeout_s)) is not None:
-        return verdict
     gold_core, gold_units = strip_units(gold)
     core, units = strip_units(answer, single_letters=not has_variables(gold_core))
     if contradict(units, gold_units):
@@ -183,10 +175,11 @@ def _match_base(answer: str, gold: str) -> bool | None:
 def _match_named(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare named values by name; with bare ones in the order of the names, with a list also as written."""
     groups, gold_groups = named_values(answer), named_values(gold)
-    if not groups and not gold_groups:
+    one = any(len(side[0]) == 1 for side in (groups, gold_groups) if side)
+    if (not groups and not gold_groups) or (one and not (groups and gold_groups) and "=" in answer and "=" in gold):
         return None
     if groups and gold_groups and groups[0].keys() != gold_groups[0].keys():
-        return False, "ok"
+        return None if len(groups[0]) == len(gold_groups[0]) == 1 else (False, "ok")
     both, some, bare = bool(groups and gold_groups), groups or gold_groups, gold if groups else answer
     verdict: Comparison = False, "ok"
     for names in (sorted(some[0], key=order_of_name), list(some[0])):
@@ -224,17 +217,6 @@ def _match_collection(answer: str, gold: str, timeout_s: float, most: int = 60) 
         else:
             return False, status
     return True, "ok"
-
-
-def _without_names(answer: str, gold: str) -> tuple[str, str]:
-    """Drop the name of `x = 5` where the other side has the same name, or none."""
-    name, value = split_name(answer)
-    gold_name, gold_value = split_name(gold)
-    if name and (name == gold_name or "=" not in gold):
-        answer = value
-    if gold_name and (name == gold_name or "=" not in answer):
-        gold = gold_value
-    return answer, gold
 
 
 def _match_equation(answer: str, gold: str, timeout_s: float) -> Comparison:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 
 # NFKC would flatten many of these into the text (x² into x2, 3½ into 31/2), so they are spelled out before it.
@@ -42,14 +43,10 @@ _STYLE = re.compile(
     r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+)\s*\})"
 )
 _WHOLE_TEXT = re.compile(r"\s*\\text(?:bf|rm|it)?\s*\{\s*([-+$.\d][^{}]*)\}\s*")
-_TRIGONOMETRIC = r"\\(?P<function>sin|cos|tan|cot|sec|csc)(?P<power>\^\{?\d\}?)?(?![A-Za-z])"
-_DEGREES = r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})"
-
-
-def _in_radians(match: re.Match[str]) -> str:
-    """`\\sin 30^\\circ` is the sine of 30 pi / 180: nothing behind it knows of degrees."""
-    degrees = next(group for group in match.groups()[2:] if group)
-    return rf"\{match['function']}{match['power'] or ''}(\frac{{{degrees}\pi}}{{180}})"
+_TRIGONOMETRIC = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?"
+_TAKES_DEGREES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})")
+_ESCAPED_TWICE = re.compile(r"(?:[^\\]|\\\\)*\\\\[A-Za-z]{2}(?:[^\\]|\\\\)*", re.DOTALL)
 
 
 # In order: what a pattern leaves is what the next one reads.
@@ -70,10 +67,11 @@ _SPELLINGS = [
     (re.compile(r"\\sqrt\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile(r"\\?(?<![A-Za-z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![A-Za-z\\])(?:np|numpy|math)\.([a-z]+)"), r"\\\1 "),
-    (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])"), r"\\cup "),
     (re.compile(r"(?<![A-Za-z\\])abs\s*\(([^()]*)\)"), r"|\1|"),
     (re.compile(r"(?<![A-Za-z\\])a(?=(?:sin|cos|tan)\()"), "arc"),
-    (re.compile(r"(?<![A-Za-z\\])(pi|(?:arc)?(?:sin|cos|tan)|ln|log|exp)(?=[\s(/*+\-)}\d]|$)"), r"\\\1 "),
+    (re.compile(rf"(?<![A-Za-z\\])(pi|{_TRIGONOMETRIC}|ln|log|exp)(?=[\s(/*+\-)}}\d]|$)"), r"\\\1 "),
     (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
     (re.compile(r":=|\\coloneqq(?![A-Za-z])"), "="),
@@ -89,7 +87,6 @@ _SPELLINGS = [
     (re.compile(r"(?<![A-Za-z\\])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])"), r"\1m"),
     (re.compile(r"(?<=\d)(?:(?<=:\d\d)\s*|\s+)([AaPp][Mm])$"), r"\\text{ \1}"),
     (re.compile(r"\^?\{?\\degree(?![A-Za-z])\}?"), r"^\\circ "),
-    (re.compile(rf"{_TRIGONOMETRIC}\s*(?:{_DEGREES}|\(\s*{_DEGREES}\s*\)|\{{\s*{_DEGREES}\s*\}})"), _in_radians),
     (re.compile(r"(?<!\\)%"), r"\\%"),
     (re.compile(r"(?<!\^)'"), r"^{\\prime}"),
     (re.compile(r"(?<=\d)\s*(?:[xX*]|\\ast|\\cdot|\\times)\s*10\s*\^"), r" \\times 10^"),
@@ -99,6 +96,7 @@ _SPELLINGS = [
     (re.compile(r"\^\s*([+-]\s?\d+|\d\d+|e(?![A-Za-z]))"), r"^{\1}"),
 ]  # fmt: skip
 _SPLIT_DIGITS = re.compile(r"(?<=\d)\s+(?=\d)")
+_MARK = re.compile(r"\\.|[()\[\]{},]", re.DOTALL)
 _LABEL = re.compile(
     r"^(?:\\text(?:bf|rm|it)?\s*\{)?\s*(?:the\s+)?(?:(?:final|correct)\s+)?(?:answer|ans|result|value|solution)\b"
     r"\s*(?:is\b\s*:?|[:=])\s*(?:\}\s*:?)?",
@@ -121,6 +119,7 @@ def normalise(text: str, *, thousands: bool = True) -> str:
     mixed numbers and repeating decimals as fractions, no space or full stop at the edges.
     """
     text = _CONTROL.sub("", text if text.isascii() else _latex_signs(text)).replace("\n", " ").replace("\t", " ")
+    text = text.replace(r"\\", "\\") if _ESCAPED_TWICE.fullmatch(text) else text
     for _ in range(2):
         text = _STYLE.sub(lambda m: m[1] or m[2] or "", text)
     text = _WHOLE_TEXT.sub(r"\1", text) if _WHOLE_TEXT.fullmatch(text) else text
@@ -129,6 +128,8 @@ def normalise(text: str, *, thousands: bool = True) -> str:
     text = _LABEL.sub("", text)
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
+    if _TAKES_DEGREES.search(text):
+        text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)  # nothing behind it knows of degrees
     text = _GROUPED.sub("", text)
     if thousands:
         text = _COMMA_RUN.sub(lambda m: m[0].replace(",", "") if _THOUSANDS.fullmatch(m[0]) else m[0], text)
@@ -142,19 +143,24 @@ def normalise(text: str, *, thousands: bool = True) -> str:
 def squeeze(text: str) -> str:
     """Remove what is not seen in print: white space, \\left and \\right, braces around the whole."""
     text = _UNSEEN.sub("", text)
-    while text.startswith("{") and text.endswith("}") and _closes_at_end(text):
+    while text.startswith("{") and next((mark.end() for mark, depth in marks(text) if depth == 0), 0) == len(text):
         text = text[1:-1]
     return text
 
 
+def marks(text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """Yield each bracket and comma of a text, and how many brackets are open behind it."""
+    depth = 0
+    for mark in _MARK.finditer(text):
+        depth += (mark[0][-1] in "([{") - (mark[0][-1] in ")]}")
+        yield mark, depth
+
+
 def has_bracketed_thousands(text: str) -> bool:
     """Say whether a comma that may be a thousands separator stands inside brackets, as in `(312,123)`."""
-    for run in _COMMA_RUN.finditer(text):
-        before = text[: run.start()]
-        opened = sum(map(before.count, "([{")) - sum(map(before.count, ")]}"))
-        if opened > 0 and _THOUSANDS.fullmatch(run[0]):
-            return True
-    return False
+    inside = {mark.start() for mark, depth in marks(text) if mark[0] == "," and depth > 0}
+    runs = (run for run in _COMMA_RUN.finditer(text) if _THOUSANDS.fullmatch(run[0]))
+    return any(text.index(",", run.start()) in inside for run in runs)
 
 
 def _latex_signs(text: str) -> str:
@@ -184,12 +190,3 @@ def _fraction(number: re.Match[str]) -> str:
 def _improper(number: re.Match[str]) -> str:
     whole, top, low = int(number[1]), int(number[2] or number[4]), int(number[3] or number[5])
     return rf"\frac{{{whole * low + top}}}{{{low}}}" if top < low else number[0]
-
-
-def _closes_at_end(text: str) -> bool:
-    depth = 0
-    for position, character in enumerate(text):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return position == len(text) - 1
-    return False

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from fractions import Fraction
 
-from curiosft_cli.grading.normalise import FONT, squeeze
+from curiosft_cli.grading.normalise import FONT, marks, squeeze
 
 TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
@@ -24,11 +24,10 @@ _PLAIN = re.compile(
     r"|10\^(?:\{(?P<alone>[+-]?\d{1,4})\}|(?P<one>\d)))(?:\\%)?"
 )
 _MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
-_MARK = re.compile(r"\\.|[()\[\]{},]", re.DOTALL)
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
 _NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?"
-_NAMED = re.compile(rf"(?:\s|\\[,; ])*({_NAME})\s*=\s*([^=<>]+)")
+_NAMED = re.compile(rf"(?:\s|\\[,; ])*({_NAME})\s*=\s*([^<>]+)")
 _NAMED_TUPLE = re.compile(r"\s*\(([^()=]+)\)\s*=(.*)", re.DOTALL)
 _LABELLED = re.compile(r"([A-Za-z][A-Za-z ]*):(.+)", re.DOTALL)
 _COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
@@ -65,16 +64,8 @@ def option(gold: str) -> str | None:
 
 def top_level_values(text: str) -> list[str]:
     """Split a normalised text at the commas outside every bracket: `(1,2),(3,4)` has two values."""
-    values, depth, start = [], 0, 0
-    for mark in _MARK.finditer(text):
-        if mark[0][-1] in "([{":
-            depth += 1
-        elif mark[0][-1] in ")]}":
-            depth -= 1
-        elif mark[0] == "," and depth == 0:
-            values.append(text[start : mark.start()])
-            start = mark.end()
-    return [*values, text[start:]]
+    commas = [mark.start() for mark, depth in marks(text) if mark[0] == "," and depth == 0]
+    return [text[start + 1 : end] for start, end in zip([-1, *commas], [*commas, len(text)], strict=True)]
 
 
 def listed_values(text: str) -> list[str]:
@@ -151,19 +142,15 @@ def collection(text: str) -> tuple[str, list[str]] | None:
 
 def is_balanced(text: str) -> bool:
     """Say whether no bracket is closed before it is opened, and all are closed."""
-    depth = 0
-    for mark in _MARK.findall(text):
-        depth += (mark[-1] in "([{") - (mark[-1] in ")]}")
-        if depth < 0:
-            return False
-    return depth == 0
+    depths = [0, *(depth for _, depth in marks(text))]
+    return min(depths) == depths[-1] == 0
 
 
 def named_values(text: str) -> list[dict[str, str]]:
-    """Return the values of a text by name, or none of them when one has no name or all have the same.
+    """Return the values of a text by name, or none of them when one has no name.
 
     `x=2, y=3` and `(x,y)=(2,3)` are [{x: 2, y: 3}]; `3 \\text{ apples}, 4 \\text{ pears}` has nouns for names; a name
-    that comes again starts the next group: `p=5, q=2; p=7, q=2`.
+    that comes again starts the next group: `p=5, q=2; p=7, q=2`. One value alone has a name only before an equals sign.
     """
     groups: list[dict[str, str]] = [{}]
     names: list[str] = []
@@ -178,7 +165,7 @@ def named_values(text: str) -> list[dict[str, str]]:
                 groups.append({})
             groups[-1][name] = value
     sizes = {frozenset(group) for group in groups}
-    return groups if len(sizes) == 1 and len(groups[0]) > 1 else []
+    return groups if len(sizes) == 1 and ("=" in plain or len(groups[0]) > 1) else []
 
 
 def _pairs(part: str, names: list[str]) -> list[tuple[str, str]]:
@@ -208,18 +195,7 @@ def in_order(group: dict[str, str], names: Iterable[str], is_tuple: bool) -> str
     """Write named values without their names: as a tuple, or as a list where `x_1` and `x_2` have no order."""
     values = ",".join(group[name] for name in names)
     indexed = all("_" in name for name in group) and len({name.partition("_")[0] for name in group}) == 1
-    return values if indexed and not is_tuple else f"({values})"
-
-
-def split_name(text: str) -> tuple[str | None, str]:
-    """Return (name, value) of `x = 5`, `f(x) = 2x` or a list `x = 1, x = 2` of one name; else (None, the text)."""
-    pairs = [_NAMED.fullmatch(part) for part in listed_values(text)]
-    names = {squeeze(pair[1]) if pair else None for pair in pairs}
-    if len(names) != 1 or None in names:
-        name, _, value = text.partition("=")
-        is_name = re.fullmatch(rf"\s*(?:{_SIMPLE_NAME})\s*", name) is not None
-        return (squeeze(name), value.strip()) if is_name and value and not listed_values(value)[1:] else (None, text)
-    return names.pop(), ",".join(pair[2].strip() for pair in pairs if pair)
+    return values if len(group) == 1 or (indexed and not is_tuple) else f"({values})"
 
 
 def condition(text: str) -> list[list[Relation]]:

@@ -19,41 +19,45 @@ from curiosft_cli.grading.parse import MEMBER, condition
 from curiosft_cli.run.errors import CurioError
 
 T = TypeVar("T")
+Comparison = tuple[bool, GradeStatus]
 
 LIBRARY_TIMEOUT_S = 3.0
 
-_TOKEN = re.compile(
-    r"\\(?:begin|end|text|mathrm|mathbb|mathcal|operatorname|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+"
-    r"|(?<![A-Za-z])(?:and|or)(?![A-Za-z])|[A-Za-z]"
-)
-_SUBSCRIPT_COMMAND = re.compile(r"_\{?\\(max|min|odot|oplus|infty)(?![A-Za-z])\s*\}?")
-_INDEXED_E = re.compile(r"(?<![A-Za-z\\])e(?=_)")
-_INDEX_I = re.compile(r"\\(?:sum|prod|cup|cap)|_\s*(?:i|\{[^{}]*i[^{}]*\})")
-_SYMBOL = r"(?:[A-Za-z]|\\(?!frac|d?frac)[A-Za-z]+)(?:_(?:\w|\{\w+\}))?"
+_SUBSCRIPT = r"(?:_\s*(?:\w|\\[A-Za-z]+|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}))"
+_SYMBOL = rf"(?:[A-Za-z]|\\(?!d?frac)[A-Za-z]+){_SUBSCRIPT}?"
 _DERIVATIVE = re.compile(
     rf"\\frac\{{\s*d(?:\^\{{?(\d)\}}?)?\s*({_SYMBOL})(?:\([a-z]\))?\s*\}}\{{\s*d\s*({_SYMBOL})(?(1)\^\{{?\1\}}?)\s*\}}"
 )
-_SPARE_SYMBOLS = r"\xi \chi \upsilon \kappa \zeta \eta \iota \nu \psi \tau \rho \sigma \phi \omega \varphi \beta \alpha"
-_MISREAD = ("E", "I", "d", r"\gamma", r"\Gamma")
+_TOKEN = re.compile(
+    rf"\\(?:begin|end|text|math[a-z]+|operatorname|mbox|variable)\s*\{{[^{{}}]*\}}(?P<word>{_SUBSCRIPT})?"
+    r"|(?<![A-Za-z])(?:and|or)(?![A-Za-z])"
+    rf"|\\(?!log|lim|sum|prod|int|max|min|big)[A-Za-z]+(?P<greek>{_SUBSCRIPT})|\\[A-Za-z]+|[A-Za-z](?P<index>{_SUBSCRIPT})?"
+)
+_BOUND_I = re.compile(r"\\(?:sum|prod|big|cup|cap)")
+_MISREAD = ("I", "d", r"\gamma", r"\Gamma")
 _AGAIN_S = 0.5
 
 
 @lru_cache(maxsize=1)
-def _library() -> Any:
-    """Import Math-Verify (0.5 s) and fix what it looks for: LaTeX, with its own removal of units off.
+def _library() -> tuple[Any, Callable[[str], Any]]:
+    """Import Math-Verify and its parser (0.5 s). Returns (the module, the reader of LaTeX).
 
-    The library would take the `m` of `6m` for metres; and asked for bare expressions too, it reads a number out of
-    LaTeX that it cannot parse. Returns (module, extraction targets).
+    The parser's own removal of units is off: it would take the `m` of `6m` for metres. Math-Verify's `parse` is not
+    used: it lower-cases every symbol, and its search for LaTeX in prose costs time.
     """
     import math_verify
-    from latex2sympy2_extended import NormalizationConfig
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+    from math_verify.grader import should_treat_as_complex
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     spelling = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
     )
-    target = math_verify.LatexExtractionConfig(boxed_match_priority=0, normalization_config=spelling)
-    return math_verify, (target,)
+    convert = partial(
+        latex2sympy, normalization_config=spelling, conversion_config=ConversionConfig(lowercase_symbols=False)
+    )
+    return math_verify, lambda text: convert(text, is_real=not should_treat_as_complex(text))
 
 
 def load() -> None:
@@ -61,52 +65,47 @@ def load() -> None:
     _library()
 
 
-def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
-    """Compare a normalised answer with a normalised gold by Math-Verify, and say how the comparison went."""
-    gold, answer = _distinct_symbols(gold, answer)
-    golds, status = _parse_gold(gold, timeout_s)
-    if status == "ok":
-        answers, status = _parse(rf"\boxed{{{answer}}}", timeout_s)
-    if status != "ok" or not golds or not answers:
-        return False, status
-    same, status = _guarded(lambda: _agree(golds, answers), timeout_s)
+def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison:
+    """Compare a normalised answer with a normalised gold as sympy objects, and say how the comparison went."""
+    (theirs, status), (ours, our_status) = _read(gold, timeout_s), _read(answer, timeout_s)
+    if theirs is None or ours is None:
+        return False, status if status != "ok" else our_status
+    same, status = _guarded(lambda: _agree(theirs, ours), timeout_s)
     return bool(same), status
 
 
-def _agree(golds: tuple[Any, ...], answers: tuple[Any, ...]) -> bool:
+def _agree(gold: Any, answer: Any) -> bool:
     from curiosft_cli.grading import equivalence
 
-    if (same := equivalence.same_number(golds[0], answers[0])) is not None:
-        return same
+    for same in (equivalence.same_number, equivalence.same_expression):
+        if (verdict := same(gold, answer)) is not None:
+            return verdict
     limits = {"float_rounding": 6, "numeric_precision": 15, "timeout_seconds": None}
     verify = partial(_library()[0].verify, strict=True, allow_set_relation_comp=False, raise_on_error=True, **limits)
-    return verify(list(golds), list(answers)) or equivalence.same_expression(golds[0], answers[0])
+    return verify(gold, answer)
 
 
-def same_condition(
-    gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S, *, most: int = 20
-) -> tuple[bool, GradeStatus]:
+def same_condition(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S, *, most: int = 20) -> Comparison:
     """Compare two conditions, or a condition with a set. One of more than `most` relations equals none."""
     from curiosft_cli.grading import equivalence
 
-    def read(text: str) -> Any:
-        return _parse_gold(text, timeout_s)[0]
-
     sides: list[Any] = []
-    for text in _distinct_symbols(gold, answer):
+    for text in (gold, answer):
         alternatives = condition(text)
         if sum(map(len, alternatives)) > most:
             return False, "ok"
-        relations = [[(read(left), sign, read(right)) for left, sign, right in joined] for joined in alternatives]
-        sides.append(relations or read(MEMBER.sub("", text, count=1)))
+        relations = [
+            [(_read(left, timeout_s)[0], sign, _read(right, timeout_s)[0]) for left, sign, right in joined]
+            for joined in alternatives
+        ]
+        sides.append(relations or _read(MEMBER.sub("", text, count=1), timeout_s)[0])
     same, status = _guarded(lambda: equivalence.same_condition(*sides), timeout_s)
     return bool(same), status
 
 
 def can_parse(gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> bool:
     """Say whether a normalised gold can be read in time, if only as a text to be met exactly."""
-    readings, status = _parse_gold(_distinct_symbols(gold, "")[0], timeout_s)
-    return status == "ok" and bool(readings)
+    return _read(gold, timeout_s)[1] == "ok"
 
 
 def plain_score(completion: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
@@ -124,19 +123,14 @@ def plain_score(completion: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S
     return bool(same), status
 
 
-@lru_cache(maxsize=4096)
-def _parse_gold(gold: str, timeout_s: float) -> tuple[tuple[Any, ...], GradeStatus]:
-    return _parse(f"${gold}$", timeout_s)
-
-
-def _parse(text: str, timeout_s: float) -> tuple[tuple[Any, ...], GradeStatus]:
+@lru_cache(maxsize=8192)
+def _read(text: str, timeout_s: float) -> tuple[Any, GradeStatus]:
+    """Return a normalised text as a sympy object, or None where it is none; and how the reading went."""
     from sympy import Basic, nan, zoo
 
-    library, targets = _library()
-    readings, status = _guarded(
-        lambda: library.parse(text, targets, parsing_timeout=None, raise_on_error=True), timeout_s
-    )
-    return tuple(r for r in readings or () if not (isinstance(r, Basic) and r.has(nan, zoo))), status
+    reading, status = _guarded(lambda: _library()[1](_spelled(text)), timeout_s)
+    is_undefined = isinstance(reading, Basic) and reading.has(nan, zoo)
+    return None if is_undefined else reading, "ok" if status == "parse_error" else status
 
 
 def _guarded(call: Callable[[], T], timeout_s: float) -> tuple[T | None, GradeStatus]:
@@ -166,33 +160,27 @@ def _raise_out_of_time(signum: int, frame: object) -> None:
     raise _OutOfTime
 
 
-def _distinct_symbols(gold: str, answer: str) -> tuple[str, str]:
-    """Rename what the library would confuse.
+def _spelled(text: str) -> str:
+    """Name what the parser would confuse: `\\variable{NAME}` is a symbol to it, whatever the name.
 
-    It lower-cases every symbol, reads E, I and gamma as constants and `d x` as one symbol, and cannot read e with an
-    index: these become Greek letters that occur on neither side. A derivative becomes a symbol, because the derivative
-    of a symbol is zero to it, and i becomes the root of -1, because it takes i for a variable.
+    It reads I and gamma as constants, `d x` as one symbol, the derivative of a symbol as zero, and no index of e, E or
+    gamma. It takes i for a variable: outside of sums that is the root of -1.
     """
-    texts = [_spelled_symbols(text) for text in (gold, answer)]
-    tokens = {token for text in texts for token in _TOKEN.findall(text)}
-    lowered = {token.lower() for token in tokens}
-    spare = (symbol for symbol in _SPARE_SYMBOLS.split() if symbol not in lowered)
-    names = {
-        t: f"{next(spare, t)} " for t in sorted(tokens) if t in _MISREAD or (t != t.lower() and t.lower() in tokens)
-    }
-    if r"\int" in tokens:
-        names.pop("d", None)
-    if "i" in tokens and not any(_INDEX_I.search(text) for text in texts):
-        names["i"] = r"\sqrt{-1}"
-    ours, theirs = (_TOKEN.sub(lambda token: names.get(token[0], token[0]), text) for text in texts)
-    return ours, theirs
+    text = _DERIVATIVE.sub(lambda m: rf"\variable{{D{m[1] or 1}{_plain(m[2])}by{_plain(m[3])}}}", text)
+    is_integral, is_bound = r"\int" in text, _BOUND_I.search(text) is not None
+
+    def spelled(token: re.Match[str]) -> str:
+        if (
+            token["word"]
+            or token["greek"]
+            or token["index"]
+            or (token[0] in _MISREAD and not (is_integral and token[0] == "d"))
+        ):
+            return rf"\variable{{{_plain(token[0])}}}"
+        return r"\sqrt{-1}" if token[0] == "i" and not is_bound else token[0]
+
+    return _TOKEN.sub(spelled, text)
 
 
-def _spelled_symbols(text: str) -> str:
-    text = _INDEXED_E.sub(r"\\varrho ", _SUBSCRIPT_COMMAND.sub(r"_{\1}", text))
-    return _DERIVATIVE.sub(_derivative_symbol, text)
-
-
-def _derivative_symbol(match: re.Match[str]) -> str:
-    """Name d^2v/dt^2 by the numbers of its letters."""
-    return "D_{" + "".join(str(ord(c)) for c in f"{match[1] or 1}{match[2]}/{match[3]}") + "}"
+def _plain(symbol: str) -> str:
+    return re.sub(r"\\(?:text|mathrm|rm)(?![A-Za-z])|[^A-Za-z0-9]", "", symbol)
