@@ -28,17 +28,17 @@ _SECOND = re.compile(
     r"(?:and\b|or\b|[&,/;+=|])|[(\[]?[A-Za-z][)\]]?[.:]?$|.*(?:^|[\s,;])(?:\([A-Z]\)|[A-Z]\))(?:\s|$)", re.DOTALL
 )
 _RIGHT = "(?:correct|right|best)"
-_STATED = statement_of(
-    rf"(?:answer|(?:{_RIGHT}|final)\s+(?:option|choice|letter))", r"(?:is|(?:must|should|would)\s+be)"
-)
+_STATED = statement_of(rf"(?:answer|(?:{_RIGHT}|final)\s+(?:option|choice|letter|statement))")
 _FIRST = re.compile(
     rf"(?:[\s*_:(\[{{$]|\\[(\[]|option\b|choice\b|{_FONTS})*(?-i:([A-Z]))(?![A-Za-z0-9'’])", re.IGNORECASE
 )
 _NOT_ENGLISH = re.compile(r"\s*(?:$|[)\]}*_$.,:;\\—–-]|(?:because|since|as|due|for|with)\b)", re.MULTILINE)
-_OPEN = re.compile(r"[\s)\]}*_$]*(?:(?:,|/|&|and\b|or\b)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])|(?:only\s+)?(?:if|unless)\b)")
+_OPEN = re.compile(
+    r"[\s)\]}*_$]*(?:(?:,|/|&|(?:and|or)\b(?:\s+[a-z]+)?)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])|(?:only\s+)?(?:if|unless)\b)"
+)
 _JUDGED = re.compile(
     r"(?:\b(?:option|choice|answer)[\s*_]{0,6}\(?([A-Z])"
-    r"|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore),?\s)[ *_]{0,4}\(?(?-i:([A-Z])))"
+    r"|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore|think|believe|conclude|that),?\s)[ *_]{0,4}\(?(?-i:([A-Z])))"
     r"(?![A-Za-z0-9'’])[\s)*_]{0,6}(?:,?\s?(?:therefore|thus|hence|clearly)\b,?\s)?is\s(?:the\s)?(?:only\s)?"
     rf"{_RIGHT}(?:\s(?:one|answer|option|choice))?\s?(?:[*_.,;:!)]|$|because\b|since\b|as\b)",
     re.IGNORECASE | re.MULTILINE,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from curiosft_cli.data.response_format import BOXED, FBOX, is_blank, last_box, top_level_boxes
 
-_ADVERB = r"(?:therefore|thus|hence|then|so|clearly|simply|for\s+sure|equal\s+to)\b"
+_ADVERB = r"(?:therefore|thus|hence|then|so|clearly|simply|for\s+sure|approximately|equal\s+to)\b"
+_VERB = r"(?:is|equals|(?:must|should|would|turns\s+out\s+to)\s+be)"
 _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 _CONNECTED = re.compile(r"\s*(?:,|;|and\b|or\b|,\s*and\b)\s*[\d$\\(+-]")
 _SENTENCE_END = re.compile(
@@ -19,13 +20,13 @@ _SENTENCE_END = re.compile(
 _MARKUP = re.compile(r"\\?\$|\\[()\[\]]|`")
 
 
-def statement_of(subject: str, verb: str = "is") -> re.Pattern[str]:
+def statement_of(subject: str) -> re.Pattern[str]:
     """Return a pattern for "SUBJECT is", "SUBJECT:" and the heading "Final SUBJECT"; its end is where the value starts.
 
-    `subject` and `verb` are regular expressions.
+    `subject` is a regular expression.
     """
     return re.compile(
-        rf"\b{subject}[\s*_]*(?:{verb}\b|[:：])(?:[\s*_:：,]|{_ADVERB})*"
+        rf"\b{subject}(?:\s+to\s+th\w+\s+\w+)?[\s*_]*(?:,\s*{_ADVERB},?\s*)?(?:{_VERB}\b|[:：=])(?:[\s*_:：,]|{_ADVERB})*"
         rf"|^[ \t#*_]*(?:the\s+)?(?:(?:final|correct)\s+)?{subject}[ \t*_]*(?:\n[\s*_]*|(?=\$|\\[(\[]))",
         re.IGNORECASE | re.MULTILINE,
     )

@@ -136,11 +136,11 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
 def _match_words(answer: str, gold: str) -> bool | None:
     """Compare words with words; undecided when the gold is not in words, or may be a product of variables."""
     gold_words = words(gold)
-    if gold_words is None:
-        return True if TEXT.search(gold) and flat_text(answer) == flat_text(gold) else None
-    if words(answer) == gold_words:
+    is_text = TEXT.search(gold) is not None
+    ours, theirs = flat_text(answer), flat_text(gold)
+    if ours == theirs or (is_text and ours.lower() == theirs.lower()) or (gold_words and words(answer) == gold_words):
         return True
-    return False if TEXT.search(gold) else None
+    return False if gold_words and is_text else None
 
 
 def _match_option(answer: str, gold: str) -> bool | None:

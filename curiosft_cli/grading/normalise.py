@@ -49,6 +49,12 @@ _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ
 _ESCAPED_TWICE = re.compile(r"(?:[^\\]|\\\\)*\\\\[A-Za-z]{2}(?:[^\\]|\\\\)*", re.DOTALL)
 
 
+def _listed_rows(system: re.Match[str]) -> str:
+    """Write a system of equations as a list; a function in cases stays as it is."""
+    rows = [row.replace("&", "") for row in system[2].split(r"\\") if row.strip()]
+    return ",".join(rows) if all("=" in row for row in rows) else system[0]
+
+
 # In order: what a pattern leaves is what the next one reads.
 _SPELLINGS = [
     (re.compile(r"\\?\$|\\!\s*|\\(?:text|display)style(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$"), ""),
@@ -82,7 +88,9 @@ _SPELLINGS = [
     (re.compile(r">=|\\geqq(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\geq?(?:slant)?(?![A-Za-z])"), r"\\ge "),
     (re.compile(r"\\leq?(?:slant)?(?![A-Za-z])"), r"\\le "),
-    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset "),
+    (re.compile(r"\\varnothing(?![A-Za-z])|^\s*(?:\\text\{)?\s*[Nn]o\s+solution\s*\}?\s*$"), r"\\emptyset "),
+    (re.compile(r"\\var(?=epsilon|phi|theta|rho|sigma)"), r"\\"),
+    (re.compile(r"\\begin\{(cases|aligned)\}(.*)\\end\{\1\}", re.DOTALL), _listed_rows),
     (re.compile(r"\{([-+:=/])\}"), r"\1"),
     (re.compile(r"(?<![A-Za-z\\])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])"), r"\1m"),
     (re.compile(r"(?<=\d)(?:(?<=:\d\d)\s*|\s+)([AaPp][Mm])$"), r"\\text{ \1}"),
@@ -93,13 +101,14 @@ _SPELLINGS = [
     (re.compile(r"(?<=\d)\.(?=[/*+)}\s-])"), ""),
     (re.compile(r"(?<![\w.}^/])(\d+)/(\d+)\s+(?=[A-Za-z\\(])"), r"\\frac{\1}{\2} "),
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<=\d)\^\s*(\d)\s+(?=\d)"), r"^{\1} \\cdot "),
     (re.compile(r"\^\s*([+-]\s?\d+|\d\d+|e(?![A-Za-z]))"), r"^{\1}"),
 ]  # fmt: skip
 _SPLIT_DIGITS = re.compile(r"(?<=\d)\s+(?=\d)")
 _MARK = re.compile(r"\\.|[()\[\]{},]", re.DOTALL)
 _LABEL = re.compile(
-    r"^(?:\\text(?:bf|rm|it)?\s*\{)?\s*(?:the\s+)?(?:(?:final|correct)\s+)?(?:answer|ans|result|value|solution)\b"
-    r"\s*(?:is\b\s*:?|[:=])\s*(?:\}\s*:?)?",
+    r"^(?:\\text(?:bf|rm|it)?\s*\{)?\s*(?:(?:the\s+)?(?:(?:final|correct)\s+)?(?:answer|ans|result|value|solution)\b"
+    r"\s*(?:is\b\s*:?|[:=])|(?:[a-z]+[\s}]+(?:\\text\s*\{\s*)?){2,9}is(?=\s*\}?\s*[-+$\d]))\s*(?:\}\s*:?)?",
     re.IGNORECASE,
 )
 _EDGE = r"(?:\s|\\[,;: ]|\\q?quad(?![A-Za-z]))"
@@ -134,6 +143,8 @@ def normalise(text: str, *, thousands: bool = True) -> str:
     if thousands:
         text = _COMMA_RUN.sub(lambda m: m[0].replace(",", "") if _THOUSANDS.fullmatch(m[0]) else m[0], text)
     text = _SCALE.sub(_scaled, _E_NOTATION.sub(lambda m: rf"{m[1]} \times 10^{{{int(m[2])}}}", text))
+    if text.endswith("}") and [depth for _, depth in marks(text)][-1] < 0:
+        text = text[:-1]
     text = _MIXED.sub(_improper, _REPEATING.sub(_fraction, text))
     text = _SPLIT_DIGITS.sub("", text)
     text = _FULL_STOP.sub("", _TRAILING.sub("", _LEADING.sub("", text)))

@@ -15,8 +15,8 @@ _OPTION = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
 _BASED = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)", re.IGNORECASE
 )
-_BASE_NAMES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-               "eleven": 11, "twelve": 12, "sixteen": 16}  # fmt: skip
+_NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_BASE_NAMES = {name: value for value, name in enumerate(_NAMES.split())}
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _PLAIN = re.compile(
     rf"(?P<sign>[+-]?)(?:\\frac\{{(?P<top>{_NUMBER})\}}\{{(?P<low>{_NUMBER})\}}"
@@ -25,13 +25,12 @@ _PLAIN = re.compile(
 )
 _MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
-_SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
+_SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+(?:\s*\{\w\})?)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
 _NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?"
 _NAMED = re.compile(rf"(?:\s|\\[,; ])*({_NAME})\s*=\s*([^<>]+)")
 _NAMED_TUPLE = re.compile(r"\s*\(([^()=]+)\)\s*=(.*)", re.DOTALL)
 _LABELLED = re.compile(r"([A-Za-z][A-Za-z ]*):(.+)", re.DOTALL)
 _COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
-_ROWS = re.compile(r"\\begin\{(?:cases|aligned)\}(.*)\\end\{(?:cases|aligned)\}", re.DOTALL)
 BRACKETED = re.compile(r"\s*(?:\\left\s*)?(\(|\\\{)(.*?)(?:\\right\s*)?(?:\)|\\\})\s*", re.DOTALL)
 _NATURAL = re.compile(r"\d+|\D+")
 
@@ -89,8 +88,8 @@ def numeral_with_base(text: str) -> tuple[str, int] | None:
 
 
 def flat_text(text: str) -> str:
-    """Return a normalised text without font commands, white space and case."""
-    return squeeze(TEXT.sub(r"\1", text)).lower()
+    """Return a normalised text without font commands and white space."""
+    return squeeze(TEXT.sub(r"\1", text))
 
 
 def has_digits_of(digits: str, base: int) -> bool:
@@ -154,7 +153,7 @@ def named_values(text: str) -> list[dict[str, str]]:
     """
     groups: list[dict[str, str]] = [{}]
     names: list[str] = []
-    plain = _ROWS.sub(lambda rows: re.sub(r"\\\\|&", ",", rows[1]), TEXT.sub(r"  \1 ", text))
+    plain = text if "=" in TEXT.sub("", text) else TEXT.sub(r"  \1 ", text)
     for part in listed_values(plain):
         pairs = _pairs(part.strip(), names)
         if not pairs:

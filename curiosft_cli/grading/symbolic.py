@@ -31,6 +31,7 @@ _DERIVATIVE = re.compile(
 _TOKEN = re.compile(
     rf"\\(?:begin|end|text|math[a-z]+|operatorname|mbox|variable)\s*\{{[^{{}}]*\}}(?P<word>{_SUBSCRIPT})?"
     r"|(?<![A-Za-z])(?:and|or)(?![A-Za-z])"
+    rf"|(?P<accent>\\(?:hat|vec|bar|d?dot|tilde|overline)\s*(?:\{{\w+\}}|[A-Za-z]){_SUBSCRIPT}?)"
     rf"|\\(?!log|lim|sum|prod|int|max|min|big)[A-Za-z]+(?P<greek>{_SUBSCRIPT})|\\[A-Za-z]+|[A-Za-z](?P<index>{_SUBSCRIPT})?"
 )
 _BOUND_I = re.compile(r"\\(?:sum|prod|big|cup|cap)")
@@ -170,12 +171,7 @@ def _spelled(text: str) -> str:
     is_integral, is_bound = r"\int" in text, _BOUND_I.search(text) is not None
 
     def spelled(token: re.Match[str]) -> str:
-        if (
-            token["word"]
-            or token["greek"]
-            or token["index"]
-            or (token[0] in _MISREAD and not (is_integral and token[0] == "d"))
-        ):
+        if any(token.groups()) or (token[0] in _MISREAD and not (is_integral and token[0] == "d")):
             return rf"\variable{{{_plain(token[0])}}}"
         return r"\sqrt{-1}" if token[0] == "i" and not is_bound else token[0]
 

@@ -30,7 +30,9 @@ _GROUP = rf"(?:\\mu\s*)?{_FONT}\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_POWER}"
 _JOIN = r"(?:\s|/|\\cdot|\\times|\*|\\[,; ])*"
 _QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
 _TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
-_BARE_UNIT = re.compile(rf"(?<=[\d}})])\s*(?<![A-Za-z])(?:{_WORD})(?:(?:\s+|\s*/\s*|\s+per\s+)(?:{_WORD}))*{_POWER}$")
+_BARE_UNIT = re.compile(
+    rf"(?<=[\d}})])\s*(?<![A-Za-z])(?:per\s+)?(?:{_WORD})(?:(?:\s+|\s*/\s*|\s+per\s+)(?:{_WORD}))*{_POWER}$"
+)
 _LETTER_UNIT = re.compile(rf"(?<=\d)\s*[msghL]{_POWER}$")
 # What is counted, in the plural: `7 apples`. Words that change the number are none of it.
 _CHANGES = "pair|dozen|score|halve|third|fourth|quarter|fifth|sixth|eighth|tenth|percent|ten|hundred|thousand|million"
