@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -13,6 +14,33 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "bfloat16", "float32"]
 GIB = 2**30
 """Bytes."""
+
+
+class MainMemory(NamedTuple):
+    """Bytes of this machine, or of the container where that has fewer; None where the system does not say.
+
+    Attributes:
+        total: swap included.
+        free: without swap.
+    """
+
+    total: int | None
+    free: int | None
+
+
+def main_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> MainMemory:
+    """What Linux says of its memory, and the limit of the container's group."""
+    sizes: dict[str, int] = {}
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
+        sizes = {name: int(size.split()[0]) * 1024 for name, size in lines.items()}
+    total = [sizes["MemTotal"] + sizes.get("SwapTotal", 0)] if "MemTotal" in sizes else []
+    free = [sizes["MemAvailable"]] if "MemAvailable" in sizes else []
+    with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+        limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        total.append(limit + sizes.get("SwapTotal", 0))
+        free.append(limit - used)
+    return MainMemory(min(total, default=None), min(free, default=None))
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device | str | None = None) -> Literal["bfloat16", "float32"]:

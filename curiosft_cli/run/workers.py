@@ -19,7 +19,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from curiosft_cli.run.device import GIB
+from curiosft_cli.run.device import GIB, main_memory
 
 FOLDER = "CURIOSFT_WORKERS"
 """Environment variable with the folder."""
@@ -102,7 +102,7 @@ class Workers:
     _beats: dict[int, int] = field(default_factory=dict)
     _silent: dict[int, int] = field(default_factory=dict)
     _held: dict[int, float] = field(default_factory=dict)
-    _free: float | None = None
+    _free: int | None = None
 
     def pids(self) -> dict[int, int]:
         """Process id of each rank."""
@@ -122,7 +122,7 @@ class Workers:
 
     def poll(self) -> str | None:
         """Note memory and stamps; call it regularly. Returns what is wrong once a process hangs."""
-        pids, self._free = self.pids(), free_memory_gib()
+        pids, self._free = self.pids(), main_memory().free
         for rank, pid in pids.items():
             with contextlib.suppress(OSError, IndexError, ValueError):
                 self._held[rank] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES / GIB
@@ -164,21 +164,9 @@ class Workers:
         said = f"{who} was ended by {signal.Signals(-code).name}"
         if rank in self._held:
             said += f"; it held {self._held[rank]:.1f} GiB"
-            said += f", and {self._free:.1f} GiB were free" if self._free is not None else ""
+            said += f", and {self._free / GIB:.1f} GiB were free" if self._free is not None else ""
         return said
 
     def close(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def free_memory_gib(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Memory that this machine, or the container's limit, has left."""
-    free: list[float] = []
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-        free.append(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20)
-    with contextlib.suppress(OSError, ValueError):  # "max" is no limit
-        limit, used = ((group / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
-        free.append((int(limit) - int(used)) / GIB)
-    return min(free, default=None)

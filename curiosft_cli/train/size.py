@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from curiosft_cli.run.device import GIB
+from curiosft_cli.run.device import GIB, main_memory
 from curiosft_cli.run.errors import CurioError
 from curiosft_cli.train.shards import shard_kind
 
@@ -120,14 +120,9 @@ def check_memory(config: Config, settings: Training, shape: Any, accelerator: Ac
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes of memory of an accelerator, or of this machine, swap included."""
+    """Bytes of memory of an accelerator, or of this machine or container, swap included."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return sum(int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "SwapTotal"))
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return main_memory().total or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from curiosft_cli.run.device import GIB, main_memory
 from curiosft_cli.run.processes import free_port
-from curiosft_cli.run.workers import FOLDER, Workers, free_memory_gib, report_end
+from curiosft_cli.run.workers import FOLDER, Workers, report_end
 
 WORKER = """
 import time
@@ -134,11 +135,11 @@ def test_the_death_of_a_process_is_told_with_its_memory(workers: Workers, monkey
     (workers.folder / "rank-0").unlink()
 
 
-def test_free_memory_is_the_least_of_machine_and_container(tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4194304 kB\n")
-    assert free_memory_gib(tmp_path / "meminfo", tmp_path) == 4
-    (tmp_path / "memory.current").write_text(str(2**30))
-    for limit, free in (("max", 4), (str(3 * 2**30), 2)):
+def test_memory_is_the_least_of_machine_and_container(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\nSwapTotal: 1048576 kB\n")
+    assert main_memory(tmp_path / "meminfo", tmp_path) == (9 * GIB, 4 * GIB)
+    (tmp_path / "memory.current").write_text(str(GIB))
+    for limit, total, free in (("max", 9, 4), (str(3 * GIB), 4, 2)):
         (tmp_path / "memory.max").write_text(limit)
-        assert free_memory_gib(tmp_path / "meminfo", tmp_path) == free
-    assert free_memory_gib(tmp_path / "none", tmp_path / "none") is None
+        assert main_memory(tmp_path / "meminfo", tmp_path) == (total * GIB, free * GIB)
+    assert main_memory(tmp_path / "none", tmp_path / "none") == (None, None)

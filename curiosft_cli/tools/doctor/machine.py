@@ -15,9 +15,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from curiosft_cli.run.device import GIB
+from curiosft_cli.run.device import GIB, main_memory
 from curiosft_cli.run.processes import usable_cores
-from curiosft_cli.run.workers import free_memory_gib
 from curiosft_cli.tools.doctor.finding import Asked, Finding
 
 
@@ -95,12 +94,12 @@ def disk(asked: Asked, little_gib: float = 10.0) -> Iterator[Finding]:
 
 def memory(_: Asked, little_gib: float = 4.0) -> Iterator[Finding]:
     """Memory that is free, less where a container limits it."""
-    free_gib = free_memory_gib()
-    if free_gib is None:
+    free = main_memory().free
+    if free is None:
         yield Finding("memory", "warning", "the system does not say how much is free", "Look at it by hand.")
         return
-    level, fix = ("ok", "") if free_gib >= little_gib else ("warning", "End other processes; use a small model.")
-    yield Finding("memory", level, f"{free_gib:.1f} GiB free", fix)
+    level, fix = ("ok", "") if free / GIB >= little_gib else ("warning", "End other processes; use a small model.")
+    yield Finding("memory", level, f"{free / GIB:.1f} GiB free", fix)
 
 
 def shared_memory(_: Asked, little_gib: float = 1.0, folder: Path = Path("/dev/shm")) -> Iterator[Finding]:
