@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from curiosft_cli.run.errors import TERMINATED
@@ -31,6 +32,8 @@ def train_on(ranks: int, runs: Sequence[Run], *, limit_s: float = 300) -> None:
 
 def train(stage: str, recipe: str, *settings: str) -> None:
     """Train one run in this process, which is the only rank or one of several."""
+    import torch
+
     from curiosft_cli.run.config import load
     from curiosft_cli.tools.pipeline import run_stages
     from curiosft_cli.train.loop import Loop
@@ -38,6 +41,11 @@ def train(stage: str, recipe: str, *settings: str) -> None:
     until = next((int(setting.removeprefix("until=")) for setting in settings if setting.startswith("until=")), None)
     resolved = load(recipe, [setting for setting in settings if not setting.startswith("until=")])
     real, calls = Loop.update, []
+    compile_module = torch.nn.Module.compile
+
+    def traced(module: torch.nn.Module, **options: Any) -> None:
+        """The graph is made as ever and run uncompiled: a compiler would take minutes, and need not be there."""
+        compile_module(module, **options, backend="eager")
 
     def update(loop: Loop, *arguments: float) -> None:
         real(loop, *arguments)
@@ -45,7 +53,7 @@ def train(stage: str, recipe: str, *settings: str) -> None:
         if len(calls) == until:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with mock.patch.object(Loop, "update", update):
+    with mock.patch.object(Loop, "update", update), mock.patch.object(torch.nn.Module, "compile", traced):
         try:
             run_stages(resolved, (stage,))
         except SystemExit as end:

@@ -328,3 +328,22 @@ def test_processes_of_one_node_or_two_equal_one(recipe: Path, nodes: int) -> Non
     assert_same_weights(one / "checkpoint-1", two / "checkpoint-1", 1e-6)
     with pytest.raises(AssertionError):
         assert_same_weights(recipe.parent / "model", two / "checkpoint-1", 1e-4)
+
+
+def test_two_processes_with_a_part_of_the_model_sample_with_an_engine_each(recipe: Path) -> None:
+    """vLLM inside each of them; in float32 its log-probabilities of the second step are those of new weights."""
+    pytest.importorskip("vllm")
+    started = curiosft(
+        "rl", recipe, "run.name=engines", "rl.engine=vllm", "rl.kv_cache_gib=0.1", "launch.processes=2", ROUGH
+    )
+    done = started.wait_done()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the model in 2 parts" in done.stdout + done.stderr
+    stage = recipe.parent / "runs" / "engines" / "rl"
+    rows = list(read_jsonl(stage / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["train/mismatch_nats_max"] < 1e-3 and row["train/grad_norm"] > 0 for row in rows)
+    for step in (1, 2):
+        saved = list(read_jsonl(stage / "rollouts" / f"step-{step:06d}.jsonl.zst"))
+        assert len(saved) == 16 and {row["weights_version"] for row in saved} == {step - 1}
+    started.wait_until_gone()
