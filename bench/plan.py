@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 TIED = {"deep"}
 CASES: dict[str, tuple[str, list[str]]] = {
     "s": ("s", ["sft.objective=curio"]),
-    "q": ("q", ["sft.objective=curio", "sft.head_chunk=256"]),
+    "q": ("q", ["sft.objective=curio", "sft.head_chunk=256", "sft.batch_size=4"]),
     "wide": ("wide", ["sft.objective=curio"]),
     "deep": ("deep", ["sft.objective=sft", "sft.gradient_checkpointing=true"]),
     "middle": ("middle", ["sft.objective=kl", "sft.head_chunk=512", "sft.max_tokens_per_batch=600"]),
@@ -40,7 +41,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
 """The model, and the settings that differ."""
 SETTINGS = ["sft.batch_size=2", "sft.max_tokens_per_batch=2048", "sft.head_chunk=1024", "sft.warmup_steps=0"]
 MIB = 2**20
-held: list[Any] = []
+held = [0]
+kept: list[Any] = []
 
 
 def main() -> None:
@@ -49,22 +51,44 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(trained(options)))
+        trained(options)
         return
+    for case in options.cases.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            found = measured(case, Path(folder), options)
+        names = {"case": case, "precision": options.precision, "processes": options.processes}
+        print(json.dumps(names | found), flush=True)
+
+
+def measured(case: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Train in processes of their own; what the first of them found."""
+    from sft_step import make_q, make_rows
+
     from curiosft_cli.run.cpu_allocator import cpu_allocator_environment
 
-    environment = cpu_allocator_environment() | os.environ | {"OMP_NUM_THREADS": "1"}
-    for case in options.cases.split(","):
-        common = [f"--{key}={getattr(options, key)}" for key in ("model", "precision", "steps")]
-        command = [sys.executable, __file__, *common, f"--worker={case}"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{case} failed:\n{done.stderr[-3000:]}")
-        measured = json.loads(done.stdout.splitlines()[-1])
-        print(json.dumps({"case": case, "precision": options.precision, **measured}), flush=True)
+    kind = CASES[case][0]
+    if kind != "s":
+        make_q(folder / "model", options.model)
+    if kind in SHAPES:
+        make_random(folder / "model", kind)
+    rows = dict(setting.split("=") for setting in settings_of(case))["sft.batch_size"]
+    make_rows(folder / "rows.jsonl", argparse.Namespace(rows=int(rows), steps=options.steps, data=None))
+    environment = cpu_allocator_environment(sharded=options.processes > 1) | os.environ
+    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    common = [f"--{key}={getattr(options, key)}" for key in ("model", "precision", "steps", "processes")]
+    launcher = [sys.executable]
+    if options.processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.processes}"]
+    command = [*launcher, __file__, *common, f"--worker={case}", f"--folder={folder}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{case} failed:\n{done.stderr[-3000:]}")
+    return json.loads((folder / "found.json").read_text())
 
 
 def settings_of(case: str) -> list[str]:
@@ -73,22 +97,20 @@ def settings_of(case: str) -> list[str]:
     return [f"{key}={value}" for key, value in chosen.items()]
 
 
-def trained(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the stage in this process."""
+def trained(options: argparse.Namespace) -> None:
+    """Run the stage in this process, and write down what it took and what is predicted for it."""
     import torch
-    from sft_step import make_q, make_rows
 
     from curiosft_cli.run.config import load
-    from curiosft_cli.run.rundir import RunDir, begin
-    from curiosft_cli.stages import sft
+    from curiosft_cli.tools.pipeline import run_stages
     from curiosft_cli.train.loop import Loop
 
     torch.set_num_threads(1)
-    case, packs, marks, seconds = options.worker, [[]], [], []
+    case, packs, marks, folder = options.worker, [[]], [], options.folder
     report, accumulate = Loop.report, Loop.accumulate
 
     def marked(self: Loop) -> dict[str, float]:
-        marks.append((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.process_time()))
+        marks.append((max(held), time.process_time()))
         packs.append([])
         return report(self)
 
@@ -98,30 +120,38 @@ def trained(options: argparse.Namespace) -> dict[str, Any]:
         return accumulate(self, pack, *arguments, **more)
 
     Loop.report, Loop.accumulate = marked, recorded
-    with tempfile.TemporaryDirectory() as folder:
-        kind = CASES[case][0]
-        model = options.model if kind == "s" else str(make_q(Path(folder) / "q", options.model))
-        if kind in SHAPES:
-            make_random(Path(model), kind)
-        rows = argparse.Namespace(rows=2, steps=options.steps, data=None)
-        data = make_rows(Path(folder) / "rows.jsonl", rows)
-        more = [f"run.root={folder}", "run.name=bench", f"model.path={model}", f"data.train={data}"]
-        more += [f"sft.max_steps={options.steps}", f"sft.precision={options.precision}", "model.prefill=''"]
-        config = load("sft", [*settings_of(case), *more, "model.system_prompt=''", "sft.guards.action=off"]).config
-        stage, _ = begin(RunDir(Path(folder) / "bench"), "sft", config)
-        before, speeds = imported(model), [speed(config)]
-        sft.run(config, stage)
-        predicted = prediction(config, model, packs, [*speeds, speed(config)])
-    peak = max(mark[0] for mark in marks)
-    seconds = (marks[-1][1] - marks[0][1]) / (len(marks) - 1)
+    model = options.model if CASES[case][0] == "s" else str(folder / "model")
+    more = [f"run.root={folder}", "run.name=bench", f"model.path={model}", f"data.train={folder / 'rows.jsonl'}"]
+    more += [f"sft.max_steps={options.steps}", f"sft.precision={options.precision}", "model.prefill=''"]
+    more += ["model.system_prompt=''", "sft.guards.action=off", "launch.processes=0"]
+    resolved = load("sft", [*settings_of(case), *more])
+    before = imported(model)
+    threading.Thread(target=watch, daemon=True).start()
+    run_stages(resolved, ("sft",))
+    if os.environ.get("RANK", "0") != "0":
+        return
     tokens = [sum(sum(row) for pack in step for row in pack) for step in packs[1:-1]]
-    return {
-        "measured_mib": round((peak - before) / MIB),
+    found = {
+        "measured_mib": round((marks[-1][0] - before) / MIB),
         "imports_mib": round(before / MIB),
-        "measured_s": round(seconds, 2),
+        "measured_s": round((marks[-1][1] - marks[0][1]) / (len(marks) - 1), 2),
         "tokens": round(sum(tokens) / len(tokens)),
-        **predicted,
+        **prediction(resolved.config, model, packs, options.processes),
     }
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+def own_memory() -> int:
+    """Bytes of this process without the files of its libraries, which the system may drop and read again."""
+    resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def watch(every_s: float = 0.005) -> None:
+    """Keep the most memory of this process."""
+    while True:
+        held[0] = max(held[0], own_memory())
+        time.sleep(every_s)
 
 
 def imported(model: str) -> int:
@@ -131,8 +161,8 @@ def imported(model: str) -> int:
     import transformers.models.qwen2.modeling_qwen2  # noqa: F401
     from transformers import AutoTokenizer
 
-    held.append(AutoTokenizer.from_pretrained(model))
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    kept.append(AutoTokenizer.from_pretrained(model))
+    return own_memory()
 
 
 def make_random(folder: Path, kind: str) -> None:
@@ -151,51 +181,27 @@ def make_random(folder: Path, kind: str) -> None:
     Qwen2ForCausalLM(config).save_pretrained(folder)
 
 
-def speed(config: Any) -> tuple[float, float]:
-    """Products and moved bytes in a second, as `curiosft plan --gpu cpu` measures them."""
+def prediction(config: Any, model: str, packs: list[Any], ranks: int) -> dict[str, Any]:
+    """Of the largest pack, in memory and, times the packs of a step, in processor seconds."""
     import torch
 
-    from curiosft_cli.tools.plan.machines import measured_cpu
-
-    machine = measured_cpu(getattr(torch, config.sft.precision))
-    return machine.products, machine.moved
-
-
-def prediction(config: Any, model: str, packs: list[Any], speeds: list[tuple[float, float]]) -> dict[str, Any]:
-    """Of the largest pack, in memory and, times the packs of a step, in processor seconds.
-
-    The speed of the processor before and after the training counts, since other work changes it.
-    """
-    import torch
-
-    from curiosft_cli.objectives import SFT_OBJECTIVES
-    from curiosft_cli.tools.plan.machines import CPU_REACHED
-    from curiosft_cli.train.fake_step import UPDATE, CpuShapes, step_cost
+    from curiosft_cli.tools.plan.estimate import Setting, plan_sft
+    from curiosft_cli.tools.plan.machines import CPU, measured_cpu
     from curiosft_cli.train.load import load_config
+    from curiosft_cli.train.size import model_size
 
-    sft = config.sft
-    dtype = getattr(torch, sft.precision)
+    machine = replace(measured_cpu(getattr(torch, config.sft.precision)), imports=0)
     largest = max((pack for step in packs for pack in step), key=lambda pack: sum(map(sum, pack)))
-    cost = step_cost(
-        load_config(model, config.model),
-        sft,
-        SFT_OBJECTIVES[sft.objective].bind(**sft.params),
-        largest,
-        dtype=dtype,
-        kernels=CpuShapes(),
-        accumulates=max(map(len, packs)) > 1,
-    )
-    products_in_s, moved_in_s = (statistics.mean(values) for values in zip(*speeds, strict=True))
-    tokens = statistics.mean(sum(sum(row) for pack in step for row in pack) for step in packs[1:] if step)
-    share = tokens / sum(map(sum, largest))
-    update = sum(cost.moved[phase] for phase in cost.moved if phase == UPDATE)
-    passes = (sum(cost.moved.values()) - update) * share + update
-    products = sum(cost.flops.values()) * share
+    rows = [row for step in packs[1:] for pack in step for row in pack]
+    prompt, response = (round(statistics.mean(part)) for part in zip(*rows, strict=True))
+    setting = Setting(machine, CPU, ranks, 1, len(rows), prompt, response, tuple(largest))
+    shape = load_config(model, config.model)
+    plan = plan_sft(config, shape, model_size(shape), setting)
     return {
-        "predicted_mib": round(sum(cost.peak().values()) / MIB),
-        "predicted_s": round((products / products_in_s + passes / moved_in_s) / CPU_REACHED, 2),
-        "products_s": round(products / products_in_s, 2),
-        "terms_mib": {name: round(size / MIB) for name, size in cost.peak().items() if size > MIB},
+        "predicted_mib": round(sum(plan.terms.values()) / MIB),
+        "predicted_s": round(plan.step_s or 0.0, 2),
+        "terms_mib": {name: round(size / MIB) for name, size in plan.terms.items() if size > MIB},
+        "phase": plan.phase,
         "packs": packs,
     }
 

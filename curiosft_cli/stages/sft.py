@@ -27,6 +27,9 @@ from curiosft_cli.run.sections import Config, Sft
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase
 
     from curiosft_cli.stages.bookkeeping import Bookkeeping
     from curiosft_cli.train.batches import Pack
@@ -99,33 +102,11 @@ def open_data(book: Bookkeeping, key: Literal["train", "validation"]) -> RowFeed
     Raises:
         CurioError: a row is bad and `data.on_bad_row` is "stop", or no row is left to train on.
     """
-    from curiosft_cli.train.encode import PromptFormat
-    from curiosft_cli.train.feed import open_feed, with_response
 
     config, stage, loop = book.config, book.stage, book.loop
     sources: Sequence[str] = getattr(config.data, key)
-    listed, style = stage.skipped_rows(key), PromptFormat.from_config(config.model)
-    unread: list[str] = []
-    silent: list[str] = []
-    numbered = read_numbered(config.data, unread, run_dir=stage.path.parent, sources=sources)
-    placed = ((f"{sources[source]}, row {number}", row, problem) for source, number, row, problem in numbered)
-    feed, too_long = open_feed(
-        loop.tokenizer,
-        with_response(placed, style, silent if config.data.on_bad_row == "skip" else None),
-        style,
-        stage.path,
-        max_prompt=config.data.max_prompt_length,
-        max_response=config.sft.max_response_length,
-        batch_size=config.sft.batch_size,
-        seed=config.run.seed,
-        drop_last=config.data.drop_last and key == "train",
-        context=getattr(loop.model.config, "max_position_embeddings", None),
-    )
-    reasons = {
-        "cannot be read": unread,
-        "have too long a prompt": too_long,
-        "lack a response": silent,
-    }
+    listed, context = stage.skipped_rows(key), getattr(loop.model.config, "max_position_embeddings", None)
+    feed, reasons = read_feed(config, key, loop.tokenizer, stage.path, context)
     for reason, rows in reasons.items():
         if rows:
             book.say(f"{len(rows)} rows left out, they {reason}, e.g. {rows[0]}; all in {listed}")
@@ -138,6 +119,46 @@ def open_data(book: Bookkeeping, key: Literal["train", "validation"]) -> RowFeed
         )
     book.resources.callback(feed.close)
     return feed
+
+
+def read_feed(
+    config: Config,
+    key: Literal["train", "validation"],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    context: int | None,
+) -> tuple[RowFeed, dict[str, list[str]]]:
+    """The rows of `data.KEY`, and those that are left out, by reason.
+
+    Args:
+        folder: of the stage; it has the rows while the feed is open.
+        context: of the model, tokens; None does not check it.
+
+    Raises:
+        CurioError: a row is bad and `data.on_bad_row` is "stop", or is longer than the context.
+    """
+    from curiosft_cli.train.encode import PromptFormat
+    from curiosft_cli.train.feed import open_feed, with_response
+
+    sources: Sequence[str] = getattr(config.data, key)
+    style = PromptFormat.from_config(config.model)
+    unread: list[str] = []
+    silent: list[str] = []
+    numbered = read_numbered(config.data, unread, run_dir=folder.parent, sources=sources)
+    placed = ((f"{sources[source]}, row {number}", row, problem) for source, number, row, problem in numbered)
+    feed, too_long = open_feed(
+        tokenizer,
+        with_response(placed, style, silent if config.data.on_bad_row == "skip" else None),
+        style,
+        folder,
+        max_prompt=config.data.max_prompt_length,
+        max_response=config.sft.max_response_length,
+        batch_size=config.sft.batch_size,
+        seed=config.run.seed,
+        drop_last=config.data.drop_last and key == "train",
+        context=context,
+    )
+    return feed, {"cannot be read": unread, "have too long a prompt": too_long, "lack a response": silent}
 
 
 def open_guards(config: Config) -> Guards:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from curiosft_cli.train.batches import Pack, make_pack
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.head.kernels import Kernels
 from curiosft_cli.train.lora import add_adapters
-from curiosft_cli.train.meter import Meter
+from curiosft_cli.train.meter import Meter, Operation
 from curiosft_cli.train.optim import make_optimizer
 from curiosft_cli.train.size import with_layers
 from curiosft_cli.train.stats import StepStats
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from curiosft_cli.objectives import BoundObjective
     from curiosft_cli.run.sections import Lora, Sft, Training
 
+Key = TypeVar("Key")
 FEW_LAYERS = (2, 4)
 INPUTS, FORWARD, BACKWARD, UPDATE = "inputs", "forward", "backward", "update"
 HEAD, LATE = ", head", ", second half"
@@ -46,11 +47,14 @@ class StepCost:
         peaks: bytes by term at the largest sum, for each phase of the step.
         flops: floating-point operations of the products, for each phase.
         moved: bytes that all other operations read and write, for each phase.
+        operations: how often each is done in each phase. What works on all layers at a time is another operation with
+            each number of layers; only sums over all operations are right.
     """
 
     peaks: Mapping[str, Mapping[str, float]]
     flops: Mapping[str, float]
     moved: Mapping[str, float]
+    operations: Mapping[str, Mapping[Operation, float]]
 
     def peak(self) -> Mapping[str, float]:
         """The terms of the phase that needs most."""
@@ -77,9 +81,10 @@ def step_cost(
     share = (layers - FEW_LAYERS[0]) / (FEW_LAYERS[1] - FEW_LAYERS[0])
     first, second = measured
     return StepCost(
-        {phase: _line(first.peaks[phase], second.peaks[phase], share) for phase in first.peaks},
+        _lines(first.peaks, second.peaks, share),
         _line(first.flops, second.flops, share),
         _line(first.moved, second.moved, share),
+        _lines(first.operations, second.operations, share),
     )
 
 
@@ -136,7 +141,7 @@ def measure(
         with meter.phase(UPDATE):
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             optimizer.step()
-    return StepCost(dict(meter.peaks), dict(meter.flops), dict(meter.moved))
+    return StepCost(dict(meter.peaks), dict(meter.flops), dict(meter.moved), dict(meter.operations))
 
 
 def _add_fake_adapters(model: Any, settings: Lora) -> None:
@@ -199,5 +204,11 @@ def _extra(objective: BoundObjective, suppliers: Suppliers, pack: Pack) -> dict[
     return extra
 
 
-def _line(first: Mapping[str, float], second: Mapping[str, float], share: float) -> dict[str, float]:
+def _lines(
+    first: Mapping[str, Mapping[Key, float]], second: Mapping[str, Mapping[Key, float]], share: float
+) -> dict[str, dict[Key, float]]:
+    return {phase: _line(first[phase], second[phase], share) for phase in first}
+
+
+def _line(first: Mapping[Key, float], second: Mapping[Key, float], share: float) -> dict[Key, float]:
     return {key: first.get(key, 0) + share * (second.get(key, 0) - first.get(key, 0)) for key in {**first, **second}}

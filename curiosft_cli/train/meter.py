@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,34 @@ PICKED = (ATEN.embedding, ATEN.index, ATEN.gather, ATEN.index_select, ATEN.embed
 """These read only what they pick."""
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A tensor without its values."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One that is not only a view, and what it works on.
+
+    Attributes:
+        func: of torch.
+        arguments: by position; a `Shape` in place of each tensor, a tuple in place of each list.
+        options: by name, alike.
+        flops: floating-point operations, of a product.
+        moved: bytes that it reads and writes, where it is no product.
+    """
+
+    func: Any
+    arguments: Any
+    options: Any
+    flops: int = 0
+    moved: int = 0
+
+
 class Meter(TorchDispatchMode):
     """Use it as a context. A storage counts from the operation that makes it until nothing refers to it.
 
@@ -37,6 +66,7 @@ class Meter(TorchDispatchMode):
         peaks: `live` at the largest sum within each phase, by the name of the phase.
         flops: floating-point operations of the products in each phase.
         current: the phase.
+        operations: how often each was done in each phase.
         moved: bytes that all other operations read and write in each phase.
     """
 
@@ -47,6 +77,7 @@ class Meter(TorchDispatchMode):
         self.peaks: dict[str, Counter[str]] = {}
         self.flops: Counter[str] = Counter()
         self.moved: Counter[str] = Counter()
+        self.operations: dict[str, Counter[Operation]] = {}
         self.current = ""
         self._known: dict[int, tuple[str, int]] = {}
 
@@ -92,18 +123,24 @@ class Meter(TorchDispatchMode):
     def _count_work(
         self, func: Any, args: Any, kwargs: Any, made: Any, read: list[Tensor], written: list[Tensor]
     ) -> None:
-        if not self.current or not written or func.is_view:
-            return
         packet = func._overloadpacket
+        if not self.current or not read + written or func.is_view or packet is ATEN._unsafe_view:
+            return
+        flops, moved = 0, 0
         if (times := ATTENTION.get(packet)) is not None:
             batch, heads, length, size = read[0].shape[-4:] if times == 1.0 else read[1].shape[-4:]
             # Causal: half of the scores. Scores and weighted values are one product each.
-            self.flops[self.current] += int(times * 2 * batch * heads * length * length * size)
+            flops = int(times * 2 * batch * heads * length * length * size)
         elif packet in flop_registry:
-            self.flops[self.current] += flop_registry[packet](*args, **kwargs, out_val=made)
+            flops = flop_registry[packet](*args, **kwargs, out_val=made)
         else:
-            wrote = sum(_bytes(tensor) for tensor in written)
-            self.moved[self.current] += wrote + (wrote if packet in PICKED else sum(_bytes(tensor) for tensor in read))
+            # What returns nothing, as AdamW, writes what it reads, but for the gradient.
+            wrote = sum(_bytes(tensor) for tensor in written or read)
+            moved = wrote + (wrote if packet in PICKED else sum(_bytes(tensor) for tensor in read))
+        self.flops[self.current] += flops
+        self.moved[self.current] += moved
+        done = self.operations.setdefault(self.current, Counter())
+        done[Operation(func, _shapes(args), _shapes(tuple(kwargs.items())), flops, moved)] += 1
 
     def _term_of(self, tensor: Tensor) -> str | None:
         return self._known.get(tensor.untyped_storage()._cdata, (None, 0))[0]
@@ -129,3 +166,9 @@ class Meter(TorchDispatchMode):
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _shapes(values: Any) -> Any:
+    if isinstance(values, Tensor):
+        return Shape(tuple(values.shape), values.stride(), values.dtype)
+    return tuple(map(_shapes, values)) if isinstance(values, list | tuple) else values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +16,20 @@ from transformers import AutoConfig
 
 from curiosft_cli.objectives import SFT_OBJECTIVES
 from curiosft_cli.run.config import load
+from curiosft_cli.run.device import GIB
 from curiosft_cli.run.errors import CurioError
-from curiosft_cli.tools.plan import machines
+from curiosft_cli.run.sections import Config
+from curiosft_cli.tools.plan import choices, machines
 from curiosft_cli.tools.plan.command import MODELS
+from curiosft_cli.tools.plan.estimate import Setting, StagePlan, plan_stages
+from curiosft_cli.tools.plan.memory import Shards, phases_of_device
+from curiosft_cli.tools.plan.probe import Probe, calibrated
+from curiosft_cli.tools.plan.replay import replayed_seconds
 from curiosft_cli.train import size
-from curiosft_cli.train.fake_step import BACKWARD, FORWARD, HEAD, INPUTS, LATE, UPDATE, measure, step_cost
+from curiosft_cli.train.fake_step import BACKWARD, FORWARD, HEAD, INPUTS, LATE, UPDATE, StepCost, measure, step_cost
 from curiosft_cli.train.head.kernels import Kernels
 from curiosft_cli.train.meter import Meter
+from curiosft_cli.train.size import Size
 
 PARAMETERS = 107_072
 """Of the tiny model, tied head included once."""
@@ -160,3 +168,97 @@ def test_training_refuses_only_what_cannot_fit(tiny_model: Path, monkeypatch: py
     monkeypatch.setattr(size, "device_memory", lambda _: needed - 1)
     with pytest.raises(CurioError, match=r"sft holds at least 56.7 GiB in each process, most of it optimizer \(28.4\)"):
         size.check_memory(config, config.sft, shape, device)  # ty: ignore[invalid-argument-type]
+
+
+def test_of_the_parts_of_a_model_those_of_a_node_those_offloaded_and_those_trained_count() -> None:
+    """By hand: 2 layers of 10 and 4 more parameters, moments 192 bytes, two nodes of four devices, 2 bytes gathered."""
+    whole = Size(10, 2, 4)
+    state = {"weights": 96, "gradients": 96, "optimizer": 192, "teacher": 48}
+    cost = StepCost({INPUTS: state, BACKWARD: state, UPDATE: state}, {}, {}, {})
+
+    def terms(phase: str, *, parts: int | None, offload: bool = False, adapters: int = 0) -> dict[str, float]:
+        own = {UPDATE: state | {"gradients": 4 * adapters}} if adapters else {}
+        changed = replace(cost, peaks={**cost.peaks, **own})
+        shards = Shards(8, parts, offload, 2)
+        return phases_of_device(changed, whole, shards, teacher=True, adapters=bool(adapters))[phase]
+
+    assert terms(UPDATE, parts=None)["buckets of gradients"] == 4 * 24
+    assert terms(UPDATE, parts=None, adapters=6)["buckets of gradients"] == 4 * 6
+    for parts in (4, 8):
+        held = terms(BACKWARD, parts=parts)
+        assert (held["weights"], held["optimizer"], held["teacher"]) == (96 / parts, 192 / parts, 48 / parts)
+        assert held["gathered weights"] == 4 * 4 + 2 * 10 * 2
+        assert held["gathered gradients"] == 2 * 4 * 4 + 10 * (2 + 4)
+    # Three parameters of adapters in each layer, none outside.
+    assert terms(BACKWARD, parts=4, adapters=6)["gathered gradients"] == 3 * (2 + 4)
+    assert terms(INPUTS, parts=8)["weights set aside"] == 96 / 8
+    assert {name for name, held in terms(INPUTS, parts=8, offload=True).items() if held} == {"gathered weights"}
+
+
+def plan_with(terms: dict[str, float], memory: float) -> StagePlan:
+    return StagePlan("sft", BACKWARD, terms, memory, 0.0, 1.0, 1.0, 1, 0.0, 0.0, None)
+
+
+def test_shards_are_the_first_choice_and_main_memory_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+
+    def planned(config: Config, shape: object, setting: Setting) -> list[StagePlan]:
+        parts = {None: 1, "auto": 16, "full": 16, "hybrid": 8}[config.launch.shard]
+        held = 0.0 if config.launch.offload else 64 * GIB / parts
+        return [plan_with({"weights": held, "activations": 8.0 * GIB}, limits[-1] * GIB)]
+
+    monkeypatch.setattr(choices, "plan_stages", planned)
+    setting = Setting(machines.GPUS["h100-80g"], "h100-80g", 8, 2, 100, 10, 10)
+    narrow = ("sft.gradient_checkpointing=true", "sft.max_tokens_per_batch=16", "sft.head_chunk=128")
+    for shard, limit, wanted in (
+        ("none", 12, ["launch.shard=full"]),
+        ("none", 80, []),
+        ("hybrid", 12, ["launch.shard=full"]),
+        ("auto", 11, ["launch.offload=true"]),
+    ):
+        limits.append(limit)
+        chosen, _ = choices.fitting("sft", [f"launch.shard={shard}", *narrow], None, setting)
+        assert list(chosen) == wanted
+        assert all("sft needs" in why for why in chosen.values())
+    limits.append(7)
+    with pytest.raises(CurioError, match="whatever is set"):
+        choices.fitting("sft", list(narrow), None, setting)
+
+
+def test_prompts_are_as_long_as_a_run_takes_them(tiny_model: Path) -> None:
+    shape = AutoConfig.from_pretrained(tiny_model)
+    config = load("sft", ['run.stages=["eval"]', "data.max_prompt_length=64"]).config
+    flops = []
+    for prompt in (64, 1000):
+        setting = Setting(machines.GPUS["h100-80g"], "h100-80g", 1, 1, 100, prompt, 100)
+        [plan] = plan_stages(config, shape, setting)
+        flops.append(plan.flops)
+    assert flops[0] == flops[1]
+
+
+def test_operations_are_timed_in_their_own_sizes_and_large_ones_by_the_general_speed() -> None:
+    with Meter() as meter, meter.phase("all"):
+        for _ in range(3):
+            torch.zeros(64, 32) @ torch.zeros(32, 16)
+    [product] = [operation for operation in meter.operations["all"] if operation.flops]
+    assert meter.operations["all"][product] == 3 and product.flops == 2 * 64 * 32 * 16
+    assert replayed_seconds({product: 3.0}, 1e9, 1e9, most_flops=0) == pytest.approx(3 * product.flops / 1e9)
+    assert 0 < replayed_seconds({product: 3.0}, 1e9, 1e9) < 0.1
+
+
+def test_a_probe_shows_what_it_measured_and_corrects_the_plan(tiny_model: Path, tmp_path: Path) -> None:
+    settings = (f"model.path={tiny_model}", 'run.stages=["sft"]', "data.train=arithmetic:train:24", "sft.batch_size=4")
+    more = ("launch.processes=0", "launch.threads=1", "sft.precision=float32", "sft.max_tokens_per_batch=512")
+    flags = ("--gpu=cpu", "--gpus=1", "--prompt-tokens=40", "--response-tokens=40", "--probe", "--json")
+    done = curiosft("plan", "sft", *settings, *more, *flags, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    [stage], probe = found["stages"], found["probe"]
+    assert probe["steps"] == 3 and probe["tokens"] > 0
+    beside = (probe["peak_gib"] - probe["predicted_gib"]) * GIB
+    assert stage["terms"]["measured beside these"] == pytest.approx(beside)
+    assert probe["predicted_s"] > 0
+    setting = Setting(machines.Machine(0, 1.0, 1.0), machines.CPU, 1, 1, 1, 1, 1)
+    corrected = calibrated(setting, Probe(3, 10.0, 1.5, 3.0, 1.25, 2.0))
+    assert (corrected.beside, corrected.slower) == (0.25 * GIB, 1.5)
+    assert calibrated(setting, Probe(3, 10.0, 1.5, 3.0)) == setting

@@ -16,6 +16,7 @@ from curiosft_cli.tools.plan.machines import CPU, machine_named
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
     from curiosft_cli.tools.plan.estimate import Setting, StagePlan
+    from curiosft_cli.tools.plan.probe import Probe
 
 PAPER_ROWS = 45_824
 """3 epochs of 179 batches of 256: the paper's training set."""
@@ -46,21 +47,22 @@ def run(
     shape = read_shape(config)
     machine = machine_named(gpu, mfu, _cpu_dtype(config) if gpu == CPU else None)
     setting = Setting(machine, gpu, gpus, nodes, rows or _rows(config), prompt_tokens, response_tokens)
-    if write:
-        target = target_of(reference)
+    target = target_of(reference) if write else None
+    measured = None
+    if probe:
+        from curiosft_cli.tools.plan.probe import calibrated, probe_sft
+
+        measured = probe_sft(reference, overrides, shape, setting)
+        setting = calibrated(setting, measured)
+    if target:
         choices, plans = fitting(reference, overrides, shape, setting)
         write_choices(target, reference, overrides, choices)
         show(f"wrote {target}", sys.stderr)
     else:
         plans = plan_stages(config, shape, setting)
-    measured = None
-    if probe:
-        from curiosft_cli.tools.plan.probe import probe_sft
-
-        measured = probe_sft(reference, overrides)
     if as_json:
         stages = [asdict(plan) | {"fits": plan.fits} for plan in plans]
-        show(json.dumps({"stages": stages, "probe": measured}))
+        show(json.dumps({"stages": stages, "probe": asdict(measured) if measured else None}))
     else:
         show(as_text(config, setting, plans))
         if measured:
@@ -84,13 +86,13 @@ def read_shape(config: Config) -> Any:
     return load_config(config.model.path, config.model)
 
 
-def as_text(config: Config, setting: Setting, plans: list[StagePlan]) -> str:
-    """A block of lines for each stage."""
+def as_text(config: Config, setting: Setting, plans: list[StagePlan], shown: float = 0.005) -> str:
+    """A block of lines for each stage; a term that is less than `shown` of the whole is left out."""
     where = f"{setting.nodes} x {setting.gpus} x {setting.name}"
     lines = [
         f"{config.model.path} on {where}; {setting.rows:,} rows of {setting.prompt_tokens} + "
         f"{setting.response_tokens} tokens are assumed (--rows, --prompt-tokens, --response-tokens); "
-        "a stage with a lower limit of responses is planned with that"
+        "a stage with lower limits of prompts or responses is planned with those"
     ]
     for plan in plans:
         verdict = "fits" if plan.fits else "DOES NOT FIT"
@@ -99,7 +101,7 @@ def as_text(config: Config, setting: Setting, plans: list[StagePlan]) -> str:
         lines += [
             f"  {name:<22}{size / GIB:>9.2f} GiB"
             for name, size in sorted(plan.terms.items(), key=lambda item: -item[1])
-            if size > 0.005 * total
+            if abs(size) > shown * total
         ]
         if plan.lower:
             lines.append(f"  first to change: {plan.lower}")
@@ -112,14 +114,19 @@ def as_text(config: Config, setting: Setting, plans: list[StagePlan]) -> str:
     return "\n".join(one_line(line) for line in lines)
 
 
-def _probe_text(measured: dict[str, float], plans: list[StagePlan]) -> str:
-    """What three real steps measured, and what follows for the whole stage."""
+def _probe_text(measured: Probe, plans: list[StagePlan]) -> str:
+    """What the real steps took, beside their prediction, and what follows for the whole stage."""
     [plan] = [plan for plan in plans if plan.stage == "sft"]
-    hours = measured["step_s"] * plan.steps / 3600
+    took = (
+        f"\n{measured.steps} real steps of sft, {measured.tokens:.0f} tokens each: "
+        f"{measured.peak_gib:.2f} GiB in a process, {measured.step_s:.1f} s a step"
+    )
+    if measured.predicted_gib is None:
+        hours = measured.step_s * plan.steps / 3600
+        return f"{took}\nat this speed the {plan.steps:,} steps take {hours:.1f} h; the plan is for other devices"
     return (
-        f"\nmeasured in {measured['steps']:.0f} real steps of sft: {measured['peak_gib']:.2f} GiB in a process, "
-        f"{measured['step_s']:.1f} s a step, {measured['tokens']:.0f} tokens a step\n"
-        f"at this speed the {plan.steps:,} steps take {hours:.1f} h"
+        f"{took}\npredicted for these steps: {measured.predicted_gib:.2f} GiB, {measured.predicted_s:.1f} s; "
+        "sft is planned with the difference in memory and the ratio of the times"
     )
 
 

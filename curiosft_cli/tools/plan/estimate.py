@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from curiosft_cli.objectives import RL_METHODS
 from curiosft_cli.run.device import GIB
 from curiosft_cli.run.objective_file import sft_objective
 from curiosft_cli.tools.plan.machines import CPU, Machine
-from curiosft_cli.tools.plan.memory import Terms, largest, phases_of_device
+from curiosft_cli.tools.plan.memory import Shards, Terms, largest, phases_of_device
 from curiosft_cli.train.shards import shard_kind
 from curiosft_cli.train.size import BFLOAT16, FLOAT32, Size, held_always, model_size
 
@@ -32,6 +32,9 @@ class Setting:
         rows: of the training data.
         prompt_tokens: of a row, on average.
         response_tokens: of a response or a completion, on average.
+        pack: (prompt, response) tokens of each row of a full pack, where they are known; else rows of average length.
+        beside: bytes of a process that a probe found beside the terms.
+        slower: seconds of a step that a probe measured, over those that were predicted.
         usable: share of the memory that tensors may take; the rest is for the CUDA context and gaps (our choice).
     """
 
@@ -42,6 +45,9 @@ class Setting:
     rows: int
     prompt_tokens: int
     response_tokens: int
+    pack: tuple[tuple[int, int], ...] = ()
+    beside: float = 0.0
+    slower: float = 1.0
     usable: float = 0.94
 
     @property
@@ -95,6 +101,7 @@ def plan_stages(config: Config, shape: Any, setting: Setting) -> list[StagePlan]
     """The stages of `run.stages` that need a device, in their order."""
     size = model_size(shape)
     planned = {"sft": plan_sft, "rl": plan_rl, "eval": plan_eval}
+    setting = replace(setting, prompt_tokens=min(setting.prompt_tokens, config.data.max_prompt_length))
     return [planned[name](config, shape, size, setting) for name in config.run.stages if name in planned]
 
 
@@ -108,17 +115,20 @@ def plan_sft(config: Config, shape: Any, size: Size, setting: Setting) -> StageP
     cost, pack_tokens = _cost(config, sft, shape, objective, setting, ceil(sft.batch_size / setting.ranks), row)
     read = objective.needs & {"teacher_logp", "teacher_tau", "ref_logp", "ref_logits"} and sft.teacher.kind == "ema"
     copied = bool(read) and not sft.lora.rank  # a copy of adapters is small
-    phases = phases_of_device(cost, size, setting.ranks, sharded=is_sharded(config, setting), teacher=copied)
+    shards = shards_of(config, setting, _dtype(sft, setting).itemsize)
+    phases = phases_of_device(cost, size, shards, teacher=copied, adapters=bool(sft.lora.rank))
     if sft.teacher.offload:
         phases = {
             phase: {name: bytes_ for name, bytes_ in terms.items() if name != "teacher"}
             for phase, terms in phases.items()
         }
     phase, terms = largest(_with_imports(phases, setting))
+    if setting.beside:
+        terms["measured beside these"] = setting.beside
     per_epoch = ceil(setting.rows / sft.batch_size)
     steps = min(sft.epochs * per_epoch, sft.max_steps or sft.epochs * per_epoch)
     share = sft.batch_size * row / pack_tokens
-    step_s = _seconds(cost, setting, share / setting.ranks)
+    step_s = setting.slower * _seconds(cost, setting, share / setting.ranks, shards)
     own = size.all * getattr(teacher_dtype(sft.teacher, _dtype(sft, setting)), "itemsize", 0) if copied else 0
     disk, peak = _disk(sft, size, steps, own)
     return StagePlan(
@@ -146,10 +156,10 @@ def plan_rl(config: Config, shape: Any, size: Size, setting: Setting) -> StagePl
     cost, pack_tokens = _cost(config, rl, shape, objective, setting, ceil(rows / setting.ranks), row)
     # Before the updates every token is scored once more: a third of the products of the training pass.
     scoring = sum(cost.flops.values()) / 3
-    sharded = is_sharded(config, setting)
-    phases = phases_of_device(cost, size, setting.ranks, sharded=sharded, teacher=False)
+    shards = shards_of(config, setting, _dtype(rl, setting).itemsize)
+    phases = phases_of_device(cost, size, shards, teacher=False, adapters=bool(rl.lora.rank))
     if not rl.servers:
-        phases["sampling"] = _beside_engine(rl, size, setting, sharded)
+        phases["sampling"] = _beside_engine(rl, size, setting, shards)
     phase, terms = largest(_with_imports(phases, setting))
     completions = rl.prompts_per_step * rl.num_generations
     share = completions * row / pack_tokens
@@ -158,7 +168,7 @@ def plan_rl(config: Config, shape: Any, size: Size, setting: Setting) -> StagePl
         * response
         / (setting.ranks * engine_tokens_per_s(shape, size, setting, rl.gpu_memory_utilization, row))
     )
-    step_s = sampling_s + _seconds(cost, setting, share / setting.ranks, scoring)
+    step_s = sampling_s + _seconds(cost, setting, share / setting.ranks, shards, scoring)
     steps = rl.steps if rl.epochs is None else rl.epochs * ceil(setting.rows / rl.prompts_per_step)
     disk, peak = _disk(rl, size, steps, 0)
     flops = (sum(cost.flops.values()) + scoring) * share + 2 * size.all * completions * response
@@ -204,13 +214,23 @@ def plan_eval(config: Config, shape: Any, size: Size, setting: Setting, completi
     )
 
 
-def is_sharded(config: Config, setting: Setting) -> bool:
-    """Whether the model's layers are sharded over the processes."""
-    return shard_kind(config.launch, setting.ranks) is not None
+def shards_of(config: Config, setting: Setting, width: int) -> Shards:
+    """How the model lies on the devices; on a CPU nothing is gained by offloading."""
+    kind = shard_kind(config.launch, setting.ranks)
+    parts = {None: None, "full": setting.ranks, "hybrid": setting.gpus}[kind]
+    return Shards(setting.ranks, parts, config.launch.offload and setting.name != CPU, width)
 
 
 def engine_tokens_per_s(
-    shape: Any, size: Size, setting: Setting, share: float, context: int, *, most: int = 256, reached: float = 0.5
+    shape: Any,
+    size: Size,
+    setting: Setting,
+    share: float,
+    context: int,
+    *,
+    most: int = 256,
+    reached: float = 0.5,
+    least_cache: float = GIB / 4,
 ) -> float:
     """Completion tokens in a second of one device: each step of the engine reads the weights and the cache once.
 
@@ -222,11 +242,12 @@ def engine_tokens_per_s(
         context: tokens of prompt and completion.
         most: sequences at the same time (vLLM's default).
         reached: share of the bandwidth and of the products that sampling reaches (our choice, not measured).
+        least_cache: bytes for keys and values, however full the memory is.
     """
     text = shape.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * BFLOAT16
-    cache = max(GIB / 4, setting.machine.memory * share - size.all * BFLOAT16)
+    cache = max(least_cache, setting.machine.memory * share - size.all * BFLOAT16)
     sequences = max(1.0, min(float(most), cache / (token * context)))
     read_s = (size.all * BFLOAT16 + sequences * token * context / 2) / setting.machine.moved
     product_s = sequences * 2 * size.all / setting.machine.products
@@ -237,22 +258,26 @@ def _cost(
     config: Config, settings: Training, shape: Any, objective: BoundObjective, setting: Setting, rows: int, row: int
 ) -> tuple[StepCost, int]:
     """The cost of one full pack of one process, and its tokens."""
+    import torch
+
+    from curiosft_cli.train.cpu_attention import register_cpu_attention
     from curiosft_cli.train.fake_step import CpuShapes, step_cost
     from curiosft_cli.train.head.kernels import Kernels
 
     in_pack = max(1, min(rows, settings.max_tokens_per_batch // row))
-    lengths = ((setting.prompt_tokens, row - setting.prompt_tokens),) * in_pack
-    kernels = CpuShapes() if setting.name == CPU else Kernels()
+    lengths = setting.pack or ((setting.prompt_tokens, row - setting.prompt_tokens),) * in_pack
+    dtype, on_cpu = _dtype(settings, setting), setting.name == CPU
     cost = step_cost(
         shape,
         settings,
         objective,
         lengths,
-        dtype=_dtype(settings, setting),
-        kernels=kernels,
-        accumulates=rows > in_pack,
+        dtype=dtype,
+        kernels=CpuShapes() if on_cpu else Kernels(),
+        attention=register_cpu_attention() if on_cpu and dtype == torch.bfloat16 else None,
+        accumulates=rows > len(lengths),
     )
-    return cost, in_pack * row
+    return cost, sum(map(sum, lengths))
 
 
 def _dtype(settings: Training, setting: Setting) -> Any:
@@ -265,13 +290,18 @@ def _dtype(settings: Training, setting: Setting) -> Any:
     return torch.float32 if settings.precision == "float32" else torch.bfloat16
 
 
-def _seconds(cost: StepCost, setting: Setting, packs: float, more: float = 0.0) -> float:
-    """Of `packs` packs in one process: products at the share of the peak that is reached, the rest at the bandwidth."""
+def _seconds(cost: StepCost, setting: Setting, packs: float, shards: Shards, more: float = 0.0) -> float:
+    """Of one step with `packs` packs in one process. `more` floating-point operations come on top of each pack."""
     machine = setting.machine
-    products = (sum(cost.flops.values()) + more) / machine.products
     if setting.name != CPU:
-        return packs * products / machine.reached
-    return packs * (products + sum(cost.moved.values()) / machine.moved) / machine.reached
+        return packs * (sum(cost.flops.values()) + more) / machine.products / machine.reached
+    from curiosft_cli.tools.plan.replay import replayed_seconds
+    from curiosft_cli.train.fake_step import UPDATE
+
+    speeds = machine.products, machine.moved
+    took = {phase: replayed_seconds(operations, *speeds) for phase, operations in cost.operations.items()}
+    update = took.pop(UPDATE)
+    return packs * (sum(took.values()) + more / machine.products) + update / (shards.parts or 1)
 
 
 def _with_imports(phases: dict[str, Terms], setting: Setting) -> dict[str, Terms]:
@@ -280,10 +310,9 @@ def _with_imports(phases: dict[str, Terms], setting: Setting) -> dict[str, Terms
     return {phase: terms | more for phase, terms in phases.items()}
 
 
-def _beside_engine(rl: Training, size: Size, setting: Setting, sharded: bool) -> Terms:
-    share = setting.ranks if sharded else 1
-    held = held_always(size, rl)
-    trainer = {name: held[name] / share for name in ("weights", "optimizer") if name in held}
+def _beside_engine(rl: Training, size: Size, setting: Setting, shards: Shards) -> Terms:
+    held = {} if shards.offload else held_always(size, rl)
+    trainer = {name: held[name] / (shards.parts or 1) for name in ("weights", "optimizer") if name in held}
     return trainer | _engine_terms(size, setting, rl.gpu_memory_utilization, rl.kv_cache_gib, 1)
 
 
@@ -315,7 +344,7 @@ def _first_to_lower(stage: str, settings: Training, terms: Terms, setting: Setti
         "KV cache": f"{stage}.gpu_memory_utilization, now {settings.gpu_memory_utilization}",
         "teacher": "sft.teacher.offload=true",
     }
-    held = "launch.shard=full over more GPUs, or sft.lora.rank=16"
+    held = f"launch.shard=full over more GPUs, {stage}.lora.rank=16, or launch.offload=true"
     ways |= dict.fromkeys(("weights", "gradients", "optimizer"), held)
     largest_first = sorted(terms, key=lambda name: -terms[name])
     return next(ways[name] for name in largest_first if name in ways)

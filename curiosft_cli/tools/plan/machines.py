@@ -1,10 +1,8 @@
-"""What a plan is made for: GPUs by their data sheets, or this machine's CPU by two short measurements."""
+"""What a plan is made for: GPUs by their data sheets, or this machine's CPU, measured."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +14,6 @@ if TYPE_CHECKING:
     import torch
 
 CPU = "cpu"
-CPU_REACHED = 0.62
-"""Share of the measured speeds that steps reach: fitted to three models (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +24,7 @@ class Machine:
         memory: bytes of one device.
         products: floating-point operations of bfloat16 products in a second, at the peak.
         moved: bytes of memory traffic in a second, at the peak.
-        reached: share of the peak of the products that whole steps reach (MFU); on a CPU the share of both measured
-            speeds.
+        reached: share of the peak of the products that whole steps reach (MFU).
         imports: bytes of a process on a CPU without a model.
     """
 
@@ -72,32 +67,24 @@ def machine_named(name: str, mfu: float | None, dtype: torch.dtype | None = None
     return known if mfu is None else Machine(known.memory, known.products, known.moved, mfu)
 
 
-def measured_cpu(dtype: torch.dtype | None, vocabulary: int = 49_152, reached: float = CPU_REACHED) -> Machine:
-    """Products of a layer's size, and passes over a tile of logits, of one process of this machine."""
+def measured_cpu(dtype: torch.dtype | None, passed: int = 2**24) -> Machine:
+    """General speeds of one process of this machine: of products of a layer's size, and of passes over the memory.
+
+    Args:
+        dtype: of the products.
+        passed: numbers of a tensor that no cache holds.
+    """
     import accelerate  # noqa: F401  (what a training imports)
     import torch
 
+    from curiosft_cli.tools.plan.replay import seconds
     from curiosft_cli.train.size import device_memory
 
     left, right = (torch.randn(size, 1024).to(dtype or torch.float32) for size in (512, 1024))
-    product_s = _seconds(lambda: left @ right.t())
-    tile = torch.randn(8, vocabulary)
-    # What a chunk of the head goes through: copy, difference, softmax, product; read and written.
-    pass_s = _seconds(lambda: (tile - 1.0).softmax(-1).mul_(tile))
-    moved = 7 * tile.numel() * tile.element_size()
-    return Machine(
-        device_memory(torch.device(CPU)), 2 * 512 * 1024 * 1024 / product_s, moved / pass_s, reached, _resident()
-    )
-
-
-def _seconds(call: Callable[[], object], at_least_s: float = 0.2) -> float:
-    """Processor seconds of one call in this thread, after a warm-up."""
-    call()
-    started, calls = time.process_time(), 0
-    while time.process_time() - started < at_least_s:
-        call()
-        calls += 1
-    return (time.process_time() - started) / calls
+    product_s = seconds(lambda: left @ right.t())
+    target, other = torch.zeros(passed), torch.zeros(passed)
+    moved = 3 * target.nbytes / seconds(lambda: target.add_(other))
+    return Machine(device_memory(torch.device(CPU)), 2 * 512 * 1024 * 1024 / product_s, moved, 1.0, _resident())
 
 
 def _resident() -> int:

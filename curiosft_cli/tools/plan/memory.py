@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from curiosft_cli.train.fake_step import BACKWARD, INPUTS, UPDATE
-from curiosft_cli.train.size import BFLOAT16, FLOAT32
+from curiosft_cli.train.size import FLOAT32, Size
 
 if TYPE_CHECKING:
     from curiosft_cli.train.fake_step import StepCost
-    from curiosft_cli.train.size import Size
 
 SHARDED = ("weights", "gradients", "optimizer", "teacher")
 GATHERED_LAYERS = 2
@@ -19,43 +19,66 @@ GATHERED_LAYERS = 2
 Terms = dict[str, float]
 
 
-def phases_of_device(cost: StepCost, size: Size, ranks: int, *, sharded: bool, teacher: bool) -> dict[str, Terms]:
-    """Bytes by term at the peak of each phase, on one of `ranks` devices.
+@dataclass(frozen=True)
+class Shards:
+    """How a model lies on its devices.
+
+    Attributes:
+        ranks: devices.
+        parts: into how many one copy of the model is cut; None: each device holds a whole copy.
+        offload: the parts are in main memory while they are not in use.
+        width: bytes of a number in which a layer is gathered.
+    """
+
+    ranks: int
+    parts: int | None
+    offload: bool
+    width: int
+
+
+def phases_of_device(cost: StepCost, size: Size, shards: Shards, *, teacher: bool, adapters: bool) -> dict[str, Terms]:
+    """Bytes by term at the peak of each phase, on one device.
 
     Args:
         cost: of a step in a process with the whole model.
         size: of the model.
-        ranks: devices over which the model is sharded, or that hold a copy each.
-        sharded: whether layers are sharded (`fully_shard`: layers are gathered in bfloat16, the rest in float32).
+        shards: where it lies.
         teacher: whether a copy of the weights takes the student's place in the phase of the inputs.
+        adapters: whether they alone are trained.
     """
+    trained = _adapters(cost, size) if adapters else size
     found = {}
     for phase, whole in cost.peaks.items():
         terms: Terms = dict(whole)
-        if sharded:
-            terms |= {name: terms[name] / ranks for name in SHARDED if name in terms}
-            terms |= _gathered(size, phase)
-            # The copies of the layers are what is gathered; those of the head stay.
-            terms["copies for products"] = max(
-                0.0, terms.get("copies for products", 0.0) - size.layer * size.layers * BFLOAT16
-            )
+        if shards.parts:
+            terms |= {name: terms[name] / shards.parts for name in SHARDED if name in terms}
             if teacher and phase.startswith(INPUTS):
-                terms["weights set aside"] = size.all * FLOAT32 / ranks
-        elif ranks > 1:
-            terms["buckets of gradients"] = size.all * FLOAT32
+                terms["weights set aside"] = size.all * FLOAT32 / shards.parts
+            if shards.offload:
+                terms = {name: held for name, held in terms.items() if name not in (*SHARDED, "weights set aside")}
+            terms |= _gathered(size, trained, shards.width, phase)
+            # The copies of the layers are what is gathered; those of the head stay.
+            copies = terms.get("copies for products", 0.0) - size.layer * size.layers * shards.width
+            terms["copies for products"] = max(0.0, copies)
+        elif shards.ranks > 1:
+            terms["buckets of gradients"] = trained.all * FLOAT32
         found[phase] = terms
     return found
 
 
-def _gathered(size: Size, phase: str) -> Terms:
+def _adapters(cost: StepCost, size: Size) -> Size:
+    """What is trained where adapters alone are: the gradients say how much; all of it is in the layers."""
+    return Size(round(cost.peaks[UPDATE]["gradients"] / FLOAT32 / size.layers), size.layers, 0)
+
+
+def _gathered(size: Size, trained: Size, width: int, phase: str) -> Terms:
     """Whole weights and gradients that exist for a moment."""
     if phase == UPDATE:
         return {}
-    layers = GATHERED_LAYERS * size.layer
-    terms = {"gathered weights": float(size.rest * FLOAT32 + layers * BFLOAT16)}
+    terms = {"gathered weights": float(size.rest * FLOAT32 + GATHERED_LAYERS * size.layer * width)}
     if phase.startswith(BACKWARD):
-        # Of the rest once as gradient and once as what is sent; of a layer in bfloat16 and in float32.
-        terms["gathered gradients"] = float(2 * size.rest * FLOAT32 + size.layer * (BFLOAT16 + FLOAT32))
+        # Of the rest once as gradient and once as what is sent; of a layer as it was gathered and in float32.
+        terms["gathered gradients"] = float(2 * trained.rest * FLOAT32 + trained.layer * (width + FLOAT32))
     return terms
 
 
