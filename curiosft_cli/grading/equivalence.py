@@ -137,11 +137,11 @@ def _exact(expression: Any) -> Any:
 
 
 def _sampled(first: Any, second: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the values of both expressions at each point at which both are real."""
+    """Yield the values of both expressions at each point at which both have one."""
     names = sorted(first.free_symbols | second.free_symbols, key=str)
     for point in _points(len(names)):
         values = dict(zip(names, point, strict=True))
-        ours, theirs = _real_value(first, values), _real_value(second, values)
+        ours, theirs = _value(first, values), _value(second, values)
         if ours is not None and theirs is not None:
             yield ours, theirs
 
@@ -154,16 +154,27 @@ def _points(names: int, seed: int = 0, per_range: int = 4) -> list[list[Any]]:
     return [[sp.Float(value, _SAMPLE_DIGITS) for value in point] for point in points]
 
 
-def _real_value(expression: Any, values: dict[Any, Any]) -> Any | None:
-    """Return the value of an expression at a point, or None where a part of it is not real, or is no known function."""
+def _value(expression: Any, values: dict[Any, Any]) -> Any | None:
+    """Return the value of an expression at a point, or None where it has none, or might have another one.
+
+    A part that depends on the point must be real. Complex constants are only added, multiplied and raised to powers.
+    """
     if expression in values:
         return values[expression]
     if not isinstance(expression, sp.Number | sp.NumberSymbol | sp.Add | sp.Mul | sp.Pow | sp.Function):
         return None
     parts = []
     for argument in expression.args:
-        if (part := _real_value(argument, values)) is None:
+        if (part := _value(argument, values)) is None:
             return None
         parts.append(part)
-    value = (expression.func(*parts) if parts else expression).evalf(_SAMPLE_DIGITS)
-    return value if isinstance(value, sp.Float) or value == 0 else None
+    are_real = all(part.is_real for part in parts)
+    is_entire = isinstance(expression, sp.Add | sp.Mul | sp.exp) or (expression.is_Pow and expression.exp.is_Integer)
+    if not (are_real or is_entire):
+        return None
+    try:
+        value = (expression.func(*parts) if parts else expression).evalf(_SAMPLE_DIGITS)
+    except ValueError:  # a pole
+        return None
+    may_be_complex = not are_real or expression.is_number
+    return value if value.is_Float or value == 0 or (may_be_complex and value.is_finite and value.is_number) else None
