@@ -159,8 +159,8 @@ def _value(expression: Any, values: dict[Any, Any]) -> Any | None:
 
     A part that depends on the point must be real. Complex constants are only added, multiplied and raised to powers.
     """
-    if expression in values:
-        return values[expression]
+    if expression in values or expression is sp.I:
+        return values.get(expression, expression)
     if not isinstance(expression, sp.Number | sp.NumberSymbol | sp.Add | sp.Mul | sp.Pow | sp.Function):
         return None
     parts = []
