@@ -102,7 +102,6 @@ def open_data(book: Bookkeeping, key: Literal["train", "validation"]) -> RowFeed
     Raises:
         CurioError: a row is bad and `data.on_bad_row` is "stop", or no row is left to train on.
     """
-
     config, stage, loop = book.config, book.stage, book.loop
     sources: Sequence[str] = getattr(config.data, key)
     listed, context = stage.skipped_rows(key), getattr(loop.model.config, "max_position_embeddings", None)
