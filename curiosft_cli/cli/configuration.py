@@ -89,7 +89,10 @@ def plan(
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=1, help="Of a prompt, on average.")] = 300,
     response_tokens: Annotated[int, typer.Option("--response-tokens", min=1, help="Of a response, on average.")] = 4000,
     write: Annotated[bool, typer.Option("--write", help="Write a configuration that fits, with reasons.")] = False,
-    probe: Annotated[bool, typer.Option("--probe", help="Also run three real steps of sft on this machine.")] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also run three real steps of sft on this machine, and correct the plan by them."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Does it fit, how long does it take, how much disk? Exit code 0: it fits; 4: it does not."""
