@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import shlex
@@ -56,7 +57,11 @@ class Sft:
         return self._started(["bash", "-c", f"for n in 1 2 3; do {command}; done"])
 
     def _started(self, command: list[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        # Where the tests run as a background job of a shell, Ctrl-C is ignored. A user's shell is no such job.
+        heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(
+            command, cwd=self.folder, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeds
+        )
 
     def here(self, *more: object, check: int | None = 0) -> str:
         """Train inside this process; returns what it printed."""
