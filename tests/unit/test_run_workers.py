@@ -37,7 +37,7 @@ def start(workers: Workers, rank: int, program: str = WORKER, **variables: str) 
 
 @pytest.fixture
 def workers() -> Iterator[Workers]:
-    workers = Workers(silent_after=5)
+    workers = Workers(silent_after=10)
     yield workers
     for pid in workers.pids().values():
         with suppress(ProcessLookupError):
@@ -59,7 +59,7 @@ def test_the_rank_that_hangs_is_named(workers: Workers) -> None:
     children = [start(workers, rank) for rank in (0, 1)]
     assert verdict(workers, polls=8) is None
     os.kill(children[1].pid, signal.SIGSTOP)
-    assert verdict(workers) == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 5 s"
+    assert verdict(workers) == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 10 s"
 
 
 STEP = """
@@ -87,7 +87,7 @@ def test_a_rank_that_stands_still_while_it_computes_is_named(workers: Workers) -
     with ThreadPoolExecutor() as pool:
         children = list(pool.map(lambda rank: start(workers, rank, STEP, **shared), (0, 1)))
     assert verdict(workers, polls=24) is None
-    assert verdict(workers) == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 5 s"
+    assert verdict(workers) == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 10 s"
 
 
 RANK = """
