@@ -62,3 +62,22 @@ class Started:
         while left := self.alive():
             assert time.monotonic() < deadline, f"processes {left} survived"
             time.sleep(0.05)
+
+
+def variables(pid: int) -> list[str]:
+    """The environment of a process."""
+    return Path(f"/proc/{pid}/environ").read_text().split("\0")
+
+
+def rank_process(stage: Path, rank: str) -> int:
+    """The process id of one rank of the training that works in this stage folder."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                own = variables(int(entry.name))
+            except OSError:
+                continue
+            if f"RANK={rank}" in own and os.fsencode(stage) in words:
+                return int(entry.name)
+    raise AssertionError(f"no rank {rank}")

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from command import curiosft, last_of_each
+from started import rank_process, variables
 
 from curiosft_cli.run.log import Metrics
 
@@ -147,23 +148,6 @@ def test_one_of_two_ranks_dies_or_is_told_to_stop(
     os.kill(rank_process(sft.stage, "1"), signal.SIGTERM)
     assert ended(child)[0] == 75
     assert (sft.stage / f"checkpoint-{sft.steps()[-1]}" / "COMPLETE").exists()
-
-
-def variables(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/environ").read_text().split("\0")
-
-
-def rank_process(stage: Path, rank: str) -> int:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                own = variables(int(entry.name))
-            except OSError:
-                continue
-            if f"RANK={rank}" in own and os.fsencode(stage) in words:
-                return int(entry.name)
-    raise AssertionError(f"no rank {rank}")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from started import Started
+from started import Started, rank_process
 
 from faults.kills import CODES, LIMIT_S
 from faults.report import Row
@@ -54,11 +54,7 @@ class Pair:
 
     def pid(self, rank: int) -> int:
         """Of one of the two processes."""
-        for entry in map(Path("/proc").joinpath, self.started.alive()):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if f"RANK={rank}".encode() in (entry / "environ").read_bytes().split(b"\0") and b"-m" not in words[1:2]:
-                return int(entry.name)
-        raise AssertionError(f"no rank {rank}")
+        return rank_process(self.work.folder, str(rank))
 
 
 def _stand_still(pair: Pair, rank: int) -> None:
