@@ -1,4 +1,4 @@
-"""One of two training processes dies, is stopped or stands still; or both end with their command.
+"""One of two training processes dies, is stopped, stands still or computes without end; or both end with their command.
 
 The command ends within a minute with a line that names the process. The same command ends where an unbroken run ends.
 """
@@ -24,15 +24,16 @@ from faults.stages import SFT, Models, Work
 WITHIN_S = 60.0
 TIMES = 2
 STILL = "CURIOSFT_TEST_STILL"
-"""Environment variable: a process stands still while the file of this name, with its rank, exists."""
+"""Environment variable: a process hangs while the file of this name, with its rank, exists: for as many seconds as it
+holds it sleeps in turn, or computes if that is 0."""
 OBJECTIVE = f"""
 import os, time
 from pathlib import Path
 from curiosft_cli.objectives import TokenLoss, TokenRows
 
 def patient(rows: TokenRows) -> TokenLoss:
-    while Path(os.environ["{STILL}"] + os.environ["RANK"]).exists():
-        time.sleep(1)
+    while (still := Path(os.environ["{STILL}"] + os.environ["RANK"])).exists():
+        time.sleep(float(still.read_text() or 1))
     return TokenLoss(-rows.logp)
 """
 
@@ -57,8 +58,8 @@ class Pair:
         return rank_process(self.work.folder, str(rank))
 
 
-def _stand_still(pair: Pair, rank: int) -> None:
-    Path(f"{pair.work.folder.parent}-still-{rank}").touch()
+def _hang(sleep_s: int, pair: Pair, rank: int) -> None:
+    Path(f"{pair.work.folder.parent}-still-{rank}").write_text(str(sleep_s), encoding="ascii")
 
 
 def _signal(number: signal.Signals, pair: Pair, rank: int) -> None:
@@ -66,7 +67,8 @@ def _signal(number: signal.Signals, pair: Pair, rank: int) -> None:
 
 
 ONE: dict[str, Callable[[Pair, int], None]] = {
-    "stands still in a step": _stand_still,
+    "stands still in a step": partial(_hang, 1),
+    "computes without end": partial(_hang, 0),
     "is stopped (SIGSTOP)": partial(_signal, signal.SIGSTOP),
     "is killed": partial(_signal, signal.SIGKILL),
 }

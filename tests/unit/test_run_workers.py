@@ -13,10 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curiosft_cli.run.device import GIB, main_memory
 from curiosft_cli.run.processes import free_port
-from curiosft_cli.run.workers import FOLDER, Workers, report_end
+from curiosft_cli.run.workers import FOLDER, WAITS, Workers, report_end
 
 WORKER = """
 import time
@@ -56,7 +58,7 @@ def verdict(workers: Workers, polls: int = 40) -> str | None:
 
 
 def test_the_rank_that_hangs_is_named(workers: Workers) -> None:
-    children = [start(workers, rank) for rank in (0, 1)]
+    children = [start(workers, rank, WORLD_SIZE="2") for rank in (0, 1)]
     assert verdict(workers, polls=8) is None
     os.kill(children[1].pid, signal.SIGSTOP)
     assert verdict(workers) == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 10 s"
@@ -88,6 +90,99 @@ def test_a_rank_that_stands_still_while_it_computes_is_named(workers: Workers) -
         children = list(pool.map(lambda rank: start(workers, rank, STEP, **shared), (0, 1)))
     assert verdict(workers, polls=24) is None
     assert verdict(workers) == f"rank 1 (process {children[1].pid}) hangs: no sign of life from it for about 10 s"
+
+
+def test_a_rank_alone_on_its_machine_is_named(workers: Workers) -> None:
+    child = start(workers, 3, WORLD_SIZE="4")
+    assert verdict(workers, polls=8) is None
+    os.kill(child.pid, signal.SIGSTOP)
+    assert verdict(workers) == f"rank 3 (process {child.pid}) hangs: no sign of life from it for about 10 s"
+
+
+def test_a_process_without_other_ranks_may_stop(workers: Workers) -> None:
+    child = start(workers, 0, WORLD_SIZE="1")
+    assert verdict(workers, polls=8) is None
+    os.kill(child.pid, signal.SIGSTOP)
+    assert verdict(workers, polls=20) is None
+
+
+def pretended(workers: Workers, *doing: str) -> str | None:
+    """One poll where the ranks do this, and all of them beat."""
+    for rank, what in enumerate(doing):
+        file = workers.folder / f"rank-{rank}"
+        file.write_text(f"{2**22 + rank} {len(doing)}")  # no process has such an id
+        (workers.folder / f"doing-{rank}").write_text(what)
+        stamp = time.time_ns()
+        os.utime(file, ns=(stamp, stamp))
+    return workers.poll()
+
+
+def test_a_rank_that_computes_without_end_is_named(workers: Workers) -> None:
+    """Also in its first step; the longest part took 3 polls before, and 4 times that is more than 10 polls."""
+    seen = [pretended(workers, "0", "0", "0") for _ in range(3)]
+    seen += [pretended(workers, WAITS, "0", WAITS) for _ in range(9)]
+    assert set(seen) == {None}
+    said = pretended(workers, WAITS, "0", WAITS)
+    assert (
+        said
+        == "rank 1 (process 4194305) hangs: it computes in one part of a step for about 13 s, the others wait for it"
+    )
+
+
+@settings(max_examples=10)
+@given(longest=st.integers(0, 12), late=st.integers(0, 20))
+def test_a_rank_that_is_slow_or_late_is_not_named(longest: int, late: int) -> None:
+    """The others wait before it begins, and it takes four times as long as they."""
+    workers = Workers(silent_after=10)
+    history = [("0", "0")] * longest + [(WAITS, "")] * late + [(WAITS, "1")] * max(9, 4 * longest - 1) + [("2", "2")]
+    assert {pretended(workers, *ranks) for ranks in history} == {None}
+    workers.close()
+
+
+@pytest.mark.parametrize("other", ["", "7"])
+def test_where_not_all_others_wait_nobody_computes_without_end(workers: Workers, other: str) -> None:
+    assert {pretended(workers, WAITS, "0", other) for _ in range(60)} == {None}
+
+
+DOING = """
+import os, time, torch
+from torch import distributed
+from curiosft_cli.run.workers import computing, register
+
+def busy():
+    while not os.path.exists(os.environ["CURIOSFT_WORKERS"] + "/go-on"):
+        pass
+
+register(beat_s=0.05)
+distributed.init_process_group("gloo")
+print("registered", flush=True)
+with computing():
+    with computing():
+        pass
+    if os.environ["RANK"] == "1":
+        busy()
+    distributed.all_reduce(torch.ones(1))
+globals()["__name__"] = "torch._dynamo.convert_frame"
+with computing():
+    exec("while True: pass", globals())
+"""
+
+
+def test_a_process_tells_what_it_does(workers: Workers) -> None:
+    """The part after an inner one has another number. Who compiles, computes no part."""
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda rank: start(workers, rank, DOING, **shared), (0, 1)))
+    wait_until_told(workers, [WAITS, "2"])
+    (workers.folder / "go-on").touch()
+    wait_until_told(workers, ["", ""])
+
+
+def wait_until_told(workers: Workers, doing: list[str], limit_s: float = 60) -> None:
+    ends = time.monotonic() + limit_s
+    while [file.read_text() for file in sorted(workers.folder.glob("doing-*"))] != doing:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
 
 
 RANK = """
