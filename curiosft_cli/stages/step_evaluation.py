@@ -32,7 +32,7 @@ from curiosft_cli.train.encode import PromptFormat, Row, encode_prompt, stop_tok
 from curiosft_cli.train.heldout import evaluate_packs
 from curiosft_cli.train.load import check_context
 from curiosft_cli.train.start import gather_objects
-from curiosft_cli.train.trackers import log_table
+from curiosft_cli.train.trackers import SAMPLE_COLUMNS, log_table
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 REPORTED = ("avg", "standard_error", "strict", "format", "no_answer", "truncated", "tokens_mean", "unique_answers")
 """The numbers of a summary that become metrics."""
-TABLE_COLUMNS = ("id", "question", "gold", "response", "answer", "strict", "reason")
-"""Of the table of samples that trackers get."""
 MEANS = {"avg": "avg", "pass@k": "pass@{samples}"}
 """Means over the benchmarks, and which number of a benchmark each is of."""
 
@@ -154,7 +152,7 @@ class StepEvaluation:
             if self._loop.accelerator.is_main_process:
                 _save(self._stage, step, job, samples[job.name], questions)
                 table = [_table_row(job, sample) for sample in samples[job.name][: self._config.log.table_rows]]
-                log_table(self._loop.accelerator, step, f"samples/{job.name}", TABLE_COLUMNS, table)
+                log_table(self._loop.accelerator, step, f"samples/{job.name}", SAMPLE_COLUMNS, table)
             if "avg" in numbers:
                 error = f" +- {numbers['standard_error']:.1f}" if "standard_error" in numbers else ""
                 self._console.say(f"step {step}: {job.name} Avg@{job.samples} {numbers['avg']:.1f}{error}")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
 
 Rows = Sequence[Sequence[str | int | float | None]]
+SAMPLE_COLUMNS = ("id", "question", "gold", "response", "answer", "strict", "reason")
+"""Of a table of graded samples."""
 
 
 def check_trackers(wanted: Sequence[str]) -> None:

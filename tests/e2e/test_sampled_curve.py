@@ -181,6 +181,18 @@ def test_a_tracker_has_the_same_keys_a_table_and_one_run_over_a_resume(
     assert all(word in table for row in sampled for word in row["text"].split())
 
 
+def test_a_tracker_has_a_table_of_rollouts(recipe: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    folder, _ = trained(recipe, "rl", "shown", "save_steps=1", more=("log.trackers=tensorboard", "log.table_rows=3"))
+    tables = tracked.tensorboard(folder).tables
+    assert set(tables) == {(1, "samples/rollouts"), (2, "samples/rollouts")}
+    (file,) = folder.glob("rollouts/step-000002*")
+    sampled, questions = list(read_jsonl(file))[:3], list(read_jsonl(recipe.parent / "train.jsonl"))
+    asked = {str(row["id"]): row["question"] for row in questions}
+    assert all(asked[row["id"]] in tables[2, "samples/rollouts"] for row in sampled)
+    assert all(row["reason"] in tables[2, "samples/rollouts"] for row in sampled)
+
+
 def test_the_best_checkpoint_by_held_out_loss_and_the_choice_for_rl(recipe: Path) -> None:
     held_out, once = f"data.validation={recipe.parent / 'train.jsonl'}", ("eval_steps=1", "keep_last=3", "save_steps=1")
     more = (held_out, "log.every=1")

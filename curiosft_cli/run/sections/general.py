@@ -92,7 +92,8 @@ class Log(Section):
     project: FolderName = "curiosft"
     """Project of the runs in the trackers (our choice)."""
     table_rows: int = Field(16, ge=0)
-    """Samples in the table that the trackers get of each benchmark at `eval_steps`; 0: no table (our choice)."""
+    """Samples in the table that the trackers get of each benchmark at `eval_steps`, and of rl's rollouts at
+    `rl.save_steps`; 0: no table (our choice)."""
     every: int = Field(1, ge=1)
     """Steps between metric lines."""
     token_rows: int = Field(4, ge=0)

@@ -18,6 +18,8 @@ from curiosft_cli.train.encode import Row
 from curiosft_cli.train.start import gather_objects
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from curiosft_cli.engine.base import RolloutEngine, Sampling
     from curiosft_cli.grading.pool import GraderPool
     from curiosft_cli.run.rundir import StageDir
@@ -122,6 +124,16 @@ def why_no_reward(values: Mapping[str, float], most: float = 0.5) -> tuple[str, 
         f"{shaped:.0%} of the rollouts have the required format, and none is right: the questions are too hard",
         "Train with sft first, or choose easier questions or a stronger base model.",
     )
+
+
+def sample_table(rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase) -> list[list[Any]]:
+    """The rows of these rollouts in the table that trackers get."""
+    rows = []
+    for rollout in rollouts:
+        problem, grade = rollout.prompt.problem, rollout.grade
+        text = str(tokenizer.decode(list(rollout.response)))
+        rows.append([problem.id, problem.question, problem.answer, text, grade.answer, grade.strict, grade.reason])
+    return rows
 
 
 def as_row(rollout: Rollout) -> dict[str, Any]:

@@ -47,8 +47,9 @@ def run(config: Config, stage: StageDir) -> None:
     from curiosft_cli.stages.rl.groups import informative, trained_on, with_advantages
     from curiosft_cli.stages.rl.preflight import enforce, preflight
     from curiosft_cli.stages.rl.prompts import read_prompts
-    from curiosft_cli.stages.rl.rollouts import RolloutSampler
+    from curiosft_cli.stages.rl.rollouts import RolloutSampler, sample_table
     from curiosft_cli.stages.rl.updates import SUPPLIED, Updates
+    from curiosft_cli.train.trackers import SAMPLE_COLUMNS, log_table
 
     rl, method = config.rl, RL_METHODS[config.rl.objective]
     if rl.server_sync == "nccl":
@@ -87,6 +88,9 @@ def run(config: Config, stage: StageDir) -> None:
                     for number, batch in enumerate(batches):
                         updates.accumulate(batch)  # the loss and its gradients
                         loop.update(updates.learning_rate(step, number), rl.skip_grad_norm)
+                if (step + 1) % rl.save_steps == 0 or step + 1 == book.total:
+                    shown = sample_table(rollouts[: config.log.table_rows], loop.tokenizer)
+                    log_table(loop.accelerator, step + 1, "samples/rollouts", SAMPLE_COLUMNS, shown)
                 used = {"completions/groups_used": len({sample.group for sample in samples})}
                 book.after(step + 1, describe(rollouts) | used, engine)
 
