@@ -46,19 +46,13 @@ class StepCost:
     Attributes:
         peaks: bytes by term at the largest sum, for each phase of the step.
         flops: floating-point operations of the products, for each phase.
-        moved: bytes that all other operations read and write, for each phase.
         operations: how often each is done in each phase. What works on all layers at a time is another operation with
             each number of layers; only sums over all operations are right.
     """
 
     peaks: Mapping[str, Mapping[str, float]]
     flops: Mapping[str, float]
-    moved: Mapping[str, float]
     operations: Mapping[str, Mapping[Operation, float]]
-
-    def peak(self) -> Mapping[str, float]:
-        """The terms of the phase that needs most."""
-        return max(self.peaks.values(), key=lambda terms: sum(terms.values()))
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,6 @@ def step_cost(
     return StepCost(
         _lines(first.peaks, second.peaks, share),
         _line(first.flops, second.flops, share),
-        _line(first.moved, second.moved, share),
         _lines(first.operations, second.operations, share),
     )
 
@@ -141,7 +134,7 @@ def measure(
         with meter.phase(UPDATE):
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             optimizer.step()
-    return StepCost(dict(meter.peaks), dict(meter.flops), dict(meter.moved), dict(meter.operations))
+    return StepCost(dict(meter.peaks), dict(meter.flops), dict(meter.operations))
 
 
 def _add_fake_adapters(model: Any, settings: Lora) -> None:

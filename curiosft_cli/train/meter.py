@@ -67,7 +67,6 @@ class Meter(TorchDispatchMode):
         flops: floating-point operations of the products in each phase.
         current: the phase.
         operations: how often each was done in each phase.
-        moved: bytes that all other operations read and write in each phase.
     """
 
     def __init__(self) -> None:
@@ -76,7 +75,6 @@ class Meter(TorchDispatchMode):
         self.live: Counter[str] = Counter()
         self.peaks: dict[str, Counter[str]] = {}
         self.flops: Counter[str] = Counter()
-        self.moved: Counter[str] = Counter()
         self.operations: dict[str, Counter[Operation]] = {}
         self.current = ""
         self._known: dict[int, tuple[str, int]] = {}
@@ -138,7 +136,6 @@ class Meter(TorchDispatchMode):
             wrote = sum(_bytes(tensor) for tensor in written or read)
             moved = wrote + (wrote if packet in PICKED else sum(_bytes(tensor) for tensor in read))
         self.flops[self.current] += flops
-        self.moved[self.current] += moved
         done = self.operations.setdefault(self.current, Counter())
         done[Operation(func, _shapes(args), _shapes(tuple(kwargs.items())), flops, moved)] += 1
 
