@@ -28,8 +28,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "wide": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 4, "vocab_size": 49_152},
     "deep": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 16, "vocab_size": 65_536},
     "middle": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "vocab_size": 49_152},
+    "large": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 6, "vocab_size": 151_936},
+    "small": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "vocab_size": 49_152},
 }
-TIED = {"deep"}
+TIED = {"deep", "large"}
 CASES: dict[str, tuple[str, list[str]]] = {
     "s": ("s", ["sft.objective=curio"]),
     "q": ("q", ["sft.objective=curio", "sft.head_chunk=256", "sft.batch_size=4"]),
@@ -37,6 +39,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "deep": ("deep", ["sft.objective=sft", "sft.gradient_checkpointing=true"]),
     "middle": ("middle", ["sft.objective=kl", "sft.head_chunk=512", "sft.max_tokens_per_batch=600"]),
     "wide-sft": ("wide", ["sft.objective=gem", "sft.max_tokens_per_batch=1024", "sft.head_chunk=128"]),
+    "large": ("large", ["sft.objective=sft", "sft.head_chunk=512"]),
+    "small": ("small", ["sft.objective=curio", "sft.head_chunk=512", "sft.batch_size=4"]),
 }
 """The model, and the settings that differ."""
 SETTINGS = ["sft.batch_size=2", "sft.max_tokens_per_batch=2048", "sft.head_chunk=1024", "sft.warmup_steps=0"]
@@ -123,7 +127,7 @@ def trained(options: argparse.Namespace) -> None:
     model = options.model if CASES[case][0] == "s" else str(folder / "model")
     more = [f"run.root={folder}", "run.name=bench", f"model.path={model}", f"data.train={folder / 'rows.jsonl'}"]
     more += [f"sft.max_steps={options.steps}", f"sft.precision={options.precision}", "model.prefill=''"]
-    more += ["model.system_prompt=''", "sft.guards.action=off", "launch.processes=0"]
+    more += ["model.system_prompt=''", "sft.guards.action=off", "launch.processes=0", "launch.threads=1"]
     resolved = load("sft", [*settings_of(case), *more])
     before = imported(model)
     threading.Thread(target=watch, daemon=True).start()

@@ -21,8 +21,8 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.sections import Config
 from curiosft_cli.tools.plan import choices, machines
 from curiosft_cli.tools.plan.command import MODELS
-from curiosft_cli.tools.plan.estimate import Setting, StagePlan, plan_stages
-from curiosft_cli.tools.plan.memory import Shards, phases_of_device
+from curiosft_cli.tools.plan.estimate import Setting, StagePlan, exchange_s, plan_sft, plan_stages
+from curiosft_cli.tools.plan.memory import Shards, phases_of_device, sent_bytes
 from curiosft_cli.tools.plan.probe import Probe, calibrated
 from curiosft_cli.tools.plan.replay import replayed_seconds
 from curiosft_cli.train import size
@@ -60,7 +60,7 @@ def test_the_meter_counts_what_lives_and_what_moves() -> None:
     assert meter.peaks["first"] == {"weights": mib, "activations": mib}
     assert meter.peaks["second"] == {"weights": mib, "activations": product.nbytes, "more": 3 * mib}
     assert meter.flops["first"] == 2 * 256 * 1024 * 256
-    assert meter.moved["first"] == 2 * mib
+    assert sum(times * operation.moved for operation, times in meter.operations["first"].items()) == 2 * mib
     assert meter.live == {"weights": mib, "activations": product.nbytes, "more": 0}
 
 
@@ -116,7 +116,7 @@ def test_shipped_descriptions_have_the_parameters_of_their_models() -> None:
 @pytest.fixture
 def small_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU with 12 MiB: the tiny model's weights fit, a full pack's activations do not."""
-    monkeypatch.setitem(machines.GPUS, "small", machines.Machine(12 * 2**20, 1e9, 1e9))
+    monkeypatch.setitem(machines.GPUS, "small", machines.Machine(12 * 2**20, 1e9, 1e9, 1e9))
 
 
 def plan_of(model: Path, *more: object) -> Any:
@@ -174,7 +174,7 @@ def test_of_the_parts_of_a_model_those_of_a_node_those_offloaded_and_those_train
     """By hand: 2 layers of 10 and 4 more parameters, moments 192 bytes, two nodes of four devices, 2 bytes gathered."""
     whole = Size(10, 2, 4)
     state = {"weights": 96, "gradients": 96, "optimizer": 192, "teacher": 48}
-    cost = StepCost({INPUTS: state, BACKWARD: state, UPDATE: state}, {}, {}, {})
+    cost = StepCost({INPUTS: state, BACKWARD: state, UPDATE: state}, {}, {})
 
     def terms(phase: str, *, parts: int | None, offload: bool = False, adapters: int = 0) -> dict[str, float]:
         own = {UPDATE: state | {"gradients": 4 * adapters}} if adapters else {}
@@ -193,6 +193,67 @@ def test_of_the_parts_of_a_model_those_of_a_node_those_offloaded_and_those_train
     assert terms(BACKWARD, parts=4, adapters=6)["gathered gradients"] == 3 * (2 + 4)
     assert terms(INPUTS, parts=8)["weights set aside"] == 96 / 8
     assert {name for name, held in terms(INPUTS, parts=8, offload=True).items() if held} == {"gathered weights"}
+
+
+def test_what_is_sent_in_a_step_counted_by_hand() -> None:
+    """2 layers of 10 and 4 more parameters, 2 bytes gathered: 56 bytes to gather, gradients of 96 to sum; two packs."""
+    whole = Size(10, 2, 4)
+    cost = StepCost({UPDATE: {"gradients": 4 * 6}}, {INPUTS: 0}, {})
+    taught = replace(cost, flops={INPUTS: 1})
+
+    def sent(ranks: int, parts: int | None, cost: StepCost = cost, **how: bool) -> tuple[float, float]:
+        return sent_bytes(cost, whole, Shards(ranks, parts, False, 2), 2, **({"adapters": False} | how))
+
+    assert sent(1, None) == (0, 0)
+    # Plain data parallel sums once, whatever the number of packs.
+    assert sent(2, None) == (0, 2 * 96 / 2)
+    assert sent(4, None, adapters=True) == (0, 2 * 24 * 3 / 4)
+    # Full: in each pass, and sums for each pack.
+    assert sent(2, 2) == (2 * (2 * 56 + 96) / 2, 0)
+    assert sent(2, 2, taught) == (2 * (3 * 56 + 96) / 2, 0)
+    assert sent(2, 2, scored=True) == sent(2, 2, taught)
+    assert sent(4, 4, adapters=True) == (2 * (2 * 56 + 24) * 3 / 4, 0)
+    # Hybrid: two nodes of four; each device sums its quarter with one of the other node.
+    assert sent(8, 4) == (2 * (2 * 56 + 96) * 3 / 4, 2 * 2 * (96 / 4) / 2)
+
+
+def test_bytes_pass_the_slowest_link_on_their_way() -> None:
+    machine = machines.Machine(0, 1.0, 1.0, link=100.0, network=40.0)
+
+    def took(nodes: int, parts: int | None) -> float:
+        setting = Setting(machine, "some-gpu", 4, nodes, 1, 1, 1)
+        return exchange_s((800.0, 80.0), setting, Shards(4 * nodes, parts, False, 2))
+
+    assert took(1, None) == pytest.approx(80 / 100)
+    assert took(2, None) == pytest.approx(80 / 40)
+    assert took(2, 8) == pytest.approx(800 / 40 + 80 * 4 / 40)
+    assert took(2, 4) == pytest.approx(800 / 100 + 80 * 4 / 40)
+
+
+def test_processes_share_the_cores_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    config = load("sft").config
+    assert [machines.cores_of_process(config, processes) for processes in (1, 2, 3, 16)] == [8, 4, 2, 0.5]
+    assert machines.cores_of_process(load("sft", ["launch.threads=3"]).config, 2) == 3
+
+
+def test_on_a_cpu_two_processes_exchange_and_one_keeps_freed_memory(tiny_model: Path) -> None:
+    shape = AutoConfig.from_pretrained(tiny_model)
+    settings = ['run.stages=["sft"]', "sft.precision=float32", "sft.max_tokens_per_batch=256", "launch.threads=1"]
+    config = load("sft", settings).config
+    slow = machines.Machine(2**30, 1e9, 1e9, 1.0, 1.0, kept=2**20)
+
+    def plan(processes: int) -> StagePlan:
+        setting = Setting(slow, machines.CPU, processes, 1, 256, 20, 108)
+        return plan_sft(config, shape, size.model_size(shape), setting)
+
+    one, two = plan(1), plan(2)
+    assert one.terms["kept by the allocator"] == 2**20 and "kept by the allocator" not in two.terms
+    # 128 rows of 128 tokens in packs of two are 64 packs of two passes and a sum: half of 12 bytes for each parameter.
+    assert one.step_s and one.step_s < 60 and two.step_s
+    cores = min(1.0, machines.usable_cores() / 2)
+    assert two.step_s * cores == pytest.approx(64 * 6 * PARAMETERS, abs=60)
 
 
 def plan_with(terms: dict[str, float], memory: float) -> StagePlan:
@@ -258,7 +319,7 @@ def test_a_probe_shows_what_it_measured_and_corrects_the_plan(tiny_model: Path, 
     beside = (probe["peak_gib"] - probe["predicted_gib"]) * GIB
     assert stage["terms"]["measured beside these"] == pytest.approx(beside)
     assert probe["predicted_s"] > 0
-    setting = Setting(machines.Machine(0, 1.0, 1.0), machines.CPU, 1, 1, 1, 1, 1)
+    setting = Setting(machines.Machine(0, 1.0, 1.0, 1.0), machines.CPU, 1, 1, 1, 1, 1)
     corrected = calibrated(setting, Probe(3, 10.0, 1.5, 3.0, 1.25, 2.0))
     assert (corrected.beside, corrected.slower) == (0.25 * GIB, 1.5)
     assert calibrated(setting, Probe(3, 10.0, 1.5, 3.0)) == setting

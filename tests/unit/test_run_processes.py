@@ -35,8 +35,11 @@ for _ in range(8):
 print(getrusage(RUSAGE_SELF).ru_minflt - before)
 """
 
-    def faults(environment: dict[str, str]) -> int:
+    def faults(environment: dict[str, str], first: str = "") -> int:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-        return int(subprocess.check_output([sys.executable, "-c", code], env=plain | environment))
+        return int(subprocess.check_output([sys.executable, "-c", first + code], env=plain | environment))
 
     assert faults(cpu_allocator_environment()) < faults({}) / 4
+    now = "from curiosft_cli.run.cpu_allocator import set_cpu_allocator; set_cpu_allocator("
+    assert faults({}, f"{now})") < faults({}) / 4
+    assert faults({}, f"{now}); set_cpu_allocator(sharded=True)") > faults({}) / 2

@@ -7,10 +7,11 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.objectives import RL_METHODS
+from curiosft_cli.run.cpu_allocator import set_cpu_allocator
 from curiosft_cli.run.device import GIB
 from curiosft_cli.run.objective_file import sft_objective
-from curiosft_cli.tools.plan.machines import CPU, Machine
-from curiosft_cli.tools.plan.memory import Shards, Terms, largest, phases_of_device
+from curiosft_cli.tools.plan.machines import CPU, Machine, cores_of_process
+from curiosft_cli.tools.plan.memory import Shards, Terms, largest, phases_of_device, sent_bytes
 from curiosft_cli.train.shards import shard_kind
 from curiosft_cli.train.size import BFLOAT16, FLOAT32, Size, held_always, model_size
 
@@ -122,13 +123,15 @@ def plan_sft(config: Config, shape: Any, size: Size, setting: Setting) -> StageP
             phase: {name: bytes_ for name, bytes_ in terms.items() if name != "teacher"}
             for phase, terms in phases.items()
         }
-    phase, terms = largest(_with_imports(phases, setting))
+    phase, terms = largest(_with_libraries(phases, setting, shards))
     if setting.beside:
         terms["measured beside these"] = setting.beside
     per_epoch = ceil(setting.rows / sft.batch_size)
     steps = min(sft.epochs * per_epoch, sft.max_steps or sft.epochs * per_epoch)
     share = sft.batch_size * row / pack_tokens
-    step_s = setting.slower * _seconds(cost, setting, share / setting.ranks, shards)
+    packs = share / setting.ranks
+    sent = sent_bytes(cost, size, shards, ceil(packs), adapters=bool(sft.lora.rank))
+    step_s = setting.slower * _seconds(config, cost, setting, packs, shards, sent)
     own = size.all * getattr(teacher_dtype(sft.teacher, _dtype(sft, setting)), "itemsize", 0) if copied else 0
     disk, peak = _disk(sft, size, steps, own)
     return StagePlan(
@@ -160,7 +163,7 @@ def plan_rl(config: Config, shape: Any, size: Size, setting: Setting) -> StagePl
     phases = phases_of_device(cost, size, shards, teacher=False, adapters=bool(rl.lora.rank))
     if not rl.servers:
         phases["sampling"] = _beside_engine(rl, size, setting, shards)
-    phase, terms = largest(_with_imports(phases, setting))
+    phase, terms = largest(_with_libraries(phases, setting, shards))
     completions = rl.prompts_per_step * rl.num_generations
     share = completions * row / pack_tokens
     sampling_s = (
@@ -168,7 +171,9 @@ def plan_rl(config: Config, shape: Any, size: Size, setting: Setting) -> StagePl
         * response
         / (setting.ranks * engine_tokens_per_s(shape, size, setting, rl.gpu_memory_utilization, row))
     )
-    step_s = sampling_s + _seconds(cost, setting, share / setting.ranks, shards, scoring)
+    packs = share / setting.ranks
+    sent = sent_bytes(cost, size, shards, ceil(packs), adapters=bool(rl.lora.rank), scored=True)
+    step_s = sampling_s + _seconds(config, cost, setting, packs, shards, sent, scoring)
     steps = rl.steps if rl.epochs is None else rl.epochs * ceil(setting.rows / rl.prompts_per_step)
     disk, peak = _disk(rl, size, steps, 0)
     flops = (sum(cost.flops.values()) + scoring) * share + 2 * size.all * completions * response
@@ -290,24 +295,55 @@ def _dtype(settings: Training, setting: Setting) -> Any:
     return torch.float32 if settings.precision == "float32" else torch.bfloat16
 
 
-def _seconds(cost: StepCost, setting: Setting, packs: float, shards: Shards, more: float = 0.0) -> float:
-    """Of one step with `packs` packs in one process. `more` floating-point operations come on top of each pack."""
-    machine = setting.machine
+def _seconds(
+    config: Config,
+    cost: StepCost,
+    setting: Setting,
+    packs: float,
+    shards: Shards,
+    sent: tuple[float, float],
+    more: float = 0.0,
+) -> float:
+    """Of one step with `packs` packs in one process. `more` floating-point operations come on top of each pack.
+
+    GPUs exchange while they compute; the cores of a CPU do one or the other.
+    """
+    machine, exchange = setting.machine, exchange_s(sent, setting, shards)
     if setting.name != CPU:
-        return packs * (sum(cost.flops.values()) + more) / machine.products / machine.reached
+        return max(exchange, packs * (sum(cost.flops.values()) + more) / machine.products / machine.reached)
     from curiosft_cli.tools.plan.replay import replayed_seconds
     from curiosft_cli.train.fake_step import UPDATE
 
+    set_cpu_allocator(sharded=shards.parts is not None)
     speeds = machine.products, machine.moved
     took = {phase: replayed_seconds(operations, *speeds) for phase, operations in cost.operations.items()}
     update = took.pop(UPDATE)
-    return packs * (sum(took.values()) + more / machine.products) + update / (shards.parts or 1)
+    computed = packs * (sum(took.values()) + more / machine.products) + update / (shards.parts or 1)
+    cores = cores_of_process(config, setting.gpus)
+    # One thread of a process sends and receives.
+    return computed / cores + exchange / min(1.0, cores)
 
 
-def _with_imports(phases: dict[str, Terms], setting: Setting) -> dict[str, Terms]:
-    """On a CPU the libraries stand in the same memory."""
-    more = {"imports": float(setting.machine.imports)} if setting.machine.imports else {}
-    return {phase: terms | more for phase, terms in phases.items()}
+def exchange_s(sent: tuple[float, float], setting: Setting, shards: Shards) -> float:
+    """Seconds in which a device sends this to the other parts, and to the copies of its own, without computing.
+
+    A ring through several nodes passes each link; what the devices of a node send to the same devices of other nodes
+    shares the node's adapters.
+    """
+    machine = setting.machine
+    ring = machine.link if setting.nodes == 1 else min(machine.link, machine.network)
+    among_parts, among_copies = sent
+    if shards.parts is None:
+        return among_copies / ring
+    inside = machine.link if shards.parts == setting.gpus else ring
+    return among_parts / inside + among_copies * setting.gpus / machine.network
+
+
+def _with_libraries(phases: dict[str, Terms], setting: Setting, shards: Shards) -> dict[str, Terms]:
+    """On a CPU the libraries stand in the same memory; with shards their allocator gives back what is freed."""
+    kept = 0 if shards.parts else setting.machine.kept
+    more = {"imports": float(setting.machine.imports), "kept by the allocator": float(kept)}
+    return {phase: terms | {name: size for name, size in more.items() if size} for phase, terms in phases.items()}
 
 
 def _beside_engine(rl: Training, size: Size, setting: Setting, shards: Shards) -> Terms:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curiosft_cli.run.device import GIB
 from curiosft_cli.run.errors import CurioError, nearest
+from curiosft_cli.run.processes import usable_cores
 
 if TYPE_CHECKING:
     import torch
+
+    from curiosft_cli.run.sections import Config
 
 CPU = "cpu"
 
@@ -24,27 +27,35 @@ class Machine:
         memory: bytes of one device.
         products: floating-point operations of bfloat16 products in a second, at the peak.
         moved: bytes of memory traffic in a second, at the peak.
+        link: bytes that one device sends to others of its node in a second, at the peak.
+        network: bytes that one node sends to another in a second, at the peak.
         reached: share of the peak of the products that whole steps reach (MFU).
         imports: bytes of a process on a CPU without a model.
+        kept: bytes that the C library of a process with the whole model holds beside the tensors at its peak.
     """
 
     memory: int
     products: float
     moved: float
+    link: float
+    network: float = 400e9
     reached: float = 0.4
     imports: int = 0
+    kept: int = 0
 
 
-# Data sheets: dense bfloat16 products with float32 sums, memory bandwidth.
+# Data sheets: dense bfloat16 products with float32 sums, memory bandwidth, and one direction of NVLink, or of PCIe 4.0
+# where there is none. Between nodes: the eight InfiniBand adapters of a DGX H100 (400 Gb/s each) or A100 (200 Gb/s
+# each); of machines without NVLink one adapter of 200 Gb/s is assumed.
 GPUS: dict[str, Machine] = {
-    "a100-40g": Machine(40 * GIB, 312e12, 1.55e12),
-    "a100-80g": Machine(80 * GIB, 312e12, 2.04e12),
-    "h100-80g": Machine(80 * GIB, 989e12, 3.35e12),
-    "h800-80g": Machine(80 * GIB, 989e12, 3.35e12),
-    "h200-141g": Machine(141 * GIB, 989e12, 4.8e12),
-    "b200-180g": Machine(180 * GIB, 2250e12, 8e12),
-    "l40s-48g": Machine(48 * GIB, 362e12, 0.86e12),
-    "rtx4090-24g": Machine(24 * GIB, 165e12, 1.01e12),
+    "a100-40g": Machine(40 * GIB, 312e12, 1.55e12, 300e9, 200e9),
+    "a100-80g": Machine(80 * GIB, 312e12, 2.04e12, 300e9, 200e9),
+    "h100-80g": Machine(80 * GIB, 989e12, 3.35e12, 450e9),
+    "h800-80g": Machine(80 * GIB, 989e12, 3.35e12, 200e9),
+    "h200-141g": Machine(141 * GIB, 989e12, 4.8e12, 450e9),
+    "b200-180g": Machine(180 * GIB, 2250e12, 8e12, 900e9),
+    "l40s-48g": Machine(48 * GIB, 362e12, 0.86e12, 32e9, 25e9),
+    "rtx4090-24g": Machine(24 * GIB, 165e12, 1.01e12, 32e9, 25e9),
 }
 
 
@@ -64,15 +75,21 @@ def machine_named(name: str, mfu: float | None, dtype: torch.dtype | None = None
     if name not in GPUS:
         raise CurioError(f"curiosft plan knows no GPU '{name}'", nearest(name, [*GPUS, CPU]))
     known = GPUS[name]
-    return known if mfu is None else Machine(known.memory, known.products, known.moved, mfu)
+    return known if mfu is None else replace(known, reached=mfu)
 
 
-def measured_cpu(dtype: torch.dtype | None, passed: int = 2**24) -> Machine:
+def measured_cpu(
+    dtype: torch.dtype | None, passed: int = 2**24, passes_to_send: float = 32.0, kept: int = 336 * 2**20
+) -> Machine:
     """General speeds of one process of this machine: of products of a layer's size, and of passes over the memory.
 
     Args:
         dtype: of the products.
         passed: numbers of a tensor that no cache holds.
+        passes_to_send: a byte sent to another process of this machine takes as long as passes over so many. Measured
+            with two processes over gloo: 24 to 38 to gather, 32 to 46 to scatter sums, 4 to 64 MiB at a time.
+        kept: see `Machine`. glibc gives an aligned block that was freed to the next of the same size only where a
+            neighbour of it is free too, so large tensors leave gaps; docs/performance.md has what was measured.
     """
     import accelerate  # noqa: F401  (what a training imports)
     import torch
@@ -84,7 +101,24 @@ def measured_cpu(dtype: torch.dtype | None, passed: int = 2**24) -> Machine:
     product_s = seconds(lambda: left @ right.t())
     target, other = torch.zeros(passed), torch.zeros(passed)
     moved = 3 * target.nbytes / seconds(lambda: target.add_(other))
-    return Machine(device_memory(torch.device(CPU)), 2 * 512 * 1024 * 1024 / product_s, moved, 1.0, _resident())
+    return Machine(
+        memory=device_memory(torch.device(CPU)),
+        products=2 * 512 * 1024 * 1024 / product_s,
+        moved=moved,
+        link=moved / passes_to_send,
+        network=moved / passes_to_send,
+        reached=1.0,
+        imports=_resident(),
+        kept=kept,
+    )
+
+
+def cores_of_process(config: Config, processes: int) -> float:
+    """Cores of this machine on which each of the processes of a training works at a time, by its threads."""
+    cores = usable_cores()
+    threads = config.launch.threads or int(os.environ.get("OMP_NUM_THREADS", "0").partition(",")[0])
+    threads = threads or max(1, cores // processes)
+    return min(float(threads), cores / processes)
 
 
 def _resident() -> int:

@@ -1,4 +1,4 @@
-"""From what a step costs a process that holds the whole model to the memory of one device."""
+"""From what a step costs a process that holds the whole model to the memory of one device, and to what it sends."""
 
 from __future__ import annotations
 
@@ -64,6 +64,29 @@ def phases_of_device(cost: StepCost, size: Size, shards: Shards, *, teacher: boo
             terms["buckets of gradients"] = trained.all * FLOAT32
         found[phase] = terms
     return found
+
+
+def sent_bytes(
+    cost: StepCost, size: Size, shards: Shards, packs: int, *, adapters: bool, scored: bool = False
+) -> tuple[float, float]:
+    """Bytes that one device sends in a step: to the holders of the other parts, and to those of the same part.
+
+    Parts are gathered anew for each pass over a pack: forward, backward, that of a teacher, that which scores. The
+    gradients of each pack are summed over the parts. Whole copies sum theirs once in a step. In a ring of n a device
+    sends (n - 1) / n of a tensor to gather it or to scatter its sum, and twice as much to sum it for all.
+
+    Args:
+        cost: of a step in a process with the whole model; `size`, `shards` and `adapters` as in `phases_of_device`.
+        packs: of one device in a step.
+        scored: each token is scored once more before the step.
+    """
+    gradients = (_adapters(cost, size) if adapters else size).all * FLOAT32
+    parts = shards.parts or 1
+    copies = shards.ranks // parts
+    passes = 2 + bool(cost.flops.get(INPUTS)) + scored
+    gathered = size.rest * FLOAT32 + size.layers * size.layer * shards.width
+    among_parts = (1 - 1 / parts) * packs * (passes * gathered + gradients)
+    return among_parts, 2 * (1 - 1 / copies) * (packs if shards.parts else 1) * gradients / parts
 
 
 def _adapters(cost: StepCost, size: Size) -> Size:
