@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(0)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-    with GraderPool(1, recycle_after=10**9) as pool:
+    with GraderPool(1) as pool:
         for warm in [True, *[False] * options.rounds]:
             items = make_items(rng, options.questions, options.samples)
             for name, run in (("plain", grade_plainly), ("ours", pool.grade_all)):

@@ -14,10 +14,10 @@ from typing import Any
 
 import sympy as sp
 from sympy.core.function import AppliedUndef
+from sympy.core.relational import Relational
 
 DIGITS = 30
 _SAMPLE_DIGITS = 60
-_RELATIONS = {"<": sp.Lt, ">": sp.Gt, r"\le": sp.Le, r"\ge": sp.Ge, r"\ne": sp.Ne}
 _TOLERANCE = 10.0**-20
 _TINY = 10.0 ** (5 - DIGITS)
 _LEAST_POINTS = 3
@@ -80,47 +80,57 @@ def same_equation(first: Any, second: Any) -> bool | None:
     )
 
 
-def same_condition(first: Any, second: Any) -> bool:
-    """Compare conditions on one variable as sets of real numbers, others relation by relation.
+def condition(alternatives: list[Any]) -> list[list[Any]]:
+    """Return the relations that hold together in each alternative, or none when one has something else.
 
-    Each is alternatives of (readings of the left side, sign, readings of the right side), or readings of a set.
+    The parser reads a list of relations as a set of them, and `x \\ne 1, 2` as {x \\ne 1, 2}.
     """
-    sides = [
-        [[_RELATIONS[sign](_exact(left), _exact(right)) for left, sign, right in joined] for joined in one]
-        if isinstance(one, list)
-        else one
-        for one in (first, second)
-    ]
-    symbols = [
-        {symbol for joined in side for relation in joined for symbol in relation.free_symbols}
-        for side in sides
+    joined = []
+    for part in alternatives:
+        items = list(part) if isinstance(part, sp.FiniteSet) else [part]
+        excluded = [item.lhs for item in items if isinstance(item, sp.Ne)]
+        items = [sp.Ne(excluded[0], item) if excluded and isinstance(item, sp.Expr) else item for item in items]
+        relations = [relation for item in items for relation in (item.args if isinstance(item, sp.And) else [item])]
+        if not all(isinstance(relation, Relational) for relation in relations):
+            return []
+        joined.append([_exact(relation) for relation in relations])
+    return joined
+
+
+def same_condition(first: Any, second: Any) -> bool:
+    """Compare conditions on one variable as sets of real numbers, others relation by relation. Either may be a set."""
+    names = [
+        {symbol for relations in side for relation in relations for symbol in relation.free_symbols}
+        for side in (first, second)
         if isinstance(side, list)
     ]
-    if any(names != symbols[0] for names in symbols):
+    if any(symbols != names[0] for symbols in names):
         return False
-    if len(symbols[0]) > 1:
-        ours, theirs = (side[0] if isinstance(side, list) and len(side) == 1 else [] for side in sides)
+    if len(names[0]) > 1:
+        ours, theirs = (side[0] if isinstance(side, list) and len(side) == 1 else [] for side in (first, second))
         return len(ours) == len(theirs) > 0 and all(any(_same_relation(a, b) for b in ours) for a in theirs)
-    sets = [_real_set(side) if isinstance(side, list) else side for side in sides]
+    sets = [_real_set(side) for side in (first, second)]
     return all(isinstance(one, sp.Set) for one in sets) and sets[0].symmetric_difference(sets[1]).is_empty is True
 
 
-def _real_set(alternatives: list[list[Any]]) -> Any:
+def _real_set(side: Any) -> Any:
     """Return the numbers that meet a condition. Relations in a list that exclude each other are alternatives."""
+    if not isinstance(side, list):
+        return side.rhs if isinstance(side, sp.Eq) else side  # `x \\in (1,2)` is an equation to the parser
     united = sp.S.EmptySet
-    for joined in alternatives:
-        sets = [relation.as_set() for relation in joined]
+    for relations in side:
+        sets = [relation.as_set() for relation in relations]
         united = sp.Union(united, sp.Intersection(*sets) or sp.Union(*sets))
     return united
 
 
 def _same_relation(first: Any, second: Any) -> bool:
     """Compare two relations between several variables, such as `y > 2x` and `2y - 4x > 0`."""
-    if isinstance(first, sp.Ne) and isinstance(second, sp.Ne):
-        return bool(_are_proportional(first.lhs - first.rhs, second.lhs - second.rhs))
-    if isinstance(first, sp.Ne) or isinstance(second, sp.Ne) or len(first.rel_op) != len(second.rel_op):
-        return False
-    return bool(_are_proportional(first.gts - first.lts, second.gts - second.lts, any_sign=False))
+    if any(isinstance(one, sp.Eq | sp.Ne) for one in (first, second)):
+        are_one_kind = type(first) is type(second)
+        return are_one_kind and bool(_are_proportional(first.lhs - first.rhs, second.lhs - second.rhs))
+    are_one_kind = len(first.rel_op) == len(second.rel_op)
+    return are_one_kind and bool(_are_proportional(first.gts - first.lts, second.gts - second.lts, any_sign=False))
 
 
 def _are_proportional(first: Any, second: Any, *, any_sign: bool = True) -> bool | None:

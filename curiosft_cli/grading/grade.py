@@ -17,7 +17,7 @@ from curiosft_cli.grading.extract import Extraction, extract_answer
 from curiosft_cli.grading.match import is_within_limits, match_math
 from curiosft_cli.grading.normalise import normalise, squeeze
 from curiosft_cli.grading.other_graders import OTHER_GRADERS, REWARDS
-from curiosft_cli.grading.parse import collection, exact_multiple, option, plain_number, top_level_values, words
+from curiosft_cli.grading.parse import collection, exact_multiple, option, plain_number, split_outside_brackets, words
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tup
     if extraction.content is None:
         return False, "ok"
     matched, status = match_math(extraction.content, gold, timeout_s)
-    if not matched and 1 < len(extraction.boxes) == len(top_level_values(squeeze(normalise(gold)))):
+    if not matched and 1 < len(extraction.boxes) == len(split_outside_brackets(squeeze(normalise(gold)))):
         return match_math(",".join(extraction.boxes), gold, timeout_s)
     return matched, status
 

@@ -105,7 +105,7 @@ _SPELLINGS = [
     (re.compile(r"\^\s*([+-]\s?\d+|\d\d+|e(?![A-Za-z]))"), r"^{\1}"),
 ]  # fmt: skip
 _SPLIT_DIGITS = re.compile(r"(?<=\d)\s+(?=\d)")
-_MARK = re.compile(r"\\.|[()\[\]{},]", re.DOTALL)
+_MARK = re.compile(r"\\.|[()\[\]{},=]", re.DOTALL)
 _LABEL = re.compile(
     r"^(?:\\text(?:bf|rm|it)?\s*\{)?\s*(?:(?:the\s+)?(?:(?:final|correct)\s+)?(?:answer|ans|result|value|solution)\b"
     r"\s*(?:is\b\s*:?|[:=])|(?:[a-z]+[\s}]+(?:\\text\s*\{\s*)?){2,9}is(?=\s*\}?\s*[-+$\d]))\s*(?:\}\s*:?)?",
@@ -160,18 +160,11 @@ def squeeze(text: str) -> str:
 
 
 def marks(text: str) -> Iterator[tuple[re.Match[str], int]]:
-    """Yield each bracket and comma of a text, and how many brackets are open behind it."""
+    """Yield each bracket, comma and equals sign of a text, and how many brackets are open behind it."""
     depth = 0
     for mark in _MARK.finditer(text):
         depth += (mark[0][-1] in "([{") - (mark[0][-1] in ")]}")
         yield mark, depth
-
-
-def has_bracketed_thousands(text: str) -> bool:
-    """Say whether a comma that may be a thousands separator stands inside brackets, as in `(312,123)`."""
-    inside = {mark.start() for mark, depth in marks(text) if mark[0] == "," and depth > 0}
-    runs = (run for run in _COMMA_RUN.finditer(text) if _THOUSANDS.fullmatch(run[0]))
-    return any(text.index(",", run.start()) in inside for run in runs)
 
 
 def _latex_signs(text: str) -> str:

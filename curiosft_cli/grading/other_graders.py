@@ -52,7 +52,7 @@ def _same_box(boxed: str, gold: str, timeout_s: float, tolerance: float = 1e-6) 
     try:
         return abs(float(ours.replace(",", "")) - float(theirs.replace(",", ""))) < tolerance
     except ValueError:
-        return symbolic.equal(theirs, ours, timeout_s)[0]
+        return symbolic.equal(ours, theirs, timeout_s)[0]
 
 
 def _tidy(text: str) -> str:

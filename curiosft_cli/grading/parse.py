@@ -13,7 +13,7 @@ _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _WORDS = re.compile(r"[a-z][a-z'-]*(?:[\s,]+[a-z][a-z'-]*)*")
 _OPTION = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
 _BASED = re.compile(
-    r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)", re.IGNORECASE
+    r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)?", re.IGNORECASE
 )
 _NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _BASE_NAMES = {name: value for value, name in enumerate(_NAMES.split())}
@@ -27,7 +27,7 @@ _MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+(?:\s*\{\w\})?)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
 _NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?"
-_NAMED = re.compile(rf"(?:\s|\\[,; ])*({_NAME})\s*=\s*([^<>]+)")
+_NAMED = re.compile(rf"(?:\s|\\[,; ])*({_NAME})\s*(?:=|\\in\s*(?=[(\[]|\\(?:left|\{{)))\s*([^<>]+)")
 _NAMED_TUPLE = re.compile(r"\s*\(([^()=]+)\)\s*=(.*)", re.DOTALL)
 _LABELLED = re.compile(r"([A-Za-z][A-Za-z ]*):(.+)", re.DOTALL)
 _COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
@@ -36,13 +36,12 @@ _NATURAL = re.compile(r"\d+|\D+")
 
 _RELATION = re.compile(r"\\(?:ne|le|ge)(?![A-Za-z])|[<>]")
 _REAL = r"\w\s*\\in\s*\\mathbb\s*\{R\}"
-_BUILDER = re.compile(rf"\s*\\\{{\s*(?:{_REAL}|\w)\s*(?::|\\mid(?![A-Za-z])|\|)(.*)\\\}}\s*", re.DOTALL)
+_BUILDER = re.compile(
+    rf"\\\{{\s*(?:{_REAL}|\w|\((?:\w,?\s*)+\))\s*(?::|\\mid(?![A-Za-z])|\|)(.*?)\\\}}|,\s*{_REAL}|{_REAL}\s*,",
+    re.DOTALL,
+)
 _OR = re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee|cup)(?![A-Za-z])")
-_AND = re.compile(r"\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:land|wedge)(?![A-Za-z])")
-MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in(?![A-Za-z])")
-
-Relation = tuple[str, str, str]
-"""(left side, one of < > \\le \\ge \\ne, right side)."""
+_AND = re.compile(r"\\(?:land|wedge)(?![A-Za-z])")
 
 
 def words(text: str) -> str | None:
@@ -61,30 +60,29 @@ def option(gold: str) -> str | None:
     return match[1] if match else None
 
 
-def top_level_values(text: str) -> list[str]:
+def split_outside_brackets(text: str, sign: str = ",") -> list[str]:
     """Split a normalised text at the commas outside every bracket: `(1,2),(3,4)` has two values."""
-    commas = [mark.start() for mark, depth in marks(text) if mark[0] == "," and depth == 0]
-    return [text[start + 1 : end] for start, end in zip([-1, *commas], [*commas, len(text)], strict=True)]
+    places = [mark.start() for mark, depth in marks(text) if mark[0] == sign and depth == 0]
+    return [text[start + 1 : end] for start, end in zip([-1, *places], [*places, len(text)], strict=True)]
 
 
 def listed_values(text: str) -> list[str]:
     """Split a normalised text at its commas, semicolons, "and" and "or" outside every bracket."""
-    return [value for value in top_level_values(_SEPARATOR.sub(",", text)) if value.strip()]
+    return [value for value in split_outside_brackets(_SEPARATOR.sub(",", text)) if value.strip()]
 
 
-def numeral_with_base(text: str) -> tuple[str, int] | None:
+def numeral(text: str) -> tuple[str, int | None] | None:
     """Return (digits, base) of `1101_2`, `(1101)_{2}`, `1101_{\\text{two}}` or `1101 \\text{ (base 2)}`, or None.
 
-    Digits that the base does not have are kept: such a numeral equals no other.
+    Without a base it is None. Digits that the base does not have are kept: such a numeral equals no other.
     """
-    match = _BASED.fullmatch(squeeze(TEXT.sub(r"\1", text)))
+    match = _BASED.fullmatch(flat_text(text))
     if not match:
         return None
-    name = (match[2] or match[3] or match[4]).lower()
+    name = (match[2] or match[3] or match[4] or "").lower()
     base = int(name) if name.isdigit() else _BASE_NAMES.get(name)
-    if base is None or not (any(c.isdigit() for c in match[1]) or has_digits_of(match[1], base)):
-        return None
-    return match[1].lstrip("0").upper(), base
+    is_numeral = not name if base is None else any(c.isdigit() for c in match[1]) or has_digits_of(match[1], base)
+    return (match[1].lstrip("0").upper(), base) if is_numeral else None
 
 
 def flat_text(text: str) -> str:
@@ -134,7 +132,7 @@ def exact_multiple(text: str) -> tuple[str, Fraction] | None:
 def collection(text: str) -> tuple[str, list[str]] | None:
     """Return (bracket, values) of two or more values: "(" for a tuple, "{" for a set, "" for a bare list; or None."""
     inner = BRACKETED.fullmatch(text)
-    whole = inner is not None and len(top_level_values(text)) == 1 and is_balanced(inner[2])
+    whole = inner is not None and len(split_outside_brackets(text)) == 1 and is_balanced(inner[2])
     values = [value.strip() for value in listed_values(inner[2] if inner and whole else text)]
     return (inner[1][-1] if inner and whole else "", values) if len(values) > 1 else None
 
@@ -164,7 +162,7 @@ def named_values(text: str) -> list[dict[str, str]]:
                 groups.append({})
             groups[-1][name] = value
     sizes = {frozenset(group) for group in groups}
-    return groups if len(sizes) == 1 and ("=" in plain or len(groups[0]) > 1) else []
+    return groups if len(sizes) == 1 and ("=" in plain or r"\in" in plain or len(groups[0]) > 1) else []
 
 
 def _pairs(part: str, names: list[str]) -> list[tuple[str, str]]:
@@ -173,7 +171,7 @@ def _pairs(part: str, names: list[str]) -> list[tuple[str, str]]:
     if named_tuple and (bracketed := BRACKETED.fullmatch(named_tuple[2])):
         names = [squeeze(name) for name in named_tuple[1].split(",")]
     if bracketed:
-        values = top_level_values(bracketed[2])
+        values = split_outside_brackets(bracketed[2])
         return list(zip(names, values, strict=True)) if 1 < len(names) == len(values) else []
     if named := _NAMED.fullmatch(part):
         return [(squeeze(named[1]).strip("|"), named[2].strip())]
@@ -197,31 +195,12 @@ def in_order(group: dict[str, str], names: Iterable[str], is_tuple: bool) -> str
     return values if len(group) == 1 or (indexed and not is_tuple) else f"({values})"
 
 
-def condition(text: str) -> list[list[Relation]]:
-    """Return a condition as alternatives of relations that hold together, or none when the text is no condition.
+def alternatives(text: str, most: int = 20) -> list[str]:
+    """Split a condition at "or"; none when a text has no relation, or more than `most`.
 
-    `-2 < x < 2` is [[(-2, <, x), (x, <, 2)]], and `x < 1 \\text{ or } x > 3` is [[(x, <, 1)], [(x, >, 3)]].
+    Set-builders lose their braces, `\\land` is a comma, and `x \\ne \\pm 2` is two relations.
     """
-    if not _RELATION.search(text):
+    if not 0 < len(_RELATION.findall(text)) <= most:
         return []
-    builder = _BUILDER.fullmatch(text)
-    alternatives = []
-    for alternative in _OR.split(builder[1] if builder else text):
-        inner = BRACKETED.fullmatch(alternative)
-        body = inner[2] if inner and inner[1] == "(" and _RELATION.search(inner[2]) else alternative
-        relations: list[Relation] = []
-        for chain in top_level_values(_AND.sub(",", body)):
-            sides = [side.strip() for side in _RELATION.split(chain)]
-            if len(sides) == 1 and relations and relations[-1][1] == r"\ne":
-                relations.append((*relations[-1][:2], chain))  # `x \ne 1, 2`
-            elif len(sides) > 1 and all(sides) and "=" not in chain:
-                relations += zip(sides, _RELATION.findall(chain), sides[1:], strict=False)
-            elif not re.fullmatch(_REAL, chain.strip()):
-                return []
-        alternatives.append([one for relation in relations for one in _without_plus_minus(relation)])
-    return alternatives
-
-
-def _without_plus_minus(relation: Relation) -> list[Relation]:
-    left, sign, right = relation
-    return [(left, sign, right.replace(r"\pm", one)) for one in "+-"] if r"\pm" in right else [relation]
+    parts = _OR.split(_AND.sub(",", _BUILDER.sub(lambda m: m[1] or "", text)))
+    return [",".join(part.replace(r"\pm", sign) for sign in "+-") if r"\pm" in part else part for part in parts]

@@ -8,7 +8,9 @@ few small items ahead, so that it never waits for the parent.
 from __future__ import annotations
 
 import json
+import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from types import TracebackType
 import curiosft_cli
 from curiosft_cli.data.records import Grade, GradeStatus
 from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.worker import READY, RETIRE, START, decode_grade, encode_item
+from curiosft_cli.grading.worker import READY, RETIRE, START
 from curiosft_cli.run.errors import MISSING, CurioError
 
 _AHEAD_ITEMS = 32
@@ -35,45 +37,40 @@ _START_ATTEMPTS = 3
 _IN_ORDER = object()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
-    ticket: int
     key: Hashable
     item: GradeItem
     message: bytes = field(repr=False)
+    graded: Grade | None = None
 
 
+@dataclass(eq=False)
 class _Worker:
     """One process, its pipe, and the tasks it was sent and has not reported."""
 
-    def __init__(self, process: subprocess.Popen[bytes], connection: Connection) -> None:
-        self.process = process
-        self.connection = connection
-        self.ready = False
-        self.sent = 0
-        self.tasks: deque[_Task] = deque()
-        self.bytes_ahead = 0
-        self.since = time.monotonic()
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    ready: bool = False
+    tasks: deque[_Task] = field(default_factory=deque)
+    since: float = field(default_factory=time.monotonic)
 
     def send(self, task: _Task) -> None:
         """Send a task. Blocks only while the worker is there to read: it is idle, or the pipe has room."""
         if not self.tasks:
             self.since = time.monotonic()
         self.tasks.append(task)
-        self.bytes_ahead += len(task.message)
-        self.sent += 1
         self.connection.send_bytes(task.message)
 
     def has_room(self, task: _Task) -> bool:
-        return not self.tasks or (
-            len(self.tasks) < _AHEAD_ITEMS and self.bytes_ahead + len(task.message) <= _AHEAD_BYTES
-        )
+        ahead = [len(sent.message) for sent in (*self.tasks, task)]
+        return not self.tasks or (len(ahead) <= _AHEAD_ITEMS and sum(ahead) <= _AHEAD_BYTES)
 
-    def finish(self) -> _Task:
-        task = self.tasks.popleft()
-        self.bytes_ahead -= len(task.message)
-        self.since = time.monotonic()
-        return task
+    def left_s(self, deadline_s: float) -> float:
+        """Return the seconds until it is overdue with its item, or with its start."""
+        if self.ready and not self.tasks:
+            return math.inf
+        return self.since + (deadline_s if self.ready else _START_LIMIT_S) - time.monotonic()
 
     def kill(self) -> int:
         self.process.kill()
@@ -90,8 +87,8 @@ class GraderPool:
     Args:
         workers: processes; each uses one core.
         deadline_s: seconds one item may take before its worker is killed and the item scores 0 with "timeout".
-        memory_gib: address space of a worker; exceeding it scores 0 with "oom" or "crash".
-        recycle_after: items after which an idle worker is replaced, because the algebra's caches grow.
+        memory_gib: address space of a worker; exceeding it scores 0 with "oom" or "crash". A worker that has held half
+            of it is replaced after its item, because the algebra's caches grow.
         library_timeout_s: CPU seconds for each parse and each comparison inside the worker.
     """
 
@@ -100,21 +97,17 @@ class GraderPool:
         workers: int,
         deadline_s: float = 10.0,
         memory_gib: float = 2.0,
-        recycle_after: int = 1000,
         library_timeout_s: float = 3.0,
     ) -> None:
-        if workers < 1 or recycle_after < 1 or min(deadline_s, memory_gib, library_timeout_s) <= 0:
-            given = f"{workers=}, {deadline_s=}, {memory_gib=}, {recycle_after=}, {library_timeout_s=}"
+        if min(workers, deadline_s, memory_gib, library_timeout_s) <= 0:
+            given = f"{workers=}, {deadline_s=}, {memory_gib=}, {library_timeout_s=}"
             raise CurioError(f"a grader pool has {given}: all must be positive")
         self.deadline_s = deadline_s
         self.memory_gib = memory_gib
-        self.recycle_after = recycle_after
         self.library_timeout_s = library_timeout_s
         self.counts: Counter[GradeStatus] = Counter()
         self._waiting: deque[_Task] = deque()
         self._finished: list[tuple[Hashable, Grade]] = []
-        self._ordered: dict[int, Grade] = {}
-        self._tickets = 0
         self._failed_starts = 0
         self._workers = [self._start() for _ in range(workers)]
 
@@ -146,15 +139,16 @@ class GraderPool:
 
         One slow item holds back what is yielded, not what is graded. Grades of `submit` stay for `poll`.
         """
-        source, tickets = iter(items), deque[int]()
+        source, tasks = iter(items), deque[_Task]()
         while True:
-            tickets.extend(self._queue(_IN_ORDER, item) for item in islice(source, ahead - len(tickets)))
-            if not tickets:
+            tasks.extend(self._queue(_IN_ORDER, item) for item in islice(source, ahead - len(tasks)))
+            if not tasks:
                 return
             self._advance(0.0)
-            while tickets[0] not in self._ordered:
+            while (graded := tasks[0].graded) is None:
                 self._advance(self.deadline_s)
-            yield self._ordered.pop(tickets.popleft())
+            tasks.popleft()
+            yield graded
 
     @property
     def pending(self) -> int:
@@ -176,13 +170,11 @@ class GraderPool:
     ) -> None:
         self.close()
 
-    def _queue(self, key: Hashable, item: GradeItem) -> int:
+    def _queue(self, key: Hashable, item: GradeItem) -> _Task:
         if not self._workers:
             raise CurioError("this grader pool is closed", "make a new GraderPool")
-        self._tickets += 1
-        message = encode_item(item)
-        self._waiting.append(_Task(self._tickets, key, item, message))
-        return self._tickets
+        self._waiting.append(_Task(key, item, pickle.dumps(item)))
+        return self._waiting[-1]
 
     def _start(self) -> _Worker:
         ours, theirs = Pipe()
@@ -192,7 +184,7 @@ class GraderPool:
             "library_timeout_s": self.library_timeout_s,
             "deadline_s": self.deadline_s,
             "parent_pid": os.getpid(),
-            "parent_is_main_thread": threading.current_thread() is threading.main_thread(),
+            "is_main_thread": threading.current_thread() is threading.main_thread(),
         }
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", START, json.dumps(options), str(Path(curiosft_cli.__file__).parents[1])],
@@ -206,33 +198,18 @@ class GraderPool:
     def _advance(self, timeout_s: float) -> None:
         """Feed the workers, take in what they report within `timeout_s`, and replace the dead and the overdue."""
         self._feed()
-        waits = [self._allowed_s(w) - (time.monotonic() - w.since) for w in self._workers if self._is_timed(w)]
-        patience_s = max(0.0, min([timeout_s, *waits]))
+        patience_s = max(0.0, min([timeout_s, *(worker.left_s(self.deadline_s) for worker in self._workers)]))
         reported = wait([worker.connection for worker in self._workers], patience_s)
         for index, worker in enumerate(self._workers):
             if worker.connection in reported:
                 self._take_in(index, worker)
-            elif self._is_timed(worker) and time.monotonic() - worker.since > self._allowed_s(worker):
+            elif worker.left_s(self.deadline_s) < 0:
                 self._replace(index, "timeout")
         self._feed()
 
-    def _is_timed(self, worker: _Worker) -> bool:
-        return bool(worker.tasks) or not worker.ready
-
-    def _allowed_s(self, worker: _Worker) -> float:
-        return self.deadline_s if worker.ready else _START_LIMIT_S
-
     def _feed(self) -> None:
-        for index, worker in enumerate(self._workers):
-            if worker.ready and worker.sent >= self.recycle_after and not worker.tasks and self._waiting:
-                self._replace(index)
         for worker in self._workers:
-            while (
-                self._waiting
-                and worker.ready
-                and worker.sent < self.recycle_after
-                and worker.has_room(self._waiting[0])
-            ):
+            while self._waiting and worker.ready and worker.has_room(self._waiting[0]):
                 try:
                     worker.send(self._waiting.popleft())
                 except OSError:
@@ -247,15 +224,15 @@ class GraderPool:
                 elif message == RETIRE:
                     return self._replace(index)
                 else:
-                    self._finish(worker.finish(), decode_grade(message))
+                    self._finish(worker, Grade(**json.loads(message)))
         except (EOFError, OSError):
             self._replace(index, "crash")
 
-    def _finish(self, task: _Task, graded: Grade) -> None:
+    def _finish(self, worker: _Worker, graded: Grade) -> None:
+        task, worker.since = worker.tasks.popleft(), time.monotonic()
+        task.graded = graded
         self.counts[graded.status] += 1
-        if task.key is _IN_ORDER:
-            self._ordered[task.ticket] = graded
-        else:
+        if task.key is not _IN_ORDER:
             self._finished.append((task.key, graded))
 
     def _replace(self, index: int, status: GradeStatus | None = None) -> None:
@@ -274,7 +251,7 @@ class GraderPool:
                     MISSING,
                 )
         if worker.tasks and status is not None:
-            task = worker.finish()
-            self._finish(task, task.item.unmatched("timeout" if code == -signal.SIGPROF else status))
+            status = "timeout" if code == -signal.SIGPROF else status
+            self._finish(worker, worker.tasks[0].item.unmatched(status))
         self._waiting.extendleft(reversed(worker.tasks))
         self._workers[index] = self._start()

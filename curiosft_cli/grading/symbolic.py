@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from curiosft_cli.data.records import GradeStatus
-from curiosft_cli.grading.parse import MEMBER, condition
+from curiosft_cli.grading.parse import alternatives
 from curiosft_cli.run.errors import CurioError
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def load() -> None:
     _library()
 
 
-def equal(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison:
+def equal(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison:
     """Compare a normalised answer with a normalised gold as sympy objects, and say how the comparison went."""
     (theirs, status), (ours, our_status) = _read(gold, timeout_s), _read(answer, timeout_s)
     if theirs is None or ours is None:
@@ -86,20 +86,18 @@ def _agree(gold: Any, answer: Any) -> bool:
     return verify(gold, answer)
 
 
-def same_condition(gold: str, answer: str, timeout_s: float = LIBRARY_TIMEOUT_S, *, most: int = 20) -> Comparison:
-    """Compare two conditions, or a condition with a set. One of more than `most` relations equals none."""
+def same_condition(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison | None:
+    """Compare two conditions, or a condition with a set. None when neither text is a condition."""
+    if not (alternatives(gold) or alternatives(answer)):
+        return None
     from curiosft_cli.grading import equivalence
 
     sides: list[Any] = []
     for text in (gold, answer):
-        alternatives = condition(text)
-        if sum(map(len, alternatives)) > most:
-            return False, "ok"
-        relations = [
-            [(_read(left, timeout_s)[0], sign, _read(right, timeout_s)[0]) for left, sign, right in joined]
-            for joined in alternatives
-        ]
-        sides.append(relations or _read(MEMBER.sub("", text, count=1), timeout_s)[0])
+        parts = [_read(part, timeout_s)[0] for part in alternatives(text)]
+        sides.append(equivalence.condition(parts) or _read(text, timeout_s)[0])
+    if not any(isinstance(side, list) for side in sides):
+        return None
     same, status = _guarded(lambda: equivalence.same_condition(*sides), timeout_s)
     return bool(same), status
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from curiosft_cli.grading.parse import TEXT, top_level_values
+from curiosft_cli.grading.parse import TEXT, split_outside_brackets
 
 # Each unit: its name (a sum of names for a compound), then its other spellings.
 # Answers whose names differ contradict each other.
@@ -52,7 +52,7 @@ def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozen
     no variables.
     """
     found: set[str] = set()
-    values = [_strip_one(value, single_letters, found) for value in top_level_values(text)]
+    values = [_strip_one(value, single_letters, found) for value in split_outside_brackets(text)]
     return ",".join(values), frozenset(found)
 
 

@@ -1,12 +1,13 @@
 """The process that grades: items come in on a pipe, one grade goes out for each as it finishes.
 
 `GraderPool` starts it as a plain child process rather than by multiprocessing's spawn, which would import the
-caller's `__main__` (a training stage with torch and vLLM) into every worker. Messages are JSON: nothing that comes
-back is ever unpickled.
+caller's `__main__` (a training stage with torch and vLLM) into every worker. Items are pickled by the trusted parent.
+Grades come back as JSON: nothing from a process that reads what a model printed is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,53 +16,47 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-from curiosft_cli.data.records import Grade, Problem
+from curiosft_cli.data.records import Grade
 from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.grade import GradeItem, grade
 from curiosft_cli.run.processes import die_with_parent
 
 READY = b'"ready"'
 RETIRE = b'"retire"'
-START = "import sys; sys.path.append(sys.argv[2]); from curiosft_cli.grading.worker import main; main()"
+START = (
+    "import json, sys; sys.path.append(sys.argv[2]); from curiosft_cli.grading.worker import serve; "
+    "serve(**json.loads(sys.argv[1]))"
+)
 
 
-def encode_item(item: GradeItem) -> bytes:
-    """Encode one item as a message."""
-    return json.dumps(dataclasses.asdict(item)).encode()
-
-
-def decode_grade(message: bytes) -> Grade:
-    """Decode the message that reports one grade."""
-    return Grade(**json.loads(message))
-
-
-def serve(connection: Connection, library_timeout_s: float, deadline_s: float, peak_gib: float) -> None:
-    """Grade until the other end of the pipe is gone, or until memory once passed `peak_gib`."""
+def serve(
+    fd: int, memory_gib: float, library_timeout_s: float, deadline_s: float, parent_pid: int, is_main_thread: bool
+) -> None:
+    """Grade until the other end of the pipe is gone, or until memory once passed half its limit."""
+    _confine(memory_gib, parent_pid, is_main_thread)
     symbolic.load()
-    connection.send_bytes(READY)
-    while True:
-        fields = json.loads(connection.recv_bytes())
-        # The parent kills in time; this stops a worker in a long C call whose parent is gone (default action).
-        signal.setitimer(signal.ITIMER_PROF, deadline_s + 1)
-        graded = _grade(fields, library_timeout_s)
-        connection.send_bytes(json.dumps(dataclasses.asdict(graded)).encode())
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        if _peak_gib() > peak_gib:
-            return connection.send_bytes(RETIRE)
+    connection = Connection(fd)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send_bytes(READY)
+        while True:
+            item = connection.recv()
+            # The parent kills in time; this stops a worker in a long C call whose parent is gone (default action).
+            signal.setitimer(signal.ITIMER_PROF, deadline_s + 1)
+            graded = _grade(item, library_timeout_s)
+            connection.send_bytes(json.dumps(dataclasses.asdict(graded)).encode())
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            if _peak_gib() > memory_gib / 2:
+                return connection.send_bytes(RETIRE)
 
 
-def _grade(fields: dict[str, Any], library_timeout_s: float) -> Grade:
-    problem: dict[str, Any] = fields.pop("problem")
-    problem["choices"] = tuple(problem["choices"])
-    fields["end_tokens"] = tuple(fields["end_tokens"])
+def _grade(item: GradeItem, library_timeout_s: float) -> Grade:
     try:
-        return grade(fields.pop("completion"), Problem(**problem), library_timeout_s=library_timeout_s, **fields)
+        return grade(**vars(item), library_timeout_s=library_timeout_s)
     except MemoryError:
         return Grade(0.0, 0.0, None, None, "oom", "wrong")
     except Exception as error:
-        print(f"grader: {type(error).__name__} on a completion for problem {problem['id']!r}", file=sys.stderr)
+        print(f"grader: {type(error).__name__} on a completion for problem {item.problem.id!r}", file=sys.stderr)
         return Grade(0.0, 0.0, None, None, "crash", "wrong")
 
 
@@ -73,7 +68,7 @@ def _peak_gib(status: Path = Path("/proc/self/status")) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def _confine(memory_gib: float, parent_pid: int, parent_is_main_thread: bool) -> None:
+def _confine(memory_gib: float, parent_pid: int, is_main_thread: bool) -> None:
     limit = int(memory_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -81,22 +76,7 @@ def _confine(memory_gib: float, parent_pid: int, parent_is_main_thread: bool) ->
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # The signal comes when the *thread* that started us ends, so it is asked for only if that is the main thread.
-    if parent_is_main_thread:
+    if is_main_thread:
         die_with_parent(parent_pid)
     elif os.getppid() != parent_pid:
-        sys.exit(0)
-
-
-def main() -> None:
-    """Serve the pool that started this process."""
-    options = json.loads(sys.argv[1])
-    _confine(options["memory_gib"], options["parent_pid"], options["parent_is_main_thread"])
-    try:
-        serve(
-            Connection(options["fd"]),
-            options["library_timeout_s"],
-            options["deadline_s"],
-            peak_gib=options["memory_gib"] / 2,
-        )
-    except (EOFError, BrokenPipeError, ConnectionResetError):
         sys.exit(0)

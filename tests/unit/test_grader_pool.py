@@ -147,10 +147,12 @@ def test_memory_limit_is_a_status() -> None:
         assert grades[1].strict == 1.0
 
 
-def test_workers_are_recycled_between_items() -> None:
-    with GraderPool(1, recycle_after=10) as pool:
+def test_a_worker_that_held_half_its_memory_is_replaced_after_its_item() -> None:
+    long = GradeItem("hm " * 25_000_000 + "</think>\\boxed{5}", Problem("p", "?", "5"))
+    with GraderPool(1, memory_gib=0.6) as pool:
+        assert pool.grade_all([item("5")])[0].strict == 1
         before = pids(pool)
-        assert sum(g.strict or 0.0 for g in pool.grade_all([item("5") for _ in range(25)])) == 25
+        assert [g.strict for g in pool.grade_all([long, item("5")])] == [1, 1]
         assert pids(pool) != before and is_gone(before[0])
 
 
@@ -236,7 +238,7 @@ def test_limits_must_be_positive() -> None:
     for make in (
         lambda: GraderPool(0),
         lambda: GraderPool(1, deadline_s=0),
-        lambda: GraderPool(1, recycle_after=0),
+        lambda: GraderPool(1, library_timeout_s=0),
         lambda: GraderPool(1, memory_gib=-1),
     ):
         with pytest.raises(CurioError, match="positive"):
