@@ -107,7 +107,7 @@ def _exact_letter(content: str, n_choices: int, choices: Sequence[str]) -> str |
     by_text = _label_of(plain, choices) or _label_of(text, choices)
     if loose := _LOOSE.fullmatch(text):
         letter = _within(loose[1], n_choices)
-        if letter and choices and _same_text(loose[2], choices[LETTERS.index(letter)]):
+        if letter and choices and _squeezed(loose[2]) == _squeezed(choices[LETTERS.index(letter)]) != "":
             return letter
     return by_text
 
@@ -122,10 +122,6 @@ def _plain(content: str) -> str:
 
 def _within(letter: str, n_choices: int) -> str | None:
     return letter.upper() if letter.upper() in LETTERS[:n_choices] else None
-
-
-def _same_text(a: str, b: str) -> bool:
-    return _squeezed(a) == _squeezed(b) != ""
 
 
 def _label_of(text: str, choices: Sequence[str]) -> str | None:

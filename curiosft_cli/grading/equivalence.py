@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import sympy as sp
@@ -97,40 +98,30 @@ def condition(alternatives: list[Any]) -> list[list[Any]]:
     return joined
 
 
-def same_condition(first: Any, second: Any) -> bool:
+def same_condition(first: Any, second: Any) -> bool | None:
     """Compare conditions on one variable as sets of real numbers, others relation by relation. Either may be a set."""
-    names = [
-        {symbol for relations in side for relation in relations for symbol in relation.free_symbols}
-        for side in (first, second)
-        if isinstance(side, list)
-    ]
-    if any(symbols != names[0] for symbols in names):
-        return False
-    if len(names[0]) > 1:
-        ours, theirs = (side[0] if isinstance(side, list) and len(side) == 1 else [] for side in (first, second))
-        return len(ours) == len(theirs) > 0 and all(any(_same_relation(a, b) for b in ours) for a in theirs)
-    sets = [_real_set(side) for side in (first, second)]
-    return all(isinstance(one, sp.Set) for one in sets) and sets[0].symmetric_difference(sets[1]).is_empty is True
+    conditions = [list(chain(*side)) for side in (first, second) if isinstance(side, list)]
+    names = {frozenset(sp.Tuple(*relations).free_symbols) for relations in conditions}
+    if len(names) != 1:
+        return False if names else None
+    if len(names.pop()) == 1:
+        sets = [_real_set(side) if isinstance(side, list) else side for side in (first, second)]
+        return all(isinstance(one, sp.Set) for one in sets) and sets[0].symmetric_difference(sets[1]).is_empty is True
+    ours, theirs = conditions if len(conditions) == 2 and len(first) == len(second) == 1 else ([], [])
+    return len(ours) == len(theirs) > 0 and all(any(_same_relation(a, b) for b in ours) for a in theirs)
 
 
-def _real_set(side: Any) -> Any:
+def _real_set(side: list[list[Any]]) -> Any:
     """Return the numbers that meet a condition. Relations in a list that exclude each other are alternatives."""
-    if not isinstance(side, list):
-        return side.rhs if isinstance(side, sp.Eq) else side  # `x \\in (1,2)` is an equation to the parser
-    united = sp.S.EmptySet
-    for relations in side:
-        sets = [relation.as_set() for relation in relations]
-        united = sp.Union(united, sp.Intersection(*sets) or sp.Union(*sets))
-    return united
+    alternatives = (sp.And(*joined).as_set() or sp.Or(*joined).as_set() for joined in side)
+    return sp.Union(*alternatives)
 
 
 def _same_relation(first: Any, second: Any) -> bool:
     """Compare two relations between several variables, such as `y > 2x` and `2y - 4x > 0`."""
-    if any(isinstance(one, sp.Eq | sp.Ne) for one in (first, second)):
-        are_one_kind = type(first) is type(second)
-        return are_one_kind and bool(_are_proportional(first.lhs - first.rhs, second.lhs - second.rhs))
-    are_one_kind = len(first.rel_op) == len(second.rel_op)
-    return are_one_kind and bool(_are_proportional(first.gts - first.lts, second.gts - second.lts, any_sign=False))
+    kinds = {relation.rel_op.replace("<", ">") for relation in (first, second)}
+    differences = [getattr(one, "gts", one.lhs) - getattr(one, "lts", one.rhs) for one in (first, second)]
+    return len(kinds) == 1 and bool(_are_proportional(*differences, any_sign=kinds <= {"==", "!="}))
 
 
 def _are_proportional(first: Any, second: Any, *, any_sign: bool = True) -> bool | None:

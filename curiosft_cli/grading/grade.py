@@ -17,7 +17,7 @@ from curiosft_cli.grading.extract import Extraction, extract_answer
 from curiosft_cli.grading.match import is_within_limits, match_math
 from curiosft_cli.grading.normalise import normalise, squeeze
 from curiosft_cli.grading.other_graders import OTHER_GRADERS, REWARDS
-from curiosft_cli.grading.parse import collection, exact_multiple, option, plain_number, split_outside_brackets, words
+from curiosft_cli.grading.parse import collection, exact_multiple, plain_number, split_outside_brackets, words
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,14 @@ def grade(
     text = cut_at_end_token(completion, end_tokens)
     reading = _read(text, problem, prefilled)
     if not is_gradable(problem, library_timeout_s):
-        content, fallback = reading.extraction.content, reading.extraction.fallback
-        return Grade(None, None, content, reading.letter, "ok", "ungradable_gold", reading.format_error, fallback)
-    if grader in REWARDS:
-        matched, status = REWARDS[grader](text, problem.answer, library_timeout_s)
-        return _grade(reading, matched, status, truncated, rewarded=matched)
+        return replace(_grade(reading, False, "ok", truncated), strict=None, answer=None, reason="ungradable_gold")
     if grader in OTHER_GRADERS:
         matched, status = OTHER_GRADERS[grader](text, problem.answer, library_timeout_s)
     elif problem.kind == "choice":
         matched, status = reading.letter == _gold_letter(problem), "ok"
     else:
         matched, status = _match_free_form(reading.extraction, problem.answer, library_timeout_s)
-    return _grade(reading, matched, status, truncated)
+    return _grade(reading, matched, status, truncated, needs_format=grader not in REWARDS)
 
 
 def is_gradable(problem: Problem, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> bool:
@@ -89,7 +85,7 @@ def _is_gradable_text(gold: str, timeout_s: float) -> bool:
     if not clean or not is_within_limits(clean):
         return False
     _, values = collection(clean) or ("", [clean])
-    if any(all(map(read, values)) for read in (plain_number, words, option, exact_multiple)):
+    if any(all(map(read, values)) for read in (plain_number, words, exact_multiple)):
         return True  # without the parser's 10 ms: such a gold can be met, if only by its like
     return symbolic.can_parse(clean, timeout_s)
 
@@ -133,10 +129,8 @@ def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tup
     return matched, status
 
 
-def _grade(
-    reading: _Reading, matched: bool, status: GradeStatus, truncated: bool, rewarded: bool | None = None
-) -> Grade:
-    strict = matched and reading.format_error is None if rewarded is None else rewarded
+def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: bool, needs_format: bool = True) -> Grade:
+    strict = matched and (reading.format_error is None or not needs_format)
     return Grade(
         strict=float(strict),
         answer=float(matched),

@@ -6,7 +6,6 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from curiosft_cli.data.records import GradeStatus
 from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import marks, normalise, squeeze
@@ -20,16 +19,14 @@ from curiosft_cli.grading.parse import (
     in_order,
     named_values,
     numeral,
-    option,
     order_of_name,
     plain_number,
     split_outside_brackets,
     words,
 )
+from curiosft_cli.grading.symbolic import Comparison
 from curiosft_cli.grading.units import contradict, has_variables, strip_units
 
-Comparison = tuple[bool, GradeStatus]
-Number = tuple[Fraction, bool]
 YES: Comparison = (True, "ok")
 NO: Comparison = (False, "ok")
 
@@ -53,6 +50,7 @@ _NOT_ADDED = re.compile(
 )
 _INDEX = re.compile(r"_\s*\{[^{}]*(?:=|\\to)[^{}]*\}")
 _VALUE = re.compile(r"\d|\\pi")
+_OPTION_GOLD = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
 _POINT = re.compile(r"(?:[(\[]|\\\{)\s*\d{1,3}(?:,\d{3})+|,\d{3}\s*(?:[)\]]|\\\})")
 _IN_BRACKETS = re.compile(r"^\s*(?:\\left)?\(([\d.\s]+)(?:\\right)?\)\s*$")
 _ROUNDING = 10**6
@@ -75,10 +73,10 @@ def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEO
 
 def same_spelling_key(answer: str) -> tuple[str, ...]:
     """Return a key that is equal for two answers which are the same number, or the same text when printed."""
-    if len(answer) > MAX_CHARACTERS:
+    if not is_within_limits(answer):
         return ("text", answer)
     text = normalise(answer)
-    number = plain_number(text) if is_within_limits(text) else None
+    number = plain_number(text)
     return ("number", str(number[0])) if number else ("text", squeeze(text))
 
 
@@ -143,8 +141,8 @@ def _words(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 
 def _option(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare letters where the gold is an option such as `\\text{(C)}`."""
-    letter = option(gold)
-    return (named_letter(answer, len(LETTERS)) == letter, "ok") if letter else None
+    letter = _OPTION_GOLD.fullmatch(gold)
+    return (named_letter(answer, len(LETTERS)) == letter[1], "ok") if letter else None
 
 
 def _refused(answer: str, gold: str, timeout_s: float) -> Comparison | None:
@@ -211,11 +209,11 @@ def _multiple(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     return (multiple == gold_multiple, "ok") if multiple and gold_multiple else None
 
 
-def _number(text: str) -> Number | None:
+def _number(text: str) -> tuple[Fraction, bool] | None:
     return plain_number(_IN_BRACKETS.sub(r"\1", text))
 
 
-def _same_number(number: Number, gold_number: Number) -> bool:
+def _same_number(number: tuple[Fraction, bool], gold_number: tuple[Fraction, bool]) -> bool:
     """Compare exactly, or to six decimal places where one is a decimal; a tiny number must also be close."""
     (value, exact), (gold_value, gold_exact) = number, gold_number
     if exact and gold_exact:

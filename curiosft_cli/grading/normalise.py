@@ -51,10 +51,6 @@ def _listed_rows(system: re.Match[str]) -> str:
     return ",".join(rows) if all("=" in row for row in rows) else system[0]
 
 
-def _braced(argument: str) -> str:
-    return argument if argument.startswith("{") else f"{{{argument}}}"
-
-
 def _scaled(word: re.Match[str]) -> str:
     power = rf" \times 10^{{{_SCALE_WORDS[word[1]]}}}"
     return power if word[2] or "{" not in word[0] else power + r"\text{"
@@ -96,7 +92,9 @@ _SPELLINGS = _compiled(
     (r"\\[A-Za-z]+|[!<>:]=", lambda m: f"{_SYNONYM[m[0]]} " if m[0] in _SYNONYM else m[0]),
     (r"\\lg(?![A-Za-z])", r"\\log_{10} "),
     (r"\\log_\{?e(?![A-Za-z])\}?", r"\\ln "),
-    (r"\\frac\s*(\{[^{}]*\}|\d)\s*(\{[^{}]*\}|\d)", lambda m: rf"\frac{_braced(m[1])}{_braced(m[2])}"),
+    (r"\\frac\s*(\d)", r"\\frac{\1}"),
+    (r"\\frac\s*(\{[^{}]*\})\s*(\{[^{}]*\}|\d)", r"\\frac\1{\2}"),
+    (r"(\\frac\{[^{}]*\})\{(\{[^{}]*\})\}", r"\1\2"),
     (r"(?<=\d)\s*\\(?:mathrm|text)\{\s*[eE]\s*\}\s*\{?([+-]?\d+)\}?", r"e\1"),
     (r"\\mathrm\s*\{\s*([ei])\s*\}", r" \1"),
     (rf"(^|[-+=(])\s*{FONT}\s*\{{\s*([A-Za-z])\s*\}}", r"\1 \2"),
@@ -172,9 +170,14 @@ def normalise(text: str, *, thousands: bool = True) -> str:
 def squeeze(text: str) -> str:
     """Remove what is not seen in print: white space, \\left and \\right, braces around the whole."""
     text = _UNSEEN.sub("", text)
-    while text.startswith("{") and next((mark.end() for mark, depth in marks(text) if depth == 0), 0) == len(text):
+    while text.startswith("{") and is_enclosed(text):
         text = text[1:-1]
     return text
+
+
+def is_enclosed(text: str) -> bool:
+    """Say whether the bracket that a text starts with closes at its end."""
+    return next((mark.end() for mark, depth in marks(text) if depth == 0), 0) == len(text)
 
 
 def marks(text: str) -> Iterator[tuple[re.Match[str], int]]:

@@ -19,30 +19,20 @@ from curiosft_cli.grading.normalise import squeeze
 _UNIT = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}$|\^\{?\\circ\}?$|\\?%$|\\?\$|\.$")
 
 
-def official_score(text: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
-    """Return whether either official grader accepts the completion, and how the comparison went."""
-    matched, status = symbolic.plain_score(text, gold, timeout_s)
-    if matched:
-        return True, status
+def official_score(
+    text: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S, *, region: str | None = None
+) -> tuple[bool, GradeStatus]:
+    """Return whether Math-Verify on the region, or the last box of the whole text, matches; and how it went."""
+    matched, status = symbolic.plain_score(text if region is None else region, gold, timeout_s)
     boxed = last_box(text)
-    if boxed is not None and is_within_limits(boxed) and _same_box(boxed, gold, timeout_s):
+    if not matched and boxed is not None and is_within_limits(boxed) and _same_box(boxed, gold, timeout_s):
         return True, "ok"
-    return False, status
+    return matched, status
 
 
 def official_reward(text: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
-    """Return the reward of the authors' RL, and how the comparison went.
-
-    The thought must be closed. Then either grader counts: Math-Verify on what follows the last `</think>`, or the last
-    box wherever it stands.
-    """
-    if THINK_CLOSE not in text:
-        return False, "ok"
-    matched, status = symbolic.plain_score(answer_region(text), gold, timeout_s)
-    boxed = last_box(text)
-    if not matched and boxed is not None and is_within_limits(boxed):
-        matched = _same_box(boxed, gold, timeout_s)
-    return matched, "ok" if matched else status
+    """Return the reward of the authors' RL: the thought must be closed, and Math-Verify reads what follows it."""
+    return official_score(text, gold, timeout_s, region=answer_region(text)) if THINK_CLOSE in text else (False, "ok")
 
 
 def _same_box(boxed: str, gold: str, timeout_s: float, tolerance: float = 1e-6) -> bool:
@@ -69,8 +59,9 @@ OTHER_GRADERS: Mapping[Grader, Callable[[str, str, float], tuple[bool, GradeStat
     "official": official_score,
     "math-verify": symbolic.plain_score,
     "string": string_score,
+    "official-reward": official_reward,
 }
 """Each takes (completion up to its end token, gold, CPU seconds for each library call)."""
 
-REWARDS: Mapping[Grader, Callable[[str, str, float], tuple[bool, GradeStatus]]] = {"official-reward": official_reward}
+REWARDS: frozenset[Grader] = frozenset({"official-reward"})
 """Rewards of other trainers: the strict score is what they say, whatever the format."""

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable
 from fractions import Fraction
 
-from curiosft_cli.grading.normalise import FONT, marks, squeeze
+from curiosft_cli.grading.normalise import FONT, is_enclosed, marks, squeeze
 
 TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _WORDS = re.compile(r"[a-z][a-z'-]*(?:[\s,]+[a-z][a-z'-]*)*")
-_OPTION = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
 _BASED = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)?", re.IGNORECASE
 )
@@ -27,9 +26,10 @@ _MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+(?:\s*\{\w\})?)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
 _NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?"
-_NAMED = re.compile(rf"(?:\s|\\[,; ])*({_NAME})\s*(?:=|\\in\s*(?=[(\[]|\\(?:left|\{{)))\s*([^<>]+)")
+_NAMED = re.compile(
+    rf"(?:\s|\\[,; ])*(?:({_NAME})\s*(?:=|\\in\s*(?=[(\[]|\\(?:left|\{{)))|([A-Za-z][A-Za-z ]*):)\s*([^<>]+)"
+)
 _NAMED_TUPLE = re.compile(r"\s*\(([^()=]+)\)\s*=(.*)", re.DOTALL)
-_LABELLED = re.compile(r"([A-Za-z][A-Za-z ]*):(.+)", re.DOTALL)
 _COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
 BRACKETED = re.compile(r"\s*(?:\\left\s*)?(\(|\\\{)(.*?)(?:\\right\s*)?(?:\)|\\\})\s*", re.DOTALL)
 _NATURAL = re.compile(r"\d+|\D+")
@@ -52,12 +52,6 @@ def words(text: str) -> str | None:
     plain = " ".join(plain.replace("\\ ", " ").split()).strip(" .").lower()
     plain = _ARTICLE.sub("", plain)
     return plain if len(plain) > 1 and _WORDS.fullmatch(plain) else None
-
-
-def option(gold: str) -> str | None:
-    """Return C for a gold that is the option `\\text{(C)}`, or None."""
-    match = _OPTION.fullmatch(gold)
-    return match[1] if match else None
 
 
 def split_outside_brackets(text: str, sign: str = ",") -> list[str]:
@@ -132,15 +126,9 @@ def exact_multiple(text: str) -> tuple[str, Fraction] | None:
 def collection(text: str) -> tuple[str, list[str]] | None:
     """Return (bracket, values) of two or more values: "(" for a tuple, "{" for a set, "" for a bare list; or None."""
     inner = BRACKETED.fullmatch(text)
-    whole = inner is not None and len(split_outside_brackets(text)) == 1 and is_balanced(inner[2])
-    values = [value.strip() for value in listed_values(inner[2] if inner and whole else text)]
-    return (inner[1][-1] if inner and whole else "", values) if len(values) > 1 else None
-
-
-def is_balanced(text: str) -> bool:
-    """Say whether no bracket is closed before it is opened, and all are closed."""
-    depths = [0, *(depth for _, depth in marks(text))]
-    return min(depths) == depths[-1] == 0
+    inner = inner if inner and is_enclosed(squeeze(text)) else None
+    values = [value.strip() for value in listed_values(inner[2] if inner else text)]
+    return (inner[1][-1] if inner else "", values) if len(values) > 1 else None
 
 
 def named_values(text: str) -> list[dict[str, str]]:
@@ -174,9 +162,7 @@ def _pairs(part: str, names: list[str]) -> list[tuple[str, str]]:
         values = split_outside_brackets(bracketed[2])
         return list(zip(names, values, strict=True)) if 1 < len(names) == len(values) else []
     if named := _NAMED.fullmatch(part):
-        return [(squeeze(named[1]).strip("|"), named[2].strip())]
-    if labelled := _LABELLED.fullmatch(part):
-        return [(labelled[1].strip().lower(), labelled[2].strip())]
+        return [(squeeze(named[1] or named[2]).strip("|"), named[3].strip())]
     counted = _COUNTED.fullmatch(part)
     return [(counted[2].lower().rstrip("s"), counted[1].strip())] if counted else []
 

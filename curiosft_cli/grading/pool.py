@@ -18,11 +18,11 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from types import TracebackType
 
 import curiosft_cli
 from curiosft_cli.data.records import Grade, GradeStatus
@@ -78,7 +78,7 @@ class _Worker:
         return self.process.wait()
 
 
-class GraderPool:
+class GraderPool(AbstractContextManager["GraderPool"]):
     """A pool of grading processes.
 
     Results of `grade_all` come in input order; `submit` and `poll` or `drain` overlap grading with other work (call
@@ -93,11 +93,7 @@ class GraderPool:
     """
 
     def __init__(
-        self,
-        workers: int,
-        deadline_s: float = 10.0,
-        memory_gib: float = 2.0,
-        library_timeout_s: float = 3.0,
+        self, workers: int, deadline_s: float = 10.0, memory_gib: float = 2.0, library_timeout_s: float = 3.0
     ) -> None:
         if min(workers, deadline_s, memory_gib, library_timeout_s) <= 0:
             given = f"{workers=}, {deadline_s=}, {memory_gib=}, {library_timeout_s=}"
@@ -162,12 +158,7 @@ class GraderPool:
         self._workers.clear()
         self._waiting.clear()
 
-    def __enter__(self) -> GraderPool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _queue(self, key: Hashable, item: GradeItem) -> _Task:

@@ -12,13 +12,12 @@ import signal
 import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 from curiosft_cli.data.records import GradeStatus
 from curiosft_cli.grading.parse import alternatives
 from curiosft_cli.run.errors import CurioError
 
-T = TypeVar("T")
 Comparison = tuple[bool, GradeStatus]
 
 LIBRARY_TIMEOUT_S = 3.0
@@ -40,7 +39,7 @@ _AGAIN_S = 0.5
 
 
 @lru_cache(maxsize=1)
-def _library() -> tuple[Any, Callable[[str], Any]]:
+def library() -> tuple[Any, Callable[[str], Any]]:
     """Import Math-Verify and its parser (0.5 s). Returns (the module, the reader of LaTeX).
 
     The parser's own removal of units is off: it would take the `m` of `6m` for metres. Math-Verify's `parse` is not
@@ -61,11 +60,6 @@ def _library() -> tuple[Any, Callable[[str], Any]]:
     return math_verify, lambda text: convert(text, is_real=not should_treat_as_complex(text))
 
 
-def load() -> None:
-    """Import the library now, so that the first item does not pay for it."""
-    _library()
-
-
 def equal(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison:
     """Compare a normalised answer with a normalised gold as sympy objects, and say how the comparison went."""
     (theirs, status), (ours, our_status) = _read(gold, timeout_s), _read(answer, timeout_s)
@@ -75,31 +69,22 @@ def equal(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Compa
     return bool(same), status
 
 
+def same_condition(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison | None:
+    """Compare two conditions, or a condition with a set. None when neither text is a condition."""
+    related = [text for text in (answer, gold) if alternatives(text)]
+    has_condition = any(isinstance(_read(text, timeout_s)[0], list) for text in related)
+    return equal(answer, gold, timeout_s) if has_condition else None
+
+
 def _agree(gold: Any, answer: Any) -> bool:
     from curiosft_cli.grading import equivalence
 
-    for same in (equivalence.same_number, equivalence.same_expression):
+    for same in (equivalence.same_condition, equivalence.same_number, equivalence.same_expression):
         if (verdict := same(gold, answer)) is not None:
             return verdict
     limits = {"float_rounding": 6, "numeric_precision": 15, "timeout_seconds": None}
-    verify = partial(_library()[0].verify, strict=True, allow_set_relation_comp=False, raise_on_error=True, **limits)
+    verify = partial(library()[0].verify, strict=True, allow_set_relation_comp=False, raise_on_error=True, **limits)
     return verify(gold, answer)
-
-
-def same_condition(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison | None:
-    """Compare two conditions, or a condition with a set. None when neither text is a condition."""
-    if not (alternatives(gold) or alternatives(answer)):
-        return None
-    from curiosft_cli.grading import equivalence
-
-    sides: list[Any] = []
-    for text in (gold, answer):
-        parts = [_read(part, timeout_s)[0] for part in alternatives(text)]
-        sides.append(equivalence.condition(parts) or _read(text, timeout_s)[0])
-    if not any(isinstance(side, list) for side in sides):
-        return None
-    same, status = _guarded(lambda: equivalence.same_condition(*sides), timeout_s)
-    return bool(same), status
 
 
 def can_parse(gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> bool:
@@ -109,14 +94,14 @@ def can_parse(gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> bool:
 
 def plain_score(completion: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
     """Score a whole completion by Math-Verify with its default configuration, as the official evaluation does."""
-    library = _library()[0]
+    math_verify = library()[0]
 
     def score() -> bool:
-        readings = [
-            library.parse(text, parsing_timeout=None, raise_on_error=True)
-            for text in (rf"\boxed{{{gold}}}", completion)
-        ]
-        return library.verify(*readings, timeout_seconds=None, raise_on_error=True)
+        gold_reading, reading = (
+            math_verify.parse(given, parsing_timeout=None, raise_on_error=True)
+            for given in (rf"\boxed{{{gold}}}", completion)
+        )
+        return math_verify.verify(gold_reading, reading, timeout_seconds=None, raise_on_error=True)
 
     same, status = _guarded(score, timeout_s)
     return bool(same), status
@@ -124,15 +109,21 @@ def plain_score(completion: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S
 
 @lru_cache(maxsize=8192)
 def _read(text: str, timeout_s: float) -> tuple[Any, GradeStatus]:
-    """Return a normalised text as a sympy object, or None where it is none; and how the reading went."""
+    """Return a normalised text as a sympy object or a condition, or None where it is none; and how the reading went."""
     from sympy import Basic, nan, zoo
 
-    reading, status = _guarded(lambda: _library()[1](_spelled(text)), timeout_s)
+    from curiosft_cli.grading import equivalence
+
+    def parsed() -> Any:
+        parts = [library()[1](_spelled(part)) for part in alternatives(text)]
+        return equivalence.condition(parts) or library()[1](_spelled(text))
+
+    reading, status = _guarded(parsed, timeout_s)
     is_undefined = isinstance(reading, Basic) and reading.has(nan, zoo)
     return None if is_undefined else reading, "ok" if status == "parse_error" else status
 
 
-def _guarded(call: Callable[[], T], timeout_s: float) -> tuple[T | None, GradeStatus]:
+def _guarded(call: Callable[[], Any], timeout_s: float) -> tuple[Any, GradeStatus]:
     """Run the library for so many CPU seconds; its exceptions become a status."""
     if threading.current_thread() is not threading.main_thread():
         raise CurioError("a completion is graded outside the main thread, where it cannot be timed", "use GraderPool")

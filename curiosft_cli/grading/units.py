@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from curiosft_cli.grading.normalise import FONT
 from curiosft_cli.grading.parse import TEXT, split_outside_brackets
 
 # Each unit: its name (a sum of names for a compound), then its other spellings.
@@ -25,8 +26,7 @@ _ABBREVIATIONS |= {name: name for name in (*_HALVES, "kn", "kj", "kw", "kv", "ev
 _COUNTED = ("units", "unit", "people", "students", "ways", "times", "points", "sides", "square", "sq", "cubic")
 _WORD = "|".join(sorted((w for w in [*_UNITS, *_COUNTED] if w.isalpha() and len(w) > 1), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d|\{?\\circ\}?))?"
-_FONT = r"\\(?:text(?:rm|normal|bf|it|sf)?|mathrm|mbox|hbox|operatorname)"
-_GROUP = rf"(?:\\mu\s*)?{_FONT}\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_POWER}"
+_GROUP = rf"(?:\\mu\s*)?{FONT}\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_POWER}"
 _JOIN = r"(?:\s|/|\\cdot|\\times|\*|\\[,; ])*"
 _QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
 _TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
