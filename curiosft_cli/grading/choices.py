@@ -14,7 +14,6 @@ _FONTS = (
     r"\\(?:text(?:bf|it|rm|sf|tt|sc|sl|normal)?|math(?:bf|it|rm|sf|tt|bb|cal|normal)|boldsymbol|bm|pmb|mbox|fbox|emph"
     r"|underline|operatorname|displaystyle|bf|rm|it|sf|left|right|large|Large)(?![A-Za-z])"
 )
-_FONT = re.compile(_FONTS)
 _SPACES = re.compile(r"\\(?:quad|qquad)(?![A-Za-z])|\\[,;:! ]|\\\\|~|\s+")
 _LEAD = re.compile(
     r"^(?:the\s+)?(?:(?:final|correct|best|right|only)\s+)*(?:option|choice|answer)\b"
@@ -115,7 +114,7 @@ def _exact_letter(content: str, n_choices: int, choices: Sequence[str]) -> str |
 def _plain(content: str) -> str:
     text = unicodedata.normalize("NFKC", content)
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    text = _FONT.sub("", text).replace("\\(", "").replace("\\)", "")
+    text = re.sub(_FONTS, "", text).replace("\\(", "").replace("\\)", "")
     text = re.sub(r"(?<!\\)[{}$]|\*\*|\\\$", "", text)
     return _SPACES.sub(" ", text).strip(" \\\"'“”‘’")
 

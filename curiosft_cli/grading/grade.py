@@ -34,7 +34,7 @@ class GradeItem:
     def unmatched(self, status: GradeStatus) -> Grade:
         """Return the grade when the comparison did not finish: score 0, format and extraction as usual."""
         text = cut_at_end_token(self.completion, self.end_tokens)
-        return _grade(_read(text, self.problem, self.prefilled), False, status, self.truncated)
+        return _scored(_read(text, self.problem, self.prefilled)[1], self.problem, False, status, self.truncated)
 
 
 def grade(
@@ -60,16 +60,16 @@ def grade(
         library_timeout_s: CPU seconds that Math-Verify gets for each parse and each comparison.
     """
     text = cut_at_end_token(completion, end_tokens)
-    reading = _read(text, problem, prefilled)
+    extraction, unscored = _read(text, problem, prefilled)
     if not is_gradable(problem, library_timeout_s):
-        return replace(_grade(reading, False, "ok", truncated), strict=None, answer=None, reason="ungradable_gold")
+        return unscored
     if grader in OTHER_GRADERS:
         matched, status = OTHER_GRADERS[grader](text, problem.answer, library_timeout_s)
     elif problem.kind == "choice":
-        matched, status = reading.letter == _gold_letter(problem), "ok"
+        matched, status = unscored.letter == _gold_letter(problem), "ok"
     else:
-        matched, status = _match_free_form(reading.extraction, problem.answer, library_timeout_s)
-    return _grade(reading, matched, status, truncated, needs_format=grader not in REWARDS)
+        matched, status = _match_free_form(extraction, problem.answer, library_timeout_s)
+    return _scored(unscored, problem, matched, status, truncated, needs_format=grader not in REWARDS)
 
 
 def is_gradable(problem: Problem, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> bool:
@@ -90,17 +90,8 @@ def _is_gradable_text(gold: str, timeout_s: float) -> bool:
     return symbolic.can_parse(clean, timeout_s)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What a completion says, before it is compared."""
-
-    extraction: Extraction
-    letter: str | None
-    has_answer: bool
-    format_error: str | None
-
-
-def _read(text: str, problem: Problem, prefilled: bool) -> _Reading:
+def _read(text: str, problem: Problem, prefilled: bool) -> tuple[Extraction, Grade]:
+    """Return what a completion says, and its grade without the scores: as it stays when the gold cannot be graded."""
     region = answer_region(text)
     extraction = extract_answer(region)
     letter = None
@@ -110,8 +101,9 @@ def _read(text: str, problem: Problem, prefilled: bool) -> _Reading:
             letter = named_letter(extraction.content or "", n_choices, problem.choices)
         elif letter := stated_letter(region, n_choices, problem.choices):
             extraction = replace(extraction, content=letter, fallback=True)
-    has_answer = extraction.content is not None if problem.kind == "math" else letter is not None
-    return _Reading(extraction, letter, has_answer, format_error(f"{THINK_OPEN}\n{text}" if prefilled else text))
+    error = format_error(f"{THINK_OPEN}\n{text}" if prefilled else text)
+    unscored = Grade(None, None, extraction.content, letter, "ok", "ungradable_gold", error, extraction.fallback)
+    return extraction, unscored
 
 
 def _gold_letter(problem: Problem) -> str | None:
@@ -129,25 +121,19 @@ def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tup
     return matched, status
 
 
-def _grade(reading: _Reading, matched: bool, status: GradeStatus, truncated: bool, needs_format: bool = True) -> Grade:
-    strict = matched and (reading.format_error is None or not needs_format)
-    return Grade(
-        strict=float(strict),
-        answer=float(matched),
-        extracted=reading.extraction.content,
-        letter=reading.letter,
-        status=status,
-        reason="correct" if strict else _reason(reading, status, truncated),
-        format_error=reading.format_error,
-        fallback=reading.extraction.fallback,
-    )
-
-
-def _reason(reading: _Reading, status: GradeStatus, truncated: bool) -> GradeReason:
-    if reading.format_error is not None and truncated:
-        return "truncated"
-    if reading.format_error in (None, "F4") and not reading.has_answer:
-        return "no_answer"
-    if reading.format_error is not None:
-        return "bad_format"
-    return "timeout" if status == "timeout" else "wrong"
+def _scored(
+    unscored: Grade, problem: Problem, matched: bool, status: GradeStatus, truncated: bool, needs_format: bool = True
+) -> Grade:
+    error = unscored.format_error
+    strict = matched and (error is None or not needs_format)
+    has_answer = (unscored.extracted if problem.kind == "math" else unscored.letter) is not None
+    reason: GradeReason = "timeout" if status == "timeout" else "wrong"
+    if strict:
+        reason = "correct"
+    elif error is not None and truncated:
+        reason = "truncated"
+    elif error in (None, "F4") and not has_answer:
+        reason = "no_answer"
+    elif error is not None:
+        reason = "bad_format"
+    return replace(unscored, strict=float(strict), answer=float(matched), status=status, reason=reason)

@@ -51,11 +51,6 @@ def _listed_rows(system: re.Match[str]) -> str:
     return ",".join(rows) if all("=" in row for row in rows) else system[0]
 
 
-def _scaled(word: re.Match[str]) -> str:
-    power = rf" \times 10^{{{_SCALE_WORDS[word[1]]}}}"
-    return power if word[2] or "{" not in word[0] else power + r"\text{"
-
-
 def _fraction(number: re.Match[str]) -> str:
     """0.1\\overline{6} is (16 - 1) / 90."""
     whole, fixed, period = number.groups()
@@ -92,9 +87,8 @@ _SPELLINGS = _compiled(
     (r"\\[A-Za-z]+|[!<>:]=", lambda m: f"{_SYNONYM[m[0]]} " if m[0] in _SYNONYM else m[0]),
     (r"\\lg(?![A-Za-z])", r"\\log_{10} "),
     (r"\\log_\{?e(?![A-Za-z])\}?", r"\\ln "),
-    (r"\\frac\s*(\d)", r"\\frac{\1}"),
-    (r"\\frac\s*(\{[^{}]*\})\s*(\{[^{}]*\}|\d)", r"\\frac\1{\2}"),
-    (r"(\\frac\{[^{}]*\})\{(\{[^{}]*\})\}", r"\1\2"),
+    (r"\\frac\s*(\w)", r"\\frac{\1}"),
+    (r"\\frac\s*(\{[^{}]*\})\s*(\w)", r"\\frac\1{\2}"),
     (r"(?<=\d)\s*\\(?:mathrm|text)\{\s*[eE]\s*\}\s*\{?([+-]?\d+)\}?", r"e\1"),
     (r"\\mathrm\s*\{\s*([ei])\s*\}", r" \1"),
     (rf"(^|[-+=(])\s*{FONT}\s*\{{\s*([A-Za-z])\s*\}}", r"\1 \2"),
@@ -133,11 +127,12 @@ _NUMBERS_AND_EDGES = _compiled(
         lambda m: rf"{m[1]} \times 10^{{{int(m[2])}}}",
     ),
     (
-        rf"(?<=[\d}}])(?:\s|\\[,; ])*(?:{FONT}\s*\{{\s*)?\b({'|'.join(_SCALE_WORDS)})\b(\s*\}})?",
-        _scaled,
+        rf"(?<=[\d}}])(?:\s|\\[,; ])*({FONT}\s*\{{\s*)?\b({'|'.join(_SCALE_WORDS)})\b",
+        lambda m: rf" \times 10^{{{_SCALE_WORDS[m[2]]}}}{m[1] or ''}",
     ),
+    (rf"{FONT}\s*\{{\s*\}}", ""),
     (r"(?<!\d)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?", _fraction),
-    (r"(?<![\w.})])(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d.]))", _improper),
+    (r"(?<![\w.})])(\d+)\s*(?:\\frac\s*\{(\d+)\}\s*\{(\d+)\}|(?<=\s)(\d+)\s*/\s*(\d+)(?![\d.]))", _improper),
     (r"(?<=\d)\s+(?=\d)", ""),
     (rf"\A(?:{_EDGE}|=|:|\\approx(?![A-Za-z]))+", ""),
     *[(rf"(?:{_EDGE}|[,;:]|\\\\|\\(?=\s*\Z))+\Z", ""), (r"(?<!\.)\.\Z", "")] * 2,

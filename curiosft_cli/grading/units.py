@@ -20,9 +20,9 @@ joule joules; newton newtons; watt watts; volt volts; mol mole moles; angstrom a
 """
 _UNITS = {name: unit.split()[0].split("+") for unit in _SPELLINGS.split(";") for name in unit.split()}
 # Only inside \text: elsewhere these may be products of variables.
-_ABBREVIATIONS = {"n": "newton", "j": "joule", "w": "watt", "v": "volt"}
+_ABBREVIATIONS = {"n": ["newton"], "j": ["joule"], "w": ["watt"], "v": ["volt"]}
 _HALVES = frozenset({"am", "pm"})
-_ABBREVIATIONS |= {name: name for name in (*_HALVES, "kn", "kj", "kw", "kv", "ev", "kev", "pa", "kpa", "khz", "mhz")}
+_ABBREVIATIONS |= {name: [name] for name in (*_HALVES, "kn", "kj", "kw", "kv", "ev", "kev", "pa", "kpa", "khz", "mhz")}
 _COUNTED = ("units", "unit", "people", "students", "ways", "times", "points", "sides", "square", "sq", "cubic")
 _WORD = "|".join(sorted((w for w in [*_UNITS, *_COUNTED] if w.isalpha() and len(w) > 1), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d|\{?\\circ\}?))?"
@@ -76,7 +76,6 @@ def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:
     names = re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|\\circ", " ", match[0]))
     if match.re is _TEXT_UNIT and any(n in _CONNECTIVES or (len(n) == 1 and n not in _UNIT_LETTERS) for n in names):
         return value
-    found.update(part for name in names for part in _UNITS.get(name.lower(), ()))
-    if match.re is _TEXT_UNIT:
-        found.update(_ABBREVIATIONS[name.lower()] for name in names if name.lower() in _ABBREVIATIONS)
+    known = _UNITS | _ABBREVIATIONS if match.re is _TEXT_UNIT else _UNITS
+    found.update(part for name in names for part in known.get(name.lower(), ()))
     return core
