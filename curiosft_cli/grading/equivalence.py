@@ -113,8 +113,7 @@ def same_condition(first: Any, second: Any) -> bool | None:
 
 def _real_set(side: list[list[Any]]) -> Any:
     """Return the numbers that meet a condition. Relations in a list that exclude each other are alternatives."""
-    alternatives = (sp.And(*joined).as_set() or sp.Or(*joined).as_set() for joined in side)
-    return sp.Union(*alternatives)
+    return sp.Union(*(sp.And(*joined).as_set() or sp.Or(*joined).as_set() for joined in side))
 
 
 def _same_relation(first: Any, second: Any) -> bool:

@@ -6,24 +6,9 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from curiosft_cli.grading import symbolic
+from curiosft_cli.grading import parse, symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import marks, normalise, squeeze
-from curiosft_cli.grading.parse import (
-    BRACKETED,
-    TEXT,
-    collection,
-    exact_multiple,
-    flat_text,
-    has_digits_of,
-    in_order,
-    named_values,
-    numeral,
-    order_of_name,
-    plain_number,
-    split_outside_brackets,
-    words,
-)
 from curiosft_cli.grading.symbolic import Comparison
 from curiosft_cli.grading.units import contradict, has_variables, strip_units
 
@@ -35,13 +20,11 @@ MAX_DIGITS = 1000
 MAX_DEPTH = 50
 
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
-_FORBIDDEN = re.compile(
-    r"\\(?:not|notin|nequiv|input|include|write|openin|openout|read|immediate|catcode|def|special|usepackage"
-    r"|newcommand)(?![A-Za-z])|\\write18|--"
-)
 # An answer with one of these says more, or less, than a gold without it; Math-Verify reads only the last part.
 _NOT_ADDED = re.compile(
-    r"\\[lcv]?dots(?![A-Za-z])|\.\.\.|\\ne(?![A-Za-z])|^\s*(?:[<>]|\\[lg]e(?![A-Za-z]))|&|\\\\"
+    r"\\(?:not|notin|nequiv|input|include|write|openin|openout|read|immediate|catcode|def|special|usepackage"
+    r"|newcommand)(?![A-Za-z])|\\write18|--|\\[lcv]?dots(?![A-Za-z])|\.\.\.|\\ne(?![A-Za-z])"
+    r"|^\s*(?:[<>]|\\[lg]e(?![A-Za-z]))|&|\\\\"
     r"|\\(?:to|(?:long)?(?:left)?(?:right)arrow|(?:Long)?(?:Left)?Rightarrow|implies|iff|mapsto|equiv|sim|cong|propto"
     r"|v?ee|wedge|lor|land|x?cancel|sout|phantom|stackrel|overset|underset)(?![A-Za-z])"
     r"|\b(?:not|or (?:more|less|fewer|greater|higher|lower|above|below|so)|at (?:least|most)"
@@ -52,7 +35,6 @@ _INDEX = re.compile(r"_\s*\{[^{}]*(?:=|\\to)[^{}]*\}")
 _VALUE = re.compile(r"\d|\\pi")
 _OPTION_GOLD = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
 _POINT = re.compile(r"(?:[(\[]|\\\{)\s*\d{1,3}(?:,\d{3})+|,\d{3}\s*(?:[)\]]|\\\})")
-_IN_BRACKETS = re.compile(r"^\s*(?:\\left)?\(([\d.\s]+)(?:\\right)?\)\s*$")
 _ROUNDING = 10**6
 _RELATIVE = 1000
 
@@ -66,7 +48,7 @@ def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEO
         return NO
     clean = normalise(gold, thousands=not _POINT.search(gold))
     verdict = _match(normalise(answer), clean, timeout_s)
-    if verdict[0] or not collection(clean):
+    if verdict[0] or not parse.collection(clean):
         return verdict
     return _match(normalise(answer, thousands=False), clean, timeout_s)  # `100,200` may be two values
 
@@ -76,7 +58,7 @@ def same_spelling_key(answer: str) -> tuple[str, ...]:
     if not is_within_limits(answer):
         return ("text", answer)
     text = normalise(answer)
-    number = plain_number(text)
+    number = parse.plain_number(text)
     return ("number", str(number[0])) if number else ("text", squeeze(text))
 
 
@@ -93,8 +75,6 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
         return NO
     if squeeze(answer) == squeeze(gold) != "":
         return YES
-    if _FORBIDDEN.search(answer):
-        return NO
     for compare in (_named, _words, _option, symbolic.same_condition, _refused, _numeral):
         if (verdict := compare(answer, gold, timeout_s)) is not None:
             return verdict
@@ -110,31 +90,30 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
 
 def _named(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare named values by name; with bare ones in the order of the names, with a list also as written."""
-    groups, gold_groups = named_values(answer), named_values(gold)
+    groups, gold_groups = parse.named_values(answer), parse.named_values(gold)
     both, some, bare = bool(groups and gold_groups), groups or gold_groups, gold if groups else answer
-    one = any(len(side[0]) == 1 for side in (groups, gold_groups) if side)
-    if not some or (one and not both and "=" in answer and "=" in gold):
+    if not some or (len(some[0]) == 1 and not both and "=" in answer and "=" in gold):
         return None
     if both and groups[0].keys() != gold_groups[0].keys():
         return None if len(groups[0]) == len(gold_groups[0]) == 1 else NO
     verdict = NO
-    for names in (sorted(some[0], key=order_of_name), list(some[0])):
-        named = ",".join(in_order(group, names, both) for group in some)
-        other = ",".join(in_order(group, names, both) for group in gold_groups) if both else bare
-        if not both and len(some) == 1 and named.startswith("(") and (found := collection(bare)):
+    for names in (sorted(some[0], key=parse.order_of_name), list(some[0])):
+        named = ",".join(parse.in_order(group, names, both) for group in some)
+        other = ",".join(parse.in_order(group, names, both) for group in gold_groups) if both else bare
+        if not both and len(some) == 1 and named.startswith("(") and (found := parse.collection(bare)):
             other = f"({','.join(found[1])})"
         verdict = _match(*((named, other) if groups else (other, named)), timeout_s)
-        if verdict[0] or both or BRACKETED.fullmatch(bare):
+        if verdict[0] or both or parse.BRACKETED.fullmatch(bare):
             break
     return verdict
 
 
 def _words(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare words with words; undecided when the gold is not in words, or may be a product of variables."""
-    gold_words = words(gold)
-    is_text = TEXT.search(gold) is not None
-    ours, theirs = flat_text(answer), flat_text(gold)
-    if ours == theirs or (is_text and ours.lower() == theirs.lower()) or (gold_words and words(answer) == gold_words):
+    gold_words, is_text = parse.words(gold), parse.TEXT.search(gold) is not None
+    ours, theirs = parse.flat_text(answer), parse.flat_text(gold)
+    is_same_text = ours == theirs or (is_text and ours.lower() == theirs.lower())
+    if is_same_text or (gold_words and parse.words(answer) == gold_words):
         return YES
     return NO if gold_words and is_text else None
 
@@ -152,16 +131,18 @@ def _refused(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 
 def _numeral(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare numerals by digits and base, where one has a base; the other may leave it out."""
-    ours, theirs = numeral(answer), numeral(gold)
+    ours, theirs = parse.numeral(answer), parse.numeral(gold)
     bases = {side[1] for side in (ours, theirs) if side and side[1]}
     if not bases:
         return None
-    return bool(ours and theirs and ours[0] == theirs[0] and len(bases) == 1 and has_digits_of(ours[0], *bases)), "ok"
+    if not ours or not theirs or len(bases) > 1:
+        return NO
+    return ours[0] == theirs[0] and parse.has_digits_of(ours[0], *bases), "ok"
 
 
 def _plain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare two plain numbers; where one alone is a percentage it may be meant as a share of 1 or of 100."""
-    number, gold_number = _number(answer), _number(gold)
+    number, gold_number = parse.plain_number(answer), parse.plain_number(gold)
     if not number or not gold_number:
         return None
     percent, gold_percent = (text.rstrip().endswith("%") for text in (answer, gold))
@@ -173,10 +154,10 @@ def _plain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 
 def _collection(answer: str, gold: str, timeout_s: float, most: int = 60) -> Comparison | None:
     """Compare two collections value by value: in order if the gold is a tuple, else each with one of the others."""
-    ours, theirs = collection(answer), None if r"\pm" in answer + gold else collection(gold)
+    ours, theirs = parse.collection(answer), None if r"\pm" in answer + gold else parse.collection(gold)
     if not theirs:
-        return NO if plain_number(gold) and ours and len(set(ours[1])) > 1 else None
-    if not ours and theirs[0] and not _number(answer):
+        return NO if parse.plain_number(gold) and ours and len(set(ours[1])) > 1 else None
+    if not ours and theirs[0] and not parse.plain_number(answer):
         return None  # a pair in brackets may be an interval, and the answer another spelling of it
     if not ours or len(ours[1]) != len(theirs[1]) or len(ours[1]) > most:
         return NO
@@ -197,20 +178,16 @@ def _chain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Every purely numeric side of a chain must equal the gold: `37=38` is not 38."""
     if "=" not in answer or "=" in gold:
         return None
-    sides = [strip_units(side.strip())[0] for side in split_outside_brackets(answer, "=")]
-    numeric = [side for side in sides if _VALUE.search(TEXT.sub("", side)) and not has_variables(side)]
+    sides = [strip_units(side.strip())[0] for side in parse.split_outside_brackets(answer, "=")]
+    numeric = [side for side in sides if _VALUE.search(parse.TEXT.sub("", side)) and not has_variables(side)]
     verdicts = (_match(side, gold, timeout_s) for side in numeric)
     return next((verdict for verdict in verdicts if not verdict[0]), YES if numeric else None)
 
 
 def _multiple(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Decide multiples of a root or of pi exactly."""
-    multiple, gold_multiple = exact_multiple(answer), exact_multiple(gold)
+    multiple, gold_multiple = parse.exact_multiple(answer), parse.exact_multiple(gold)
     return (multiple == gold_multiple, "ok") if multiple and gold_multiple else None
-
-
-def _number(text: str) -> tuple[Fraction, bool] | None:
-    return plain_number(_IN_BRACKETS.sub(r"\1", text))
 
 
 def _same_number(number: tuple[Fraction, bool], gold_number: tuple[Fraction, bool]) -> bool:

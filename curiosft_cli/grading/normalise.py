@@ -33,14 +33,14 @@ _SYNONYMS = r"""
     \varepsilon \epsilon \varphi \phi \vartheta \theta \varrho \rho \varsigma \sigma
 """
 _SYNONYM = dict(re.findall(r"(\S+) (\S+)", _SYNONYMS))
-_COMMA_RUN = re.compile(r"(?<![\d.])\d+(?:,\d+)+(?!\d)")
-_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+_THOUSANDS = re.compile(r"(?<![\d.])(?<!\d,)\d{1,3}(?:,\d{3})+(?!,?\d)")
 _SCALE_WORDS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _STYLE = (
     r"\\(?:(?:mathbf|boldsymbol|bm|pmb|underline|textcolor\{\w+\})\s*\{([^{}]*)\}"
     r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+)\s*\})"
 )
 _TRIGONOMETRIC = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?"
+_TAKES_DEGREES = r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])"
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})")
 _EDGE = r"(?:\s|\\[,;: ]|\\q?quad(?![A-Za-z]))"
 
@@ -115,10 +115,7 @@ _SPELLINGS = _compiled(
     (r"\*\*", "^"),
     (r"(?<=\d)\^\s*(\d)\s+(?=\d)", r"^{\1} \\cdot "),
     (r"\^\s*([+-]\s?\d+|\d\d+|e(?![A-Za-z]))", r"^{\1}"),
-    (
-        rf"\A.*\\{_TRIGONOMETRIC}(?![A-Za-z]).*\Z",  # nothing behind it knows of degrees
-        lambda m: _DEGREES.sub(r"(\\frac{\1\\pi}{180})", m[0]),
-    ),
+    (rf"\A.*{_TAKES_DEGREES}.*\Z", lambda m: _DEGREES.sub(r"(\\frac{\1\\pi}{180})", m[0])),  # the parser drops them
     (r"(?<=\d)(?:\\,|\s*\{,\}\s*)(?=\d{3}(?!\d))", ""),
 )
 _NUMBERS_AND_EDGES = _compiled(
@@ -154,7 +151,7 @@ def normalise(text: str, *, thousands: bool = True) -> str:
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     if thousands:
-        text = _COMMA_RUN.sub(lambda m: m[0].replace(",", "") if _THOUSANDS.fullmatch(m[0]) else m[0], text)
+        text = _THOUSANDS.sub(lambda m: m[0].replace(",", ""), text)
     if text.endswith("}") and [depth for _, depth in marks(text)][-1] < 0:
         text = text[:-1]
     for pattern, spelling in _NUMBERS_AND_EDGES:

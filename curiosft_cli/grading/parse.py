@@ -9,7 +9,6 @@ from fractions import Fraction
 from curiosft_cli.grading.normalise import FONT, is_enclosed, marks, squeeze
 
 TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
-_ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _WORDS = re.compile(r"[a-z][a-z'-]*(?:[\s,]+[a-z][a-z'-]*)*")
 _BASED = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)?", re.IGNORECASE
@@ -32,7 +31,6 @@ _NAMED = re.compile(
 _NAMED_TUPLE = re.compile(r"\s*\(([^()=]+)\)\s*=(.*)", re.DOTALL)
 _COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
 BRACKETED = re.compile(r"\s*(?:\\left\s*)?(\(|\\\{)(.*?)(?:\\right\s*)?(?:\)|\\\})\s*", re.DOTALL)
-_NATURAL = re.compile(r"\d+|\D+")
 
 _RELATION = re.compile(r"\\(?:ne|le|ge)(?![A-Za-z])|[<>]")
 _REAL = r"\w\s*\\in\s*\\mathbb\s*\{R\}"
@@ -50,7 +48,7 @@ def words(text: str) -> str | None:
     for _ in range(3):
         plain = TEXT.sub(r" \1 ", plain)
     plain = " ".join(plain.replace("\\ ", " ").split()).strip(" .").lower()
-    plain = _ARTICLE.sub("", plain)
+    plain = re.sub(r"^(?:an?|the)\s+", "", plain)
     return plain if len(plain) > 1 and _WORDS.fullmatch(plain) else None
 
 
@@ -171,7 +169,7 @@ def order_of_name(name: str) -> list[str]:
     """Return a key that puts x before y, and `x_2` before `x_{10}`; words keep the order in which they are written."""
     if not re.fullmatch(_SIMPLE_NAME, name):
         return []
-    return [part.zfill(9) for part in _NATURAL.findall(re.sub(r"[{}\\_]", "", name))]
+    return [part.zfill(9) for part in re.findall(r"\d+|\D+", re.sub(r"[{}\\_]", "", name))]
 
 
 def in_order(group: dict[str, str], names: Iterable[str], is_tuple: bool) -> str:

@@ -40,7 +40,6 @@ _CHANGES += "|billion|trillion|zero|zeroe|root|factorial|power|plu|minu|les|equa
 _NOUN_UNIT = re.compile(rf"(?<=\d)\s+(?!(?:{_CHANGES})s$)[a-z]{{2,}}s$")
 _TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
 _UNIT_LETTERS = frozenset("msghlLJNWVKACFTH")
-_CONNECTIVES = frozenset({"or", "and"})
 _OPEN_END = re.compile(r"(?:[-+=^_,(<>/*]|\\(?:cdot|times|div|pm|le|ge|in|cup|cap|sqrt|frac|sin|cos|tan|ln|log))\s*$")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 
@@ -74,7 +73,7 @@ def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:
     if match is None or not core.strip() or _OPEN_END.search(core):
         return value
     names = re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|\\circ", " ", match[0]))
-    if match.re is _TEXT_UNIT and any(n in _CONNECTIVES or (len(n) == 1 and n not in _UNIT_LETTERS) for n in names):
+    if match.re is _TEXT_UNIT and any(n in ("or", "and") or (len(n) == 1 and n not in _UNIT_LETTERS) for n in names):
         return value
     known = _UNITS | _ABBREVIATIONS if match.re is _TEXT_UNIT else _UNITS
     found.update(part for name in names for part in known.get(name.lower(), ()))
