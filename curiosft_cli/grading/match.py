@@ -46,9 +46,10 @@ def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEO
     """
     if len(answer) > 2 * MAX_CHARACTERS:
         return NO
-    clean = normalise(gold, thousands=not _POINT.search(gold))
+    has_points = _POINT.search(gold) is not None
+    clean = normalise(gold, thousands=not has_points)
     verdict = _match(normalise(answer), clean, timeout_s)
-    if verdict[0] or not parse.collection(clean):
+    if verdict[0] or not (has_points or parse.collection(clean)):
         return verdict
     return _match(normalise(answer, thousands=False), clean, timeout_s)  # `100,200` may be two values
 
