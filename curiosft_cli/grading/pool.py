@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -164,7 +163,7 @@ class GraderPool(AbstractContextManager["GraderPool"]):
     def _queue(self, key: Hashable, item: GradeItem) -> _Task:
         if not self._workers:
             raise CurioError("this grader pool is closed", "make a new GraderPool")
-        self._waiting.append(_Task(key, item, pickle.dumps(item)))
+        self._waiting.append(_Task(key, item, json.dumps(asdict(item)).encode()))
         return self._waiting[-1]
 
     def _start(self) -> _Worker:

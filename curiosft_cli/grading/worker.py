@@ -1,8 +1,7 @@
 """The process that grades: items come in on a pipe, one grade goes out for each as it finishes.
 
 `GraderPool` starts it as a plain child process rather than by multiprocessing's spawn, which would import the
-caller's `__main__` (a training stage with torch and vLLM) into every worker. Items are pickled by the trusted parent.
-Grades come back as JSON: nothing from a process that reads what a model printed is ever unpickled.
+caller's `__main__` (a training stage with torch and vLLM) into every worker. Messages are JSON: nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from curiosft_cli.data.records import Grade
+from curiosft_cli.data.records import Grade, Problem
 from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.grade import GradeItem, grade
 from curiosft_cli.run.processes import die_with_parent
@@ -40,7 +39,8 @@ def serve(
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send_bytes(READY)
         while True:
-            item = connection.recv()
+            fields = json.loads(connection.recv_bytes())
+            item = GradeItem(**fields | {"problem": Problem(**fields["problem"])})
             # The parent kills in time; this stops a worker in a long C call whose parent is gone (default action).
             signal.setitimer(signal.ITIMER_PROF, deadline_s + 1)
             graded = _grade(item, library_timeout_s)
