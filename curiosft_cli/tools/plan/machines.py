@@ -79,12 +79,19 @@ def machine_named(name: str, mfu: float | None, dtype: torch.dtype | None = None
 
 
 def measured_cpu(
-    dtype: torch.dtype | None, passed: int = 2**24, passes_to_send: float = 32.0, kept: int = 336 * 2**20
+    dtype: torch.dtype | None,
+    rows: int = 1024,
+    width: int = 2048,
+    passed: int = 2**24,
+    passes_to_send: float = 32.0,
+    kept: int = 336 * 2**20,
 ) -> Machine:
-    """General speeds of one process of this machine: of products of a layer's size, and of passes over the memory.
+    """General speeds of one process of this machine: of large products, and of passes over the memory.
 
     Args:
         dtype: of the products.
+        rows: the product is that of a matrix [rows, width] with one [width, width].
+        width: see `rows`.
         passed: numbers of a tensor that no cache holds.
         passes_to_send: a byte sent to another process of this machine takes as long as passes over so many. Measured
             with two processes over gloo: 24 to 38 to gather, 32 to 46 to scatter sums, 4 to 64 MiB at a time.
@@ -97,13 +104,13 @@ def measured_cpu(
     from curiosft_cli.tools.plan.replay import seconds
     from curiosft_cli.train.size import device_memory
 
-    left, right = (torch.randn(size, 1024).to(dtype or torch.float32) for size in (512, 1024))
+    left, right = (torch.randn(size, width).to(dtype or torch.float32) for size in (rows, width))
     product_s = seconds(lambda: left @ right.t())
     target, other = torch.zeros(passed), torch.zeros(passed)
     moved = 3 * target.nbytes / seconds(lambda: target.add_(other))
     return Machine(
         memory=device_memory(torch.device(CPU)),
-        products=2 * 512 * 1024 * 1024 / product_s,
+        products=2 * rows * width * width / product_s,
         moved=moved,
         link=moved / passes_to_send,
         network=moved / passes_to_send,
