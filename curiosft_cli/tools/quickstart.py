@@ -1,7 +1,7 @@
 """`curiosft quickstart`: the whole pipeline on a small real model, by its shipped recipe, and what it shows.
 
 rephrase    noisy posts, cleaned by a script in place of a model
-sft         CurioSFT; and, in a run of its own, plain SFT on the same rows in the same order
+sft         CurioSFT; and, in a run of its own, half as many steps of plain SFT on the same rows in the same order
 rl, eval    GRPO from the CurioSFT checkpoint; base, sft and rl on questions that none of them has seen
 """
 
@@ -45,7 +45,10 @@ def quickstart(overrides: Sequence[str], *, fresh: bool = False) -> None:
 
 
 def beside(main: Resolved, settings: Sequence[str]) -> Resolved:
-    """The same sft stage with plain cross-entropy, in a run of its own, on the posts that the main run cleaned."""
+    """The first half of the same sft stage with plain cross-entropy, in a run of its own, on the same rows.
+
+    The rates are those of the main run, whose cosine is twice as long as these steps.
+    """
     cleaned = str(folder(main).stage("rephrase").path / "questions.jsonl")
     train = [cleaned if source == "rephrase" else source for source in main.config.data.train]
     own = {
@@ -54,6 +57,8 @@ def beside(main: Resolved, settings: Sequence[str]) -> Resolved:
         "data.train": json.dumps(train),
         "sft.objective": PLAIN,
     }
+    if steps := main.config.sft.max_steps:
+        own |= {"sft.max_steps": f"{-(-steps // 2)}", "sft.cosine_length": f"{2 * main.config.sft.cosine_length:g}"}
     kept = [one for one in settings if not one.startswith((*OF_ONE_OBJECTIVE, *(f"{key}=" for key in own)))]
     return load(RECIPE, [*kept, *(f"{key}={value}" for key, value in own.items())])
 
@@ -103,16 +108,19 @@ def cleaned_posts(stage: StageDir, model: str) -> str:
 
 
 def kept_entropy(stages: dict[str, StageDir], windows: int = 4) -> str:
-    """The mean entropy of the expert's tokens in each part of the training, by objective."""
+    """The mean entropy of the expert's tokens in each part of the training, by objective; nothing after its end."""
     curves = {
         name: [row["train/entropy_nats"] for row in read_jsonl(stage.metrics_file)] for name, stage in stages.items()
     }
-    steps = min(map(len, curves.values()))
+    steps = max(map(len, curves.values()))
     edges = [steps * part // windows for part in range(windows + 1)]
     spans = [(start, end) for start, end in pairwise(edges) if start < end]
     header = ["entropy in nats, steps", *(f"{start + 1}-{end}" for start, end in spans)]
     rows = [
-        [f"sft.objective={name}", *(f"{fmean(curve[start:end]):.3f}" for start, end in spans)]
+        [
+            f"sft.objective={name}",
+            *(f"{fmean(curve[start:end]):.3f}" if end <= len(curve) else "" for start, end in spans),
+        ]
         for name, curve in curves.items()
     ]
     return as_text([header, *rows])
