@@ -35,6 +35,7 @@ _INDEX = re.compile(r"_\s*\{[^{}]*(?:=|\\to)[^{}]*\}")
 _VALUE = re.compile(r"\d|\\pi")
 _OPTION_GOLD = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
 _POINT = re.compile(r"(?:[(\[]|\\\{)\s*\d{1,3}(?:,\d{3})+|,\d{3}\s*(?:[)\]]|\\\})")
+_CENTS = re.compile(r"\bcents?\b")
 _ROUNDING = 10**6
 _RELATIVE = 1000
 
@@ -44,7 +45,8 @@ def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEO
 
     Never raises on any text; must run in the main thread.
     """
-    if len(answer) > 2 * MAX_CHARACTERS:
+    pairs = ((gold, answer), (answer, gold))
+    if len(answer) > 2 * MAX_CHARACTERS or any(r"\$" in one and _CENTS.search(other) for one, other in pairs):
         return NO
     has_points = _POINT.search(gold) is not None
     clean = normalise(gold, thousands=not has_points)
@@ -177,9 +179,8 @@ def _collection(answer: str, gold: str, timeout_s: float, most: int = 60) -> Com
 
 def _chain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Every purely numeric side of a chain must equal the gold: `37=38` is not 38."""
-    if "=" not in answer or "=" in gold:
-        return None
-    sides = [strip_units(side.strip())[0] for side in parse.split_outside_brackets(answer, "=")]
+    parts = [] if "=" in gold else parse.split_outside_brackets(answer, "=")
+    sides = [strip_units(side.strip())[0] for side in parts if len(parts) > 1]
     numeric = [side for side in sides if _VALUE.search(parse.TEXT.sub("", side)) and not has_variables(side)]
     verdicts = (_match(side, gold, timeout_s) for side in numeric)
     return next((verdict for verdict in verdicts if not verdict[0]), YES if numeric else None)

@@ -6,7 +6,7 @@ import signal
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curiosft_cli.data.records import Grade, Problem
@@ -237,6 +237,7 @@ TEXTS = st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=14).map("".joi
 
 @settings(max_examples=300, deadline=None)
 @given(text=TEXTS, gold=st.sampled_from(["14", "\\frac{1}{2}", "\\text{east}", "(1,2)", "x^2+1"]), boxed=st.booleans())
+@example(text=")==)½)\\(", gold="14", boxed=True)
 def test_grade_is_total(text: str, gold: str, boxed: bool) -> None:
     graded = grade(f"a</think>\\boxed{{{text}}}" if boxed else text, problem(gold), library_timeout_s=1)
     assert graded.strict in (0.0, 1.0) and graded.answer in (0.0, 1.0)
