@@ -135,6 +135,10 @@ class Bookkeeping:
             self._started = time.monotonic()
             yield step
 
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after `step` steps."""
+        return step % self.settings.save_steps == 0 or step == self.total
+
     def after(
         self, step: int, values: dict[str, float], engine: RolloutEngine | None, tokens: int | None = None
     ) -> None:
@@ -185,8 +189,7 @@ class Bookkeeping:
         return seen | self.evaluation.evaluate(engine, step)
 
     def _save(self, step: int, score: float | None, *, stopping: bool) -> None:
-        due = step % self.settings.save_steps == 0 or step == self.total
-        if due or self.loop.is_best(score) or stopping:
+        if self.saves_at(step) or self.loop.is_best(score) or stopping:
             tensors, metrics = self._tensors(step), self.stage.metrics_file
             self.loop.save(step, tensors, score, metrics, guards=self._guards.state())
 

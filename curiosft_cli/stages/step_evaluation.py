@@ -32,7 +32,7 @@ from curiosft_cli.train.encode import PromptFormat, Row, encode_prompt, stop_tok
 from curiosft_cli.train.heldout import evaluate_packs
 from curiosft_cli.train.load import check_context
 from curiosft_cli.train.start import gather_objects
-from curiosft_cli.train.trackers import SAMPLE_COLUMNS, log_table
+from curiosft_cli.train.trackers import SAMPLE_COLUMNS, log_table, table_row
 
 if TYPE_CHECKING:
     from curiosft_cli.engine.base import RolloutEngine
@@ -151,7 +151,8 @@ class StepEvaluation:
             values |= {f"eval/{job.name}/{name}": number for name, number in numbers.items()}
             if self._loop.accelerator.is_main_process:
                 _save(self._stage, step, job, samples[job.name], questions)
-                table = [_table_row(job, sample) for sample in samples[job.name][: self._config.log.table_rows]]
+                shown = samples[job.name][: self._config.log.table_rows]
+                table = [table_row(job.problems[s.question], s.outcome.text, s.outcome.grade) for s in shown]
                 log_table(self._loop.accelerator, step, f"samples/{job.name}", SAMPLE_COLUMNS, table)
             if "avg" in numbers:
                 error = f" +- {numbers['standard_error']:.1f}" if "standard_error" in numbers else ""
@@ -247,11 +248,6 @@ def _save(
             for sample in samples
         ),
     )
-
-
-def _table_row(job: BenchmarkTask, sample: StepSample) -> Sequence[str | float | None]:
-    problem, grade = job.problems[sample.question], sample.outcome.grade
-    return problem.id, problem.question, problem.answer, sample.outcome.text, grade.answer, grade.strict, grade.reason
 
 
 def _saved(outcome: Outcome, token_ids: tuple[int, ...]) -> Sample:

@@ -22,12 +22,18 @@ from curiosft_cli.run.text import one_line
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from curiosft_cli.data.records import Grade, Problem
     from curiosft_cli.run.rundir import StageDir
     from curiosft_cli.run.sections import Config
 
 Rows = Sequence[Sequence[str | int | float | None]]
 SAMPLE_COLUMNS = ("id", "question", "gold", "response", "answer", "strict", "reason")
 """Of a table of graded samples."""
+
+
+def table_row(problem: Problem, text: str, grade: Grade) -> Sequence[str | float | None]:
+    """The row of one sample in a table of these columns."""
+    return problem.id, problem.question, problem.answer, text, grade.answer, grade.strict, grade.reason
 
 
 def check_trackers(wanted: Sequence[str]) -> None:

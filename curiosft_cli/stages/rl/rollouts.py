@@ -16,6 +16,7 @@ from curiosft_cli.stages.graded_stream import GradedRequest, graded_stream
 from curiosft_cli.train.batches import step_rows
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.start import gather_objects
+from curiosft_cli.train.trackers import Rows, table_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -126,14 +127,12 @@ def why_no_reward(values: Mapping[str, float], most: float = 0.5) -> tuple[str, 
     )
 
 
-def sample_table(rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase) -> list[list[Any]]:
+def sample_table(rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase) -> Rows:
     """The rows of these rollouts in the table that trackers get."""
-    rows = []
-    for rollout in rollouts:
-        problem, grade = rollout.prompt.problem, rollout.grade
-        text = str(tokenizer.decode(list(rollout.response)))
-        rows.append([problem.id, problem.question, problem.answer, text, grade.answer, grade.strict, grade.reason])
-    return rows
+    return [
+        table_row(rollout.prompt.problem, str(tokenizer.decode(list(rollout.response))), rollout.grade)
+        for rollout in rollouts
+    ]
 
 
 def as_row(rollout: Rollout) -> dict[str, Any]:

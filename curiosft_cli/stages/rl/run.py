@@ -88,7 +88,7 @@ def run(config: Config, stage: StageDir) -> None:
                     for number, batch in enumerate(batches):
                         updates.accumulate(batch)  # the loss and its gradients
                         loop.update(updates.learning_rate(step, number), rl.skip_grad_norm)
-                if (step + 1) % rl.save_steps == 0 or step + 1 == book.total:
+                if book.saves_at(step + 1):
                     shown = sample_table(rollouts[: config.log.table_rows], loop.tokenizer)
                     log_table(loop.accelerator, step + 1, "samples/rollouts", SAMPLE_COLUMNS, shown)
                 used = {"completions/groups_used": len({sample.group for sample in samples})}
