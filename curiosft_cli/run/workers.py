@@ -77,7 +77,7 @@ def register(beat_s: float = BEAT_S, busy_share: float = 0.02) -> None:
                 stands = used - before <= busy_share * beat_s
                 waits = stands and _within(modules[:1], EXCHANGES)
                 computes = part is not None and not _within(modules, COMPILERS)
-                doing = WAITS if waits else str(part) if computes else ""
+                doing = WAITS if waits else str(part) if computes and not stands else ""
                 (folder / f"doing-{rank}").write_text(doing, encoding="ascii")
                 if waits or not (computes and stands):
                     os.utime(file)
@@ -194,7 +194,7 @@ class Workers:
         for rank, (pid, ranks) in registered.items():
             if ranks > 1 and (why := self._silent(rank) or self._endless(rank)):
                 return f"rank {rank} (process {pid}) hangs: {why}"
-        return self._waited_for(self.pids())
+        return self._waited_for({rank: pid for rank, (pid, _) in registered.items()})
 
     def _silent(self, rank: int) -> str | None:
         seen = self._seen[rank]
