@@ -38,6 +38,7 @@ HEAVY = (
     "accelerate",
     "sympy",
     "math_verify",
+    "pint",
     "pydantic",
     "rich",
 )

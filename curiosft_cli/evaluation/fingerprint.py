@@ -18,7 +18,7 @@ from curiosft_cli.run.files import COMPLETE, read_json
 
 READ_BY_GRADING = ("records", "response_format")
 WEIGHTS = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
-LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
+LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "pint")
 
 
 def grader_identity(name: Grader) -> dict[str, str]:

@@ -22,7 +22,7 @@ _SAMPLE_DIGITS = 60
 _TOLERANCE = 10.0**-20
 _TINY = 10.0 ** (5 - DIGITS)
 _LEAST_POINTS = 3
-_RANGES = ((0.1, 1.0), (1.0, 4.0), (5.0, 90.0), (-1.0, -0.1), (-4.0, -1.0), (-4.0, 4.0))
+_RANGES = ((0.1, 1.0), (1.0, 4.0), (5.0, 90.0), (-1.0, -0.1), (-4.0, -1.0), (-90.0, -5.0), (-4.0, 4.0))
 
 
 def same_number(gold: Any, answer: Any, places: int = 6) -> bool | None:
@@ -50,8 +50,8 @@ def same_expression(gold: Any, answer: Any) -> bool | None:
     """Compare two functions or two equations. None when they are neither, or too seldom real to be compared."""
     if isinstance(gold, sp.Eq) and isinstance(answer, sp.Eq):
         return same_equation(gold, answer)
-    are_functions = isinstance(gold, sp.Expr) and isinstance(answer, sp.Expr) and not (gold - answer).is_number
-    return same_function(gold, answer) if are_functions else None
+    left = gold - answer if isinstance(gold, sp.Expr) and isinstance(answer, sp.Expr) else sp.nan
+    return True if left == 0 else None if left.is_number else same_function(gold, answer)
 
 
 def same_function(first: Any, second: Any) -> bool | None:
@@ -69,6 +69,8 @@ def same_equation(first: Any, second: Any) -> bool | None:
     """Say whether one equation is the other, rearranged: multiplied by a constant, or solved for a variable."""
     sides = [(_exact(equation.lhs), _exact(equation.rhs)) for equation in (first, second)]
     differences = [sp.fraction(sp.together(left - right))[0] for left, right in sides]
+    if 0 in differences:
+        return differences == [0, 0] and first.free_symbols == second.free_symbols != set()
     if (same := _are_proportional(*differences)) is not False:
         return same
     solved = [
@@ -147,9 +149,11 @@ def _sampled(first: Any, second: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @lru_cache(maxsize=16)
-def _points(names: int, seed: int = 0, per_range: int = 4) -> list[list[Any]]:
+def _points(names: int, seed: int = 0, per_range: int = 4, most: int = 3) -> list[list[Any]]:
+    """Return the sample points. `most` variables or more are those of a formula, which stand for positive sizes."""
     draw = random.Random(seed)
-    points = [[draw.uniform(*ends) for _ in range(names)] for _ in range(per_range) for ends in _RANGES]
+    ranges = _RANGES[:3] if names >= most else _RANGES
+    points = [[draw.uniform(*ends) for _ in range(names)] for _ in range(per_range) for ends in ranges]
     points += [[float(draw.randint(1, 6)) for _ in range(names)] for _ in range(per_range)]
     return [[sp.Float(value, _SAMPLE_DIGITS) for value in point] for point in points]
 

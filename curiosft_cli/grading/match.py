@@ -10,7 +10,7 @@ from curiosft_cli.grading import parse, symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import marks, normalise, squeeze
 from curiosft_cli.grading.symbolic import Comparison
-from curiosft_cli.grading.units import contradict, has_variables, strip_units
+from curiosft_cli.grading.units import contradict, has_variables, quantity, strip_units
 
 YES: Comparison = (True, "ok")
 NO: Comparison = (False, "ok")
@@ -33,7 +33,8 @@ _NOT_ADDED = re.compile(
 )
 _INDEX = re.compile(r"_\s*\{[^{}]*(?:=|\\to)[^{}]*\}")
 _VALUE = re.compile(r"\d|\\pi")
-_OPTION_GOLD = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}")
+_OPTION = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}|\(?([A-Z])[).:]\s+[A-Za-z][a-z]{2}[A-Za-z ]*")
+_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}(?![A-Za-z])")
 _POINT = re.compile(r"(?:[(\[]|\\\{)\s*\d{1,3}(?:,\d{3})+|,\d{3}\s*(?:[)\]]|\\\})")
 _CENTS = re.compile(r"\bcents?\b")
 _ROUNDING = 10**6
@@ -78,7 +79,7 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
         return NO
     if squeeze(answer) == squeeze(gold) != "":
         return YES
-    for compare in (_named, _words, _option, symbolic.same_condition, _refused, _numeral):
+    for compare in (_named, _quantity, _words, _option, symbolic.same_condition, _refused, _numeral):
         if (verdict := compare(answer, gold, timeout_s)) is not None:
             return verdict
     gold_core, gold_units = strip_units(gold)
@@ -115,16 +116,17 @@ def _words(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare words with words; undecided when the gold is not in words, or may be a product of variables."""
     gold_words, is_text = parse.words(gold), parse.TEXT.search(gold) is not None
     ours, theirs = parse.flat_text(answer), parse.flat_text(gold)
-    is_same_text = ours == theirs or (is_text and ours.lower() == theirs.lower())
+    is_same_text = ours == theirs or ((is_text or _WORD.search(gold)) and ours.lower() == theirs.lower())
     if is_same_text or (gold_words and parse.words(answer) == gold_words):
         return YES
     return NO if gold_words and is_text else None
 
 
 def _option(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Compare letters where the gold is an option such as `\\text{(C)}`."""
-    letter = _OPTION_GOLD.fullmatch(gold)
-    return (named_letter(answer, len(LETTERS)) == letter[1], "ok") if letter else None
+    """Compare letters where the gold is an option, `\\text{(C)}` or `(C) Alina`, or is `C` and the answer is one."""
+    option = _OPTION.fullmatch(gold) or (_OPTION.fullmatch(answer) if len(gold) == 1 else None)
+    other = gold if option and option.string == answer else answer
+    return (named_letter(other, len(LETTERS)) == (option[1] or option[2]), "ok") if option else None
 
 
 def _refused(answer: str, gold: str, timeout_s: float) -> Comparison | None:
@@ -143,6 +145,18 @@ def _numeral(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     return ours[0] == theirs[0] and parse.has_digits_of(ours[0], *bases), "ok"
 
 
+def _quantity(answer: str, gold: str, timeout_s: float) -> Comparison | None:
+    """Accept the same quantity in another unit; undecided otherwise: `2am` may be a product."""
+    ours, theirs = quantity(answer), quantity(gold)
+    if not ours or not theirs or ours[2] != theirs[2]:
+        return None
+    if not ours[0] and not theirs[0]:
+        return YES if ours[1] == theirs[1] and _WORD.search(answer + " " + gold) else None
+    value, wanted = parse.plain_number(ours[0]), parse.plain_number(theirs[0])
+    is_same = value and wanted and _same_number((value[0] * ours[1] / theirs[1], value[1]), wanted)
+    return YES if is_same else None
+
+
 def _plain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare two plain numbers; where one alone is a percentage it may be meant as a share of 1 or of 100."""
     number, gold_number = parse.plain_number(answer), parse.plain_number(gold)
@@ -157,7 +171,7 @@ def _plain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 
 def _collection(answer: str, gold: str, timeout_s: float, most: int = 60) -> Comparison | None:
     """Compare two collections value by value: in order if the gold is a tuple, else each with one of the others."""
-    ours, theirs = parse.collection(answer), None if r"\pm" in answer + gold else parse.collection(gold)
+    ours, theirs = parse.collection(answer), parse.collection(gold)
     if not theirs:
         return NO if parse.plain_number(gold) and ours and len(set(ours[1])) > 1 else None
     if not ours and theirs[0] and not parse.plain_number(answer):

@@ -8,16 +8,18 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from curiosft_cli.grading.plain_notation import GREEK, as_latex
+
 # NFKC would flatten many of these into the text (x² into x2, 3½ into 31/2), so they are spelled out before it.
 _PLAIN_SIGNS = {"−": "-", "–": "-", "—": "-", "﹣": "-", "÷": "/", "∶": ":", "、": ",", "。": ".", "′": "'", "’": "'"}
-_PLAIN_SIGNS |= {"\u00c5": r"\text{angstrom}", "\u212b": r"\text{angstrom}"}
+_PLAIN_SIGNS |= {"\u2044": "/", "或": " or ", "和": " and ", "\u00c5": r"\text{angstrom}", "\u212b": r"\text{angstrom}"}
 _COMMANDS = """
     × times · cdot ⋅ cdot ± pm ∓ mp √ sqrt ∞ infty ≠ ne ≤ le ≥ ge ⩽ le ⩾ ge ≈ approx ≡ equiv ∪ cup ∩ cap ∈ in
     ∅ emptyset ⇒ Rightarrow → to … ldots ⌊ lfloor ⌋ rfloor ⌈ lceil ⌉ rceil ° degree º degree
-    α alpha β beta γ gamma δ delta ε epsilon θ theta λ lambda μ mu π pi ρ rho σ sigma τ tau φ phi ω omega
     ℝ mathbb{R} ℤ mathbb{Z} ℕ mathbb{N} ℚ mathbb{Q} ℂ mathbb{C}
 """
-_SIGNS = _PLAIN_SIGNS | {sign: rf"\{name} " for sign, name in re.findall(r"(\S+) (\S+)", _COMMANDS)}
+_NAMES = GREEK | dict(re.findall(r"(\S+) (\S+)", _COMMANDS))
+_SIGNS = _PLAIN_SIGNS | {sign: rf"\{name} " for sign, name in _NAMES.items()}
 _FRACTIONS = {c: unicodedata.normalize("NFKC", c).partition("\u2044") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 _SIGN_TABLE = str.maketrans(_SIGNS | {c: rf"\frac{{{top}}}{{{low}}}" for c, (top, _, low) in _FRACTIONS.items()})
 _INVISIBLE = {"Cf", "Cs", "Co", "Cn"}
@@ -39,7 +41,13 @@ _STYLE = (
     r"\\(?:(?:mathbf|boldsymbol|bm|pmb|underline|textcolor\{\w+\})\s*\{([^{}]*)\}"
     r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+)\s*\})"
 )
-_TRIGONOMETRIC = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?"
+# What stands before the only mathematics of a text, and says that this is the answer: `We find that $x = 2$.`
+_LABELLED = (
+    r"(?i)\A(?:(?!.*\b(?:not|never|wrong|false|incorrect|if|unless)\b)(?:[a-z]+[\s,]+)*?"
+    r"(?:answer|solution|result|is|are|equals?|that|therefore|thus|hence|so|find|get|have)\b[\s:]*|[a-z][a-z ]*:)?\s*"
+    r"(?:\$\$?([^$]+)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\])"
+    r"(?:\s*(?:is|as) (?:the|our) (?:answer|solution|result))?\s*\.?\s*\Z"
+)
 _TAKES_DEGREES = r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])"
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})")
 _EDGE = r"(?:\s|\\[,;: ]|\\q?quad(?![A-Za-z]))"
@@ -74,7 +82,10 @@ _SPELLINGS = _compiled(
     (r"\A(?:[^\\]|\\\\)*\\\\[A-Za-z]{2}(?:[^\\]|\\\\)*\Z", lambda m: m[0].replace(r"\\", "\\")),  # escaped twice
     *[(_STYLE, lambda m: m[1] or m[2] or "")] * 2,
     (r"\A\s*\\text(?:bf|rm|it)?\s*\{\s*([-+$.\d][^{}]*)\}\s*\Z", r"\1"),
-    (r"\A\s*(?:\\\((.*)\\\)|\\\[(.*)\\\])\s*\Z", lambda m: m[1] or m[2] or ""),
+    (_LABELLED, lambda m: next(filter(None, m.groups()), "")),
+    (r"\A.*\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}[^{}]*\Z", r"\1"),
+    (r"\\left\s*<(.*?)\\right\s*>|\A\s*<([^<>=]*,[^<>=]*)>\s*\Z", lambda m: f"({m[1] or m[2]})"),
+    (r"\A\s*([-+]?[\d.]+)\s*=\s*([A-Za-z])\s*\Z", r"\2 = \1"),
     (
         r"(?i)\A(?:\\text(?:bf|rm|it)?\s*\{)?\s*(?:(?:the\s+)?(?:(?:final|correct)\s+)?"
         r"(?:answer|ans|result|value|solution)\b\s*(?:is\b\s*:?|[:=])"
@@ -82,6 +93,7 @@ _SPELLINGS = _compiled(
         "",
     ),
     (r"\\?\$|\\!\s*|\\(?:text|display)style(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$", ""),
+    (r"\A\s*\*([^*]+)\*\s*\Z", r"\1"),
     (r"[€£¥₹₩]|\\(?:euro|pounds|yen)(?![A-Za-z])|\\(?:left|right)\.", ""),
     (r"~", " "),
     (r"\\[A-Za-z]+|[!<>:]=", lambda m: f"{_SYNONYM[m[0]]} " if m[0] in _SYNONYM else m[0]),
@@ -92,13 +104,9 @@ _SPELLINGS = _compiled(
     (r"(?<=\d)\s*\\(?:mathrm|text)\{\s*[eE]\s*\}\s*\{?([+-]?\d+)\}?", r"e\1"),
     (r"\\mathrm\s*\{\s*([ei])\s*\}", r" \1"),
     (rf"(^|[-+=(])\s*{FONT}\s*\{{\s*([A-Za-z])\s*\}}", r"\1 \2"),
-    (r"\\sqrt\s*(\d+)|\\?(?<![A-Za-z])sqrt\s*\(([^()]*)\)", lambda m: rf"\sqrt{{{m[1] or m[2]}}}"),
-    (r"(?<![A-Za-z\\])(?:np|numpy|math)\.([a-z]+)", r"\\\1 "),
-    (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
+    (r"\\sqrt\s*(\[\w+\])?\s*(\d+|(?<=\])[A-Za-z])", lambda m: rf"\sqrt{m[1] or ''}{{{m[2]}}}"),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-    (r"(?<![A-Za-z\\])abs\s*\(([^()]*)\)", r"|\1|"),
-    (r"(?<![A-Za-z\\])a(?=(?:sin|cos|tan)\()", "arc"),
-    (rf"(?<![A-Za-z\\])(pi|{_TRIGONOMETRIC}|ln|log|exp)(?=[\s(/*+\-)}}\d]|$)", r"\\\1 "),
+    (r"\A.*\Z", lambda m: as_latex(m[0])),
     (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
     (r"\A\s*(?:\\text\{)?\s*[Nn]o\s+solution\s*\}?\s*\Z", r"\\emptyset "),
@@ -111,10 +119,9 @@ _SPELLINGS = _compiled(
     (r"(?<!\^)'", r"^{\\prime}"),
     (r"(?<=\d)\s*(?:[xX*]|\\ast|\\cdot|\\times)\s*10\s*\^", r" \\times 10^"),
     (r"(?<=\d)\.(?=[/*+)}\s-])", ""),
-    (r"(?<![\w.}^/])(\d+)/(\d+)\s+(?=[A-Za-z\\(])", r"\\frac{\1}{\2} "),
-    (r"\*\*", "^"),
+    (r"(?<![\w.}^/])(\d+)/(\d+)(?:\s+(?=\\)|\s*(?=[A-Za-z(]))", r"\\frac{\1}{\2} "),
     (r"(?<=\d)\^\s*(\d)\s+(?=\d)", r"^{\1} \\cdot "),
-    (r"\^\s*([+-]\s?\d+|\d\d+|e(?![A-Za-z]))", r"^{\1}"),
+    (r"\^\s*(\\frac\{[^{}]*\}\{[^{}]*\}|[+-]\s?(?:\d+|[A-Za-z])|\d+!|\d\d+|e(?![A-Za-z]))", r"^{\1}"),
     (rf"\A.*{_TAKES_DEGREES}.*\Z", lambda m: _DEGREES.sub(r"(\\frac{\1\\pi}{180})", m[0])),  # the parser drops them
     (r"(?<=\d)(?:\\,|\s*\{,\}\s*)(?=\d{3}(?!\d))", ""),
 )

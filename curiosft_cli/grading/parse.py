@@ -9,7 +9,7 @@ from fractions import Fraction
 from curiosft_cli.grading.normalise import FONT, is_enclosed, marks, squeeze
 
 TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
-_WORDS = re.compile(r"[a-z][a-z'-]*(?:[\s,]+[a-z][a-z'-]*)*")
+_WORDS = re.compile(r"[a-z][a-z'-]*(?: [a-z][a-z'-]*)*")
 _BASED = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)?", re.IGNORECASE
 )
@@ -47,7 +47,7 @@ def words(text: str) -> str | None:
     plain = text
     for _ in range(3):
         plain = TEXT.sub(r" \1 ", plain)
-    plain = " ".join(plain.replace("\\ ", " ").split()).strip(" .").lower()
+    plain = " ".join(re.sub(r"\\ |[,.!?\"]", " ", plain).split()).lower()
     plain = re.sub(r"^(?:an?|the)\s+", "", plain)
     return plain if len(plain) > 1 and _WORDS.fullmatch(plain) else None
 
@@ -126,7 +126,15 @@ def collection(text: str) -> tuple[str, list[str]] | None:
     inner = BRACKETED.fullmatch(text)
     inner = inner if inner and is_enclosed(squeeze(text)) else None
     values = [value.strip() for value in listed_values(inner[2] if inner else text)]
+    if len(values) == 1 or not (inner and inner[1] == "("):
+        values = [way for value in values for way in both_signs(value)]
     return (inner[1][-1] if inner else "", values) if len(values) > 1 else None
+
+
+def both_signs(text: str) -> list[str]:
+    """Return the two values of a text with `\\pm` or `\\mp`, or the text alone."""
+    ways = [text.replace(r"\pm", one).replace(r"\mp", other) for one, other in ("+-", "-+")]
+    return [text] if ways[0] == text else ways
 
 
 def named_values(text: str) -> list[dict[str, str]]:
@@ -187,4 +195,4 @@ def alternatives(text: str, most: int = 20) -> list[str]:
     if not 0 < len(_RELATION.findall(text)) <= most:
         return []
     parts = _OR.split(_AND.sub(",", _BUILDER.sub(lambda m: m[1] or "", text)))
-    return [",".join(part.replace(r"\pm", sign) for sign in "+-") if r"\pm" in part else part for part in parts]
+    return [",".join(both_signs(part)) for part in parts]

@@ -168,4 +168,5 @@ def _spelled(text: str) -> str:
 
 
 def _plain(symbol: str) -> str:
+    symbol = symbol.replace("-", "minus").replace("+", "plus")
     return re.sub(r"\\(?:text|mathrm|rm)(?![A-Za-z])|[^A-Za-z0-9]", "", symbol)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
 
 from curiosft_cli.grading.normalise import FONT
 from curiosft_cli.grading.parse import TEXT, split_outside_brackets
@@ -42,6 +45,19 @@ _TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]
 _UNIT_LETTERS = frozenset("msghlLJNWVKACFTH")
 _OPEN_END = re.compile(r"(?:[-+=^_,(<>/*]|\\(?:cdot|times|div|pm|le|ge|in|cup|cap|sqrt|frac|sin|cos|tan|ln|log))\s*$")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
+_AMOUNT = re.compile(r"(?:[-+\d./()\s]|\\times\s*10\^\{?-?\d+\}?|\\frac\{\d+\}\{\d+\}|\\[,;: ])+")
+_PINT_SPELLINGS = (
+    (TEXT, r" \1 "),
+    (re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"(\1)/(\2)"),
+    (re.compile(r"\\cdot|\\times|\\[,;: ]"), " "),
+    (re.compile(r"\\mu\s*"), "u"),
+    (re.compile(r"\\Omega"), "ohm"),
+    (re.compile(r"\bper\b"), "/"),
+    (re.compile(r"\^\s*\{?\s*(-?\d)\s*\}?"), r"**(\1)"),
+    (re.compile(r"\A\s+|\s+\Z"), ""),
+    (re.compile(r"(?<=[\w)])\s+(?=[A-Za-z(])"), "*"),
+)
+_PINT_UNIT = re.compile(r"[A-Za-z(](?:[A-Za-z/()*\s]|\*\*\(-?\d\)){0,60}")
 
 
 def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozenset[str]]:
@@ -58,6 +74,36 @@ def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozen
 def contradict(units: frozenset[str], gold_units: frozenset[str]) -> bool:
     """Say whether an answer's units are not the gold's. Either may leave them out, but a time's half of the day."""
     return units != gold_units if units and gold_units else not gold_units.isdisjoint(_HALVES)
+
+
+def quantity(text: str) -> tuple[str, Fraction, Any] | None:
+    """Read a normalised text as a quantity. Returns (number, unit in base units, its dimensions), or None.
+
+    The number is "" where a unit stands alone.
+    """
+    amount = _AMOUNT.match(text)
+    unit = text[amount.end() if amount else 0 :]
+    for pattern, spelling in _PINT_SPELLINGS:
+        unit = pattern.sub(spelling, unit)
+    known = _base_units(unit) if _PINT_UNIT.fullmatch(unit) else None
+    return (amount[0] if amount else "", *known) if known else None
+
+
+@lru_cache(maxsize=1)
+def _registry() -> Any:
+    """Pint's units (0.5 s)."""
+    import pint
+
+    return pint.UnitRegistry(non_int_type=Fraction)
+
+
+@lru_cache(maxsize=1024)
+def _base_units(unit: str) -> tuple[Fraction, Any] | None:
+    try:
+        base = _registry().Quantity(1, _registry().parse_units(unit)).to_base_units()
+    except Exception:  # what pint makes of a text that is no unit
+        return None
+    return Fraction(base.magnitude), base.dimensionality
 
 
 def has_variables(text: str) -> bool:

@@ -159,7 +159,7 @@ REFUSED = {
     r"10:30": [r"10:31"],
     r"\text{10:30 a.m.}": [r"10:30"],
     r"\text{June 5}": [r"\text{June 6}"],
-    r"3 \text{ hours}": [r"3 \text{ minutes}", r"180 \text{ minutes}"],
+    r"3 \text{ hours}": [r"3 \text{ minutes}", r"181 \text{ minutes}"],
     r"5 \text{ m/s}": [r"5 \text{ km/s}"],
     r"1.6": [r"1.61"],
     r"0.022": [r"0.02"],
