@@ -22,7 +22,7 @@ _COMMANDS = {name: name for name in (*_FUNCTIONS, *_NAMES)}
 _COMMANDS |= {f"a{name[3:]}": name for name in _FUNCTIONS if name.startswith("arc")}
 _COMMANDS |= {"inf": "infty", "infinity": "infty", "oo": "infty", "tg": "tan", "ctg": "cot", "arctg": "arctan"}
 _OPERATOR = re.compile(r"\\operatorname\s*\{\s*(\w+)\s*\}")
-_WORD = re.compile(r"(?<![A-Za-z\\])(?:(?:np|numpy|math)\.)?([A-Za-z]{2,})(?![A-Za-z'])(?=(\s*\(|[\^*]|)|)")
+_WORD = re.compile(r"(?<![A-Za-z\\])(?:(?:np|numpy|math)\.)?([A-Za-z]{2,})(?![A-Za-z'])(?=(\s*\(|[\^*])?)")
 _BRACKET = re.compile(r"(?:(\\(?:sqrt|abs|factorial|ceil|floor)|\^)\s*)?\(|\^\s*(\\[a-z]+)\s*\(|\)")
 _AROUND = {r"\sqrt": (r"\sqrt{", "}"), r"\abs": ("|", "|"), r"\factorial": ("(", ")!"), "^": ("^{", "}")}
 _AROUND |= {rf"\{name}": (rf"\l{name} ", rf"\r{name} ") for name in ("ceil", "floor")}
@@ -56,4 +56,6 @@ def as_latex(text: str) -> str:
 
 def _command(word: re.Match[str]) -> str:
     name = word[1].lower() if word[2] and word[1].lower() in _COMMANDS else word[1]
+    if name in _FUNCTIONS and word.end() == len(word.string):
+        return word[0]  # `5 sec` is a time
     return rf"\{_COMMANDS[name]} " if name in _COMMANDS else word[0]

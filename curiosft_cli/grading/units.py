@@ -53,11 +53,11 @@ _PINT_SPELLINGS = (
     (re.compile(r"\\mu\s*"), "u"),
     (re.compile(r"\\Omega"), "ohm"),
     (re.compile(r"\bper\b"), "/"),
-    (re.compile(r"\^\s*\{?\s*(-?\d)\s*\}?"), r"**(\1)"),
-    (re.compile(r"\A\s+|\s+\Z"), ""),
+    (re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?"), r"**(\1)"),
     (re.compile(r"(?<=[\w)])\s+(?=[A-Za-z(])"), "*"),
 )
-_PINT_UNIT = re.compile(r"[A-Za-z(](?:[A-Za-z/()*\s]|\*\*\(-?\d\)){0,60}")
+# A power stands right behind a name and has one digit, so no number grows out of bounds.
+_PINT_UNIT = re.compile(r"(?=.{1,60}\Z)(?:[A-Za-z]+(?:\*\*\(-?\d\))?|[/()\s]|\*(?!\*))+")
 
 
 def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozenset[str]]:
@@ -84,7 +84,7 @@ def quantity(text: str) -> tuple[str, Fraction, Any] | None:
     amount = _AMOUNT.match(text)
     unit = text[amount.end() if amount else 0 :]
     for pattern, spelling in _PINT_SPELLINGS:
-        unit = pattern.sub(spelling, unit)
+        unit = pattern.sub(spelling, unit.strip())
     known = _base_units(unit) if _PINT_UNIT.fullmatch(unit) else None
     return (amount[0] if amount else "", *known) if known else None
 

@@ -26,6 +26,7 @@ ACCEPTED = {
     r"2 \text{ kJ}": ["2000 N*m", r"2000 \text{ kg} \cdot \text{m}^2/\text{s}^2", r"2 \times 10^3 \text{ J}"],
     r"90 \text{ km/h}": ["25 m/s", r"25 \frac{\text{m}}{\text{s}}", "90 kilometers per hour"],
     r"\text{ft}": ["foot"],
+    "5": ["5 sec", "5 min"],
     r"\lfloor \frac{x}{2} \rfloor": ["floor(x/2)", r"\operatorname{floor}(x/2)"],
     r"\binom{n}{2}": ["nCr(n, 2)", "n*(n-1)/2"],
     r"x^{\frac13}": [r"x^\frac13", r"\sqrt[3]x", "x^(1/3)"],
