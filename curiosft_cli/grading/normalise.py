@@ -43,8 +43,8 @@ _STYLE = (
 )
 # What stands before the only mathematics of a text, and says that this is the answer: `We find that $x = 2$.`
 _LABELLED = (
-    r"(?i)\A(?:(?!.*\b(?:not|never|wrong|false|incorrect|if|unless)\b)(?:[a-z]+[\s,]+)*?"
-    r"(?:answer|solution|result|is|are|equals?|that|therefore|thus|hence|so|find|get|have)\b[\s:]*|[a-z][a-z ]*:)?\s*"
+    r"(?i)\A(?:(?!.*\b(?:not|never|wrong|false|incorrect|if|unless|least|most|than|except)\b)(?:(?:[a-z]+[\s,]+)*?"
+    r"(?:answer|solution|result|is|are|equals?|that|therefore|thus|hence|so|find|get|have)\b[\s:]*|[a-z][a-z ]*:))?\s*"
     r"(?:\$\$?([^$]+)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\])"
     r"(?:\s*(?:is|as) (?:the|our) (?:answer|solution|result))?\s*\.?\s*\Z"
 )

@@ -59,7 +59,7 @@ REFUSED = {
     r"\text{ft}": ["inch", "pound"],
     "m": ["n", "s"],
     r"x \ge 4": [r"It is false that $x \ge 4$.", r"It is not that $x \ge 4$.", r"We find that $x > 4$."],
-    "7": [r"at least $7$", r"It is not $7$", "seven", "7th"],
+    "7": [r"at least $7$", r"At least: $7$", r"greater than: $7$", r"It is not $7$", "seven", "7th"],
     "C": ["B. the last one"],
     "2.5": ["2,5"],
     "c+c=c+c": ["1=1", "c=2c"],
