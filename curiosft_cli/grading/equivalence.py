@@ -141,7 +141,7 @@ def _exact(expression: Any) -> Any:
 def _sampled(first: Any, second: Any) -> Iterator[tuple[Any, Any]]:
     """Yield the values of both expressions at each point at which both have one."""
     names = sorted(first.free_symbols | second.free_symbols, key=str)
-    for point in _points(len(names)):
+    for point in _points(len(names), any_sign=first.has(sp.Abs) or second.has(sp.Abs)):
         values = dict(zip(names, point, strict=True))
         ours, theirs = _value(first, values), _value(second, values)
         if ours is not None and theirs is not None:
@@ -149,10 +149,10 @@ def _sampled(first: Any, second: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @lru_cache(maxsize=16)
-def _points(names: int, seed: int = 0, per_range: int = 4, most: int = 3) -> list[list[Any]]:
+def _points(names: int, any_sign: bool, seed: int = 0, per_range: int = 4, most: int = 3) -> list[list[Any]]:
     """Return the sample points. `most` variables or more are those of a formula, which stand for positive sizes."""
     draw = random.Random(seed)
-    ranges = _RANGES[:3] if names >= most else _RANGES
+    ranges = _RANGES[:3] if names >= most and not any_sign else _RANGES
     points = [[draw.uniform(*ends) for _ in range(names)] for _ in range(per_range) for ends in ranges]
     points += [[float(draw.randint(1, 6)) for _ in range(names)] for _ in range(per_range)]
     return [[sp.Float(value, _SAMPLE_DIGITS) for value in point] for point in points]

@@ -10,7 +10,7 @@ from curiosft_cli.grading import parse, symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import marks, normalise, squeeze
 from curiosft_cli.grading.symbolic import Comparison
-from curiosft_cli.grading.units import contradict, has_variables, quantity, strip_units
+from curiosft_cli.grading.units import contradict, quantity, strip_units, variables
 
 YES: Comparison = (True, "ok")
 NO: Comparison = (False, "ok")
@@ -18,6 +18,7 @@ NO: Comparison = (False, "ok")
 MAX_CHARACTERS = 4000
 MAX_DIGITS = 1000
 MAX_DEPTH = 50
+MAX_EQUALS = 50
 
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 # An answer with one of these says more, or less, than a gold without it; Math-Verify reads only the last part.
@@ -29,12 +30,15 @@ _NOT_ADDED = re.compile(
     r"|v?ee|wedge|lor|land|x?cancel|sout|phantom|stackrel|overset|underset)(?![A-Za-z])"
     r"|\b(?:not|or (?:more|less|fewer|greater|higher|lower|above|below|so)|at (?:least|most)"
     r"|(?:more|less|fewer|greater|larger|smaller|other) than|except|wrong|incorrect|squared|cubed|factorial|dozen"
-    r"|half|over|choose|either)\b"
+    r"|half|over|choose|either|pairs?|inverse|negative|mod(?:ulo)?"
+    r"|(?:third|fourth|quarter|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|hundredth|thousandth)s)\b"
 )
 _INDEX = re.compile(r"_\s*\{[^{}]*(?:=|\\to)[^{}]*\}")
 _VALUE = re.compile(r"\d|\\pi")
-_OPTION = re.compile(r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}|\(?([A-Z])[).:]\s+[A-Za-z][a-z]{2}[A-Za-z ]*")
-_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}(?![A-Za-z])")
+_OPTION = re.compile(
+    r"\\text(?:bf)?\s*\{\s*\(([A-Z])\)\s*\}|\(?([A-Z])[).:]\s+[A-Za-z][a-z]{2}[A-Za-z ]*"
+    r"|(?:Option|Choice)\s+\(?([A-Z])\)?"
+)
 _POINT = re.compile(r"(?:[(\[]|\\\{)\s*\d{1,3}(?:,\d{3})+|,\d{3}\s*(?:[)\]]|\\\})")
 _CENTS = re.compile(r"\bcents?\b")
 _ROUNDING = 10**6
@@ -67,8 +71,8 @@ def same_spelling_key(answer: str) -> tuple[str, ...]:
 
 
 def is_within_limits(text: str) -> bool:
-    """Say whether a text is small enough to be handed to a parser: length, run of digits, bracket depth."""
-    if len(text) > MAX_CHARACTERS or _LONG_NUMBER.search(text):
+    """Say whether a text is small enough to be handed to a parser: length, run of digits, equals signs, brackets."""
+    if len(text) > MAX_CHARACTERS or text.count("=") > MAX_EQUALS or _LONG_NUMBER.search(text):
         return False
     return all(depth <= MAX_DEPTH for _, depth in marks(text))
 
@@ -83,7 +87,7 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
         if (verdict := compare(answer, gold, timeout_s)) is not None:
             return verdict
     gold_core, gold_units = strip_units(gold)
-    core, units = strip_units(answer, single_letters=not has_variables(gold_core))
+    core, units = strip_units(answer, single_letters=not variables(gold_core))
     if contradict(units, gold_units):
         return NO
     for compare in (_plain, _collection, _chain, _multiple):
@@ -116,8 +120,9 @@ def _words(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare words with words; undecided when the gold is not in words, or may be a product of variables."""
     gold_words, is_text = parse.words(gold), parse.TEXT.search(gold) is not None
     ours, theirs = parse.flat_text(answer), parse.flat_text(gold)
-    is_same_text = ours == theirs or ((is_text or _WORD.search(gold)) and ours.lower() == theirs.lower())
-    if is_same_text or (gold_words and parse.words(answer) == gold_words):
+    if ours == theirs or (is_text and not variables(gold) and ours.lower() == theirs.lower()):
+        return YES
+    if gold_words and (is_text or parse.is_prose(gold, answer)) and parse.words(answer) == gold_words:
         return YES
     return NO if gold_words and is_text else None
 
@@ -126,7 +131,7 @@ def _option(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare letters where the gold is an option, `\\text{(C)}` or `(C) Alina`, or is `C` and the answer is one."""
     option = _OPTION.fullmatch(gold) or (_OPTION.fullmatch(answer) if len(gold) == 1 else None)
     other = gold if option and option.string == answer else answer
-    return (named_letter(other, len(LETTERS)) == (option[1] or option[2]), "ok") if option else None
+    return (named_letter(other, len(LETTERS)) == next(filter(None, option.groups())), "ok") if option else None
 
 
 def _refused(answer: str, gold: str, timeout_s: float) -> Comparison | None:
@@ -146,15 +151,21 @@ def _numeral(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 
 
 def _quantity(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Accept the same quantity in another unit; undecided otherwise: `2am` may be a product."""
+    """Compare quantities in one unit. Undecided where a side may be a product: `2am`, or is neither."""
     ours, theirs = quantity(answer), quantity(gold)
-    if not ours or not theirs or ours[2] != theirs[2]:
+    if not ours or not theirs:
         return None
-    if not ours[0] and not theirs[0]:
-        return YES if ours[1] == theirs[1] and _WORD.search(answer + " " + gold) else None
-    value, wanted = parse.plain_number(ours[0]), parse.plain_number(theirs[0])
-    is_same = value and wanted and _same_number((value[0] * ours[1] / theirs[1], value[1]), wanted)
-    return YES if is_same else None
+    is_plain = any(side.is_plain for side in (ours, theirs))
+    if not ours.number and not theirs.number:
+        return YES if is_plain and ours.unit == theirs.unit else None
+    value, wanted = parse.plain_number(ours.number), parse.plain_number(theirs.number)
+    if not value or not wanted or not (is_plain or (ours.is_spaced and theirs.is_spaced)):
+        return None
+    is_same_kind = ours.unit == theirs.unit or (ours.dimensions == theirs.dimensions and ours.size and theirs.size)
+    factor = ours.size / theirs.size if ours.unit != theirs.unit and is_same_kind else Fraction(1)
+    if is_same_kind and _same_number((value[0] * factor, value[1]), wanted):
+        return YES
+    return NO if ours.is_plain and theirs.is_plain else None
 
 
 def _plain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
@@ -192,12 +203,19 @@ def _collection(answer: str, gold: str, timeout_s: float, most: int = 60) -> Com
 
 
 def _chain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Every purely numeric side of a chain must equal the gold: `37=38` is not 38."""
+    """Every side that is a number, or has no other variables than the gold, must equal the gold: `37=38` is not 38.
+
+    Other sides say what it is: `S_n`, or `m+n`.
+    """
     parts = [] if "=" in gold else parse.split_outside_brackets(answer, "=")
     sides = [strip_units(side.strip())[0] for side in parts if len(parts) > 1]
-    numeric = [side for side in sides if _VALUE.search(parse.TEXT.sub("", side)) and not has_variables(side)]
-    verdicts = (_match(side, gold, timeout_s) for side in numeric)
-    return next((verdict for verdict in verdicts if not verdict[0]), YES if numeric else None)
+    counted = [
+        side
+        for side in sides
+        if variables(side) <= variables(gold) and not parse.is_name(side) and _VALUE.search(parse.TEXT.sub("", side))
+    ]
+    verdicts = (_match(side, gold, timeout_s) for side in counted)
+    return next((verdict for verdict in verdicts if not verdict[0]), YES if counted else None)
 
 
 def _multiple(answer: str, gold: str, timeout_s: float) -> Comparison | None:

@@ -41,10 +41,16 @@ _STYLE = (
     r"\\(?:(?:mathbf|boldsymbol|bm|pmb|underline|textcolor\{\w+\})\s*\{([^{}]*)\}"
     r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+)\s*\})"
 )
+# A label has none of these words: they change what follows.
+_CHANGED = (
+    r"(?!(?:[^$\\]|\\text)*\b(?:not?|none|never|cannot|wrong|false|incorrect|impossible|if|unless|suppose|assume|least|most"
+    r"|less|more|greater|larger|smaller|fewer|than|except|twice|double|triple|half|squared?|cubed?|roots?|log(?:arithm)?"
+    r"|reciprocal|inverse|negative|opposite|multiples?|powers?|times|divided|mod(?:ulo)?|tenth|third|quarter)\b)"
+)
 # What stands before the only mathematics of a text, and says that this is the answer: `We find that $x = 2$.`
 _LABELLED = (
-    r"(?i)\A(?:(?!.*\b(?:not|never|wrong|false|incorrect|if|unless|least|most|than|except)\b)(?:(?:[a-z]+[\s,]+)*?"
-    r"(?:answer|solution|result|is|are|equals?|that|therefore|thus|hence|so|find|get|have)\b[\s:]*|[a-z][a-z ]*:))?\s*"
+    rf"(?i)\A(?:{_CHANGED}(?:(?:[a-z]+[\s,]+)*?"
+    r"(?:answer|solution|result|is|are|equals?|that|therefore|thus|hence|so|find|get|have)\b[\s:,]*|[a-z][a-z ]*:))?\s*"
     r"(?:\$\$?([^$]+)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\])"
     r"(?:\s*(?:is|as) (?:the|our) (?:answer|solution|result))?\s*\.?\s*\Z"
 )
@@ -87,7 +93,8 @@ _SPELLINGS = _compiled(
     (r"\\left\s*<(.*?)\\right\s*>|\A\s*<([^<>=]*,[^<>=]*)>\s*\Z", lambda m: f"({m[1] or m[2]})"),
     (r"\A\s*([-+]?[\d.]+)\s*=\s*([A-Za-z])\s*\Z", r"\2 = \1"),
     (
-        r"(?i)\A(?:\\text(?:bf|rm|it)?\s*\{)?\s*(?:(?:the\s+)?(?:(?:final|correct)\s+)?"
+        rf"(?i)\A{_CHANGED}"
+        r"(?:\\text(?:bf|rm|it)?\s*\{)?\s*(?:(?:the\s+)?(?:(?:final|correct)\s+)?"
         r"(?:answer|ans|result|value|solution)\b\s*(?:is\b\s*:?|[:=])"
         r"|(?:[a-z]+[\s}]+(?:\\text\s*\{\s*)?){2,9}is(?=\s*\}?\s*[-+$\d]))\s*(?:\}\s*:?)?",
         "",
@@ -109,7 +116,7 @@ _SPELLINGS = _compiled(
     (r"\A.*\Z", lambda m: as_latex(m[0])),
     (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
-    (r"\A\s*(?:\\text\{)?\s*[Nn]o\s+solution\s*\}?\s*\Z", r"\\emptyset "),
+    (r"\A\s*(?:\\text\{)?\s*[Nn]o\s+(?:real\s+)?solutions?\s*\}?\s*\Z", r"\\emptyset "),
     (r"\\begin\{(cases|aligned)\}(.*)\\end\{\1\}", _listed_rows),
     (r"\{([-+:=/])\}", r"\1"),
     (r"(?<![A-Za-z\\])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])", r"\1m"),
@@ -119,7 +126,7 @@ _SPELLINGS = _compiled(
     (r"(?<!\^)'", r"^{\\prime}"),
     (r"(?<=\d)\s*(?:[xX*]|\\ast|\\cdot|\\times)\s*10\s*\^", r" \\times 10^"),
     (r"(?<=\d)\.(?=[/*+)}\s-])", ""),
-    (r"(?<![\w.}^/])(\d+)/(\d+)(?:\s+(?=\\)|\s*(?=[A-Za-z(]))", r"\\frac{\1}{\2} "),
+    (r"(?<![\w.}^/])(\d+)/(\d+)(?:\s+(?=\\)|\s*(?=[A-Za-z(]|\\(?:pi|sqrt)(?![A-Za-z])))", r"\\frac{\1}{\2} "),
     (r"(?<=\d)\^\s*(\d)\s+(?=\d)", r"^{\1} \\cdot "),
     (r"\^\s*(\\frac\{[^{}]*\}\{[^{}]*\}|[+-]\s?(?:\d+|[A-Za-z])|\d+!|\d\d+|e(?![A-Za-z]))", r"^{\1}"),
     (rf"\A.*{_TAKES_DEGREES}.*\Z", lambda m: _DEGREES.sub(r"(\\frac{\1\\pi}{180})", m[0])),  # the parser drops them

@@ -9,6 +9,7 @@ from fractions import Fraction
 from curiosft_cli.grading.normalise import FONT, is_enclosed, marks, squeeze
 
 TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
+_LONG_WORD = re.compile(r"(?i)(?<![a-z\\])(?=[a-z]*[aeiou])[a-z]{4,}")
 _WORDS = re.compile(r"[a-z][a-z'-]*(?: [a-z][a-z'-]*)*")
 _BASED = re.compile(
     r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)?", re.IGNORECASE
@@ -50,6 +51,22 @@ def words(text: str) -> str | None:
     plain = " ".join(re.sub(r"\\ |[,.!?\"]", " ", plain).split()).lower()
     plain = re.sub(r"^(?:an?|the)\s+", "", plain)
     return plain if len(plain) > 1 and _WORDS.fullmatch(plain) else None
+
+
+def is_prose(text: str, other: str) -> bool:
+    """Say whether two bare texts, the same but for case, are words: with a long one, or alike but for a first capital.
+
+    `kT` and `Kt` are products.
+    """
+    if _LONG_WORD.search(text) or text.strip().lower() in ("yes", "no"):
+        return True
+    first, second = (one.strip(" .")[:1].lower() + one.strip(" .")[1:] for one in (text, other))
+    return first == second and re.fullmatch(r"[A-Za-z]{3,}(?: [A-Za-z]{3,})*", first) is not None
+
+
+def is_name(text: str) -> bool:
+    """Say whether a text is a name such as `x_1`, `f(2)` or `\\angle ABC`."""
+    return re.fullmatch(_NAME, squeeze(text)) is not None
 
 
 def split_outside_brackets(text: str, sign: str = ",") -> list[str]:
@@ -131,8 +148,10 @@ def collection(text: str) -> tuple[str, list[str]] | None:
     return (inner[1][-1] if inner else "", values) if len(values) > 1 else None
 
 
-def both_signs(text: str) -> list[str]:
-    """Return the two values of a text with `\\pm` or `\\mp`, or the text alone."""
+def both_signs(text: str, most: int = 3) -> list[str]:
+    """Return the values of a text with `\\pm`: two, with `\\mp` for the other sign, or each sign of several."""
+    if 1 < text.count(r"\pm") <= most and r"\mp" not in text:
+        return [way for sign in "+-" for way in both_signs(text.replace(r"\pm", sign, 1))]
     ways = [text.replace(r"\pm", one).replace(r"\mp", other) for one, other in ("+-", "-+")]
     return [text] if ways[0] == text else ways
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -45,7 +46,7 @@ _TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]
 _UNIT_LETTERS = frozenset("msghlLJNWVKACFTH")
 _OPEN_END = re.compile(r"(?:[-+=^_,(<>/*]|\\(?:cdot|times|div|pm|le|ge|in|cup|cap|sqrt|frac|sin|cos|tan|ln|log))\s*$")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
-_AMOUNT = re.compile(r"(?:[-+\d./()\s]|\\times\s*10\^\{?-?\d+\}?|\\frac\{\d+\}\{\d+\}|\\[,;: ])+")
+_AMOUNT = re.compile(r"(?:(?:\\times\s*)?10\^\{?-?\d+\}?|[-+\d./()\s]|\\frac\{\d+\}\{\d+\}|\\[,;: ])+")
 _PINT_SPELLINGS = (
     (TEXT, r" \1 "),
     (re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"(\1)/(\2)"),
@@ -76,17 +77,37 @@ def contradict(units: frozenset[str], gold_units: frozenset[str]) -> bool:
     return units != gold_units if units and gold_units else not gold_units.isdisjoint(_HALVES)
 
 
-def quantity(text: str) -> tuple[str, Fraction, Any] | None:
-    """Read a normalised text as a quantity. Returns (number, unit in base units, its dimensions), or None.
+@dataclass(frozen=True)
+class Quantity:
+    """A number with a unit.
 
-    The number is "" where a unit stands alone.
+    Attributes:
+        number: as it is written, or "" where a unit stands alone.
+        unit: as pint knows it.
+        size: of the unit, in base units; 0 where its zero is not theirs.
+        dimensions: of the unit.
+        is_plain: it can be no product of variables: it has a font command, a quotient or a name of three letters.
+        is_spaced: the unit stands apart from the number.
     """
+
+    number: str
+    unit: Any
+    size: Fraction
+    dimensions: Any
+    is_plain: bool
+    is_spaced: bool
+
+
+def quantity(text: str) -> Quantity | None:
+    """Read a normalised text as a quantity with a unit that pint knows, or None."""
     amount = _AMOUNT.match(text)
-    unit = text[amount.end() if amount else 0 :]
+    number = amount[0] if amount else ""
+    unit = text[len(number) :]
     for pattern, spelling in _PINT_SPELLINGS:
         unit = pattern.sub(spelling, unit.strip())
     known = _base_units(unit) if _PINT_UNIT.fullmatch(unit) else None
-    return (amount[0] if amount else "", *known) if known else None
+    is_plain = TEXT.search(text) is not None or re.search(r"/|[A-Za-z]{3}", unit) is not None
+    return Quantity(number, *known, is_plain, number[-1:].isspace()) if known else None
 
 
 @lru_cache(maxsize=1)
@@ -98,17 +119,19 @@ def _registry() -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _base_units(unit: str) -> tuple[Fraction, Any] | None:
+def _base_units(unit: str) -> tuple[Any, Fraction, Any] | None:
+    """Return (unit, size in base units, dimensions), or None of a text that is no unit. An offset has the size 0."""
     try:
-        base = _registry().Quantity(1, _registry().parse_units(unit)).to_base_units()
+        units = _registry().parse_units(unit)
+        zero, base = (_registry().Quantity(number, units).to_base_units() for number in (0, 1))
     except Exception:  # what pint makes of a text that is no unit
         return None
-    return Fraction(base.magnitude), base.dimensionality
+    return units, Fraction(0 if zero.magnitude else base.magnitude), base.dimensionality
 
 
-def has_variables(text: str) -> bool:
-    """Say whether a single letter stands for something in a normalised text."""
-    return _LETTER.search(TEXT.sub("", text)) is not None
+def variables(text: str) -> set[str]:
+    """Return the single letters that stand for something in a normalised text."""
+    return set(_LETTER.findall(TEXT.sub("", text)))
 
 
 def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:

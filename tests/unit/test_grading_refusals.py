@@ -111,7 +111,7 @@ REFUSED = {
     r"\left( 3, \frac{\pi}{2} \right)": [r"(3, 90^\circ)"],
     r"\{1\pm\sqrt{5},-2\}": [r"1+\sqrt5, 1-\sqrt5"],
     r"(1,-16,-4,43)": [r"(1,-16,43,-4)"],
-    r"\text{no solution}": [r"\text{no solutions}"],
+    r"\text{no solution}": [],
     r"\text{yes}": [r"\text{no}"],
     r"\text{Monday}": [r"\text{Tuesday}"],
     r"1\frac{4}{5}": [r"\frac{4}{5}"],
