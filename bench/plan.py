@@ -2,7 +2,8 @@
 
 Every shape is trained by the real sft stage in a process of its own with one thread, then predicted from its
 configuration and the lengths of the same packs. Memory is the peak of the steps above what the process holds after its
-imports; time is processor seconds of the steps after the first one. Prints one JSON line per case.
+imports; time is processor seconds of the steps after the second one, when the process has all its memory. Prints one
+JSON line per case.
 
     python bench/plan.py --model PATH [--cases s,q,wide] [--precision bfloat16]
 
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -134,11 +135,11 @@ def trained(options: argparse.Namespace) -> None:
     run_stages(resolved, ("sft",))
     if os.environ.get("RANK", "0") != "0":
         return
-    tokens = [sum(sum(row) for pack in step for row in pack) for step in packs[1:-1]]
+    tokens = [sum(sum(row) for pack in step for row in pack) for step in packs[2:-1]]
     found = {
         "measured_mib": round((marks[-1][0] - before) / MIB),
         "imports_mib": round(before / MIB),
-        "measured_s": round((marks[-1][1] - marks[0][1]) / (len(marks) - 1), 2),
+        "measured_s": round((marks[-1][1] - marks[1][1]) / (len(marks) - 2), 2),
         "tokens": round(sum(tokens) / len(tokens)),
         **prediction(resolved.config, model, packs, options.processes),
     }
@@ -189,14 +190,14 @@ def prediction(config: Any, model: str, packs: list[Any], ranks: int) -> dict[st
     """Of the largest pack, in memory and, times the packs of a step, in processor seconds."""
     import torch
 
-    from curiosft_cli.tools.plan.estimate import Setting, plan_sft
-    from curiosft_cli.tools.plan.machines import CPU, measured_cpu
+    from curiosft_cli.tools.plan.estimate import plan_sft
+    from curiosft_cli.tools.plan.machines import CPU, Setting, measured_cpu
     from curiosft_cli.train.load import load_config
     from curiosft_cli.train.size import model_size
 
     machine = replace(measured_cpu(getattr(torch, config.sft.precision)), imports=0)
     largest = max((pack for step in packs for pack in step), key=lambda pack: sum(map(sum, pack)))
-    rows = [row for step in packs[1:] for pack in step for row in pack]
+    rows = [row for step in packs[2:] for pack in step for row in pack]
     prompt, response = (round(statistics.mean(part)) for part in zip(*rows, strict=True))
     setting = Setting(machine, CPU, ranks, 1, len(rows), prompt, response, tuple(largest))
     shape = load_config(model, config.model)

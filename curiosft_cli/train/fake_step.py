@@ -1,11 +1,15 @@
-"""One optimizer step without memory: our own model, head, teacher, backward pass and optimizer on fake tensors.
+"""One optimizer step of models with few layers: our own model, head, teacher, backward pass and optimizer.
 
-The layers of a model are alike, so two small numbers of layers are measured and the rest follows.
+On fake tensors it says what a step needs, without memory; on real ones how long it takes on this machine's CPU. The
+layers of a model are alike, so two small numbers of layers are measured and the rest follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +23,7 @@ from curiosft_cli.train.batches import Pack, make_pack
 from curiosft_cli.train.encode import Row
 from curiosft_cli.train.head.kernels import Kernels
 from curiosft_cli.train.lora import add_adapters
-from curiosft_cli.train.meter import Meter, Operation
+from curiosft_cli.train.meter import Meter, Stopwatch
 from curiosft_cli.train.optim import make_optimizer
 from curiosft_cli.train.size import with_layers
 from curiosft_cli.train.stats import StepStats
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from curiosft_cli.run.sections import Lora, Sft, Training
 
 Key = TypeVar("Key")
-FEW_LAYERS = (2, 4)
+FEW_LAYERS, TIMED_LAYERS = (2, 4), (2, 6)
 INPUTS, FORWARD, BACKWARD, UPDATE = "inputs", "forward", "backward", "update"
 HEAD, LATE = ", head", ", second half"
 """Phases are cut in two where their peak may be at either end: the bytes at each end are a straight line in the number
@@ -46,13 +50,12 @@ class StepCost:
     Attributes:
         peaks: bytes by term at the largest sum, for each phase of the step.
         flops: floating-point operations of the products, for each phase.
-        operations: how often each is done in each phase. What works on all layers at a time is another operation with
-            each number of layers; only sums over all operations are right.
+        moved: bytes that all else reads and writes, for each phase.
     """
 
     peaks: Mapping[str, Mapping[str, float]]
     flops: Mapping[str, float]
-    operations: Mapping[str, Mapping[Operation, float]]
+    moved: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,82 @@ class CpuShapes(Kernels):
 def step_cost(
     shape: Any, settings: Training, objective: BoundObjective, lengths: Sequence[tuple[int, int]], **how: Any
 ) -> StepCost:
-    """Measure the models with few layers, and draw the line to all layers. See `measure` for the arguments."""
-    layers, measured = shape.get_text_config().num_hidden_layers, []
-    for few in FEW_LAYERS:
-        measured.append(measure(with_layers(shape, few), settings, objective, lengths, **how))
-    share = (layers - FEW_LAYERS[0]) / (FEW_LAYERS[1] - FEW_LAYERS[0])
+    """Measure the models with few layers, and draw the line to all layers. See `prepared` for the arguments."""
+    measured = [measure(with_layers(shape, few), settings, objective, lengths, **how) for few in FEW_LAYERS]
     first, second = measured
+    share = _share(shape, *FEW_LAYERS)
     return StepCost(
-        _lines(first.peaks, second.peaks, share),
+        {phase: _line(first.peaks[phase], second.peaks[phase], share) for phase in first.peaks},
         _line(first.flops, second.flops, share),
-        _lines(first.operations, second.operations, share),
+        _line(first.moved, second.moved, share),
     )
 
 
-def measure(
+def measure(shape: Any, *what: Any, **how: Any) -> StepCost:
+    """Run one step on fake tensors, after the one that makes the optimizer's moments. See `prepared`."""
+    meter = Meter()
+    with FakeTensorMode(), meter:
+        prepared(meter, shape, *what, **how)()
+    return StepCost(dict(meter.peaks), dict(meter.flops), dict(meter.moved))
+
+
+def step_seconds(shape: Any, *what: Any, beside: int = 0, at_least_s: float = 1.0, **how: Any) -> dict[str, float]:
+    """Processor seconds of each phase of a step with one thread, with random weights. See `prepared`.
+
+    Args:
+        shape: transformers configuration of the model.
+        what: see `prepared`; `how` alike.
+        beside: other cores that work meanwhile, as in a training: cores slow each other.
+        at_least_s: steps are repeated for so long, after one that warms up; medians count.
+    """
+    few, more = TIMED_LAYERS
+    layers = shape.get_text_config().num_hidden_layers
+    with _one_thread(beside):
+        second = _timed(with_layers(shape, min(more, layers)), at_least_s, *what, **how)
+        if layers <= more:
+            return second
+        first = _timed(with_layers(shape, few), at_least_s, *what, **how)
+    return _line(first, second, _share(shape, few, more))
+
+
+@contextmanager
+def _one_thread(beside: int, width: int = 1024) -> Generator[None]:
+    """Compute in one thread, while `beside` others multiply matrices [width, width]."""
+    threads, done = torch.get_num_threads(), threading.Event()
+
+    def multiply() -> None:
+        torch.set_num_threads(1)
+        matrix = torch.ones(width, width)
+        while not done.is_set():
+            matrix @ matrix
+
+    others = [threading.Thread(target=multiply, daemon=True) for _ in range(beside)]
+    torch.set_num_threads(1)
+    try:
+        for other in others:
+            other.start()
+        yield
+    finally:
+        done.set()
+        for other in others:
+            other.join()
+        torch.set_num_threads(threads)
+
+
+def _timed(shape: Any, at_least_s: float, *what: Any, **how: Any) -> dict[str, float]:
+    watch = Stopwatch()
+    step = prepared(watch, shape, *what, **how)
+    step()
+    steps: list[dict[str, float]] = []
+    while sum(sum(took.values()) for took in steps) < at_least_s:
+        watch.took.clear()
+        step()
+        steps.append(dict(watch.took))
+    return {phase: statistics.median(took[phase] for took in steps) for phase in steps[0]}
+
+
+def prepared(
+    watch: Meter | Stopwatch,
     shape: Any,
     settings: Training,
     objective: BoundObjective,
@@ -91,50 +156,57 @@ def measure(
     kernels: Kernels,
     attention: str | None = None,
     accumulates: bool = False,
-) -> StepCost:
-    """Run one step on fake tensors, after the one that makes the optimizer's moments.
+) -> Callable[[], None]:
+    """Build a model with random weights; return what does one step with it, after the one that makes the moments.
 
     Args:
+        watch: is told of each phase.
         shape: transformers configuration of the model.
         settings: `[sft]` or `[rl]`.
         objective: with its parameters bound.
         lengths: tokens of (prompt, supervised response) of each row of the pack.
         dtype: of the products.
-        kernels: the head's passes over the vocabulary; no shape of theirs may depend on a value.
+        kernels: the head's passes over the vocabulary; on fake tensors no shape of theirs may depend on a value.
         attention: its name in transformers; None is row by row.
         accumulates: the step has several packs, so the gradients of the packs before are there.
     """
     from transformers import AutoModelForCausalLM
 
     shape._attn_implementation = attention or register_packed_attention()
-    meter = Meter()
-    with FakeTensorMode(), meter:
-        model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32).train()
-        if settings.lora.rank:
-            _add_fake_adapters(model, settings.lora)
-        if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype, kernels=kernels)
-        _name_terms(meter, model)
-        optimizer = make_optimizer(model, settings)
-        rows = [Row((0,) * prompt, (0,) * response) for prompt, response in lengths]
-        pack = make_pack(rows, range(len(rows)), "cpu")
-        meter.term = "teacher"
-        suppliers = _suppliers(objective, settings, student, pack)
-        _make_moments(meter, optimizer, keep_gradients=accumulates)
-        with meter.phase(INPUTS):
+    model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32).train()
+    if settings.lora.rank:
+        _add_fake_adapters(model, settings.lora)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype, kernels=kernels)
+    _name_terms(watch, model)
+    optimizer = make_optimizer(model, settings)
+    vocabulary = shape.get_text_config().vocab_size
+    rows = []
+    for row in lengths:
+        prompt, response = (tuple(place % vocabulary for place in range(part)) for part in row)
+        rows.append(Row(prompt, response))
+    pack = make_pack(rows, range(len(rows)), "cpu")
+    watch.term = "teacher"
+    suppliers = _suppliers(objective, settings, student, pack)
+    _make_moments(watch, optimizer, keep_gradients=accumulates)
+    weights = tuple(torch.full((len(pack.labels),), 1 / len(pack.labels)) for _ in objective.terms)
+
+    def step() -> None:
+        with watch.phase(INPUTS):
             extra = _extra(objective, suppliers, pack)
             head_pass = suppliers.head_pass(pack)
-        weights = tuple(torch.ones(len(pack.labels)) for _ in objective.terms)
-        with meter.phase(FORWARD):
+        with watch.phase(FORWARD):
             loss, seen = student(pack, objective, extra, weights, head_pass)
-        with meter.phase(BACKWARD):
+        with watch.phase(BACKWARD, sums_in_place=True):
             loss.backward()
         del loss, seen, extra, head_pass
-        with meter.phase(UPDATE):
+        with watch.phase(UPDATE):
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
             optimizer.step()
-    return StepCost(dict(meter.peaks), dict(meter.flops), dict(meter.operations))
+        optimizer.zero_grad(set_to_none=not accumulates)
+
+    return step
 
 
 def _add_fake_adapters(model: Any, settings: Lora) -> None:
@@ -144,10 +216,10 @@ def _add_fake_adapters(model: Any, settings: Lora) -> None:
     for part in model.modules():
         for name, weight in part._parameters.items():
             if weight is not None and weight.device.type == "meta":
-                part._parameters[name] = torch.nn.Parameter(torch.empty_like(weight, device="cpu"))
+                part._parameters[name] = torch.nn.Parameter(torch.zeros_like(weight, device="cpu"))
 
 
-def _name_terms(meter: Meter, model: Any) -> None:
+def _name_terms(meter: Meter | Stopwatch, model: Any) -> None:
     """Tell the meter what is what: weights, gradients, and logits from where the transformer ends."""
     meter.name("weights", model.parameters())
     for parameter in model.parameters():
@@ -165,7 +237,7 @@ def _name_terms(meter: Meter, model: Any) -> None:
     body.register_forward_hook(to_head)
 
 
-def _make_moments(meter: Meter, optimizer: torch.optim.Optimizer, *, keep_gradients: bool) -> None:
+def _make_moments(meter: Meter | Stopwatch, optimizer: torch.optim.Optimizer, *, keep_gradients: bool) -> None:
     """The optimizer's state after its first step, and its gradients if they are wanted."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in parameters:
@@ -197,10 +269,8 @@ def _extra(objective: BoundObjective, suppliers: Suppliers, pack: Pack) -> dict[
     return extra
 
 
-def _lines(
-    first: Mapping[str, Mapping[Key, float]], second: Mapping[str, Mapping[Key, float]], share: float
-) -> dict[str, dict[Key, float]]:
-    return {phase: _line(first[phase], second[phase], share) for phase in first}
+def _share(shape: Any, few: int, more: int) -> float:
+    return (shape.get_text_config().num_hidden_layers - few) / (more - few)
 
 
 def _line(first: Mapping[Key, float], second: Mapping[Key, float], share: float) -> dict[Key, float]:

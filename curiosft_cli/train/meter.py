@@ -6,11 +6,11 @@ pass of activation checkpointing, and knows no teacher and no head.
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,34 +29,6 @@ PICKED = (ATEN.embedding, ATEN.index, ATEN.gather, ATEN.index_select, ATEN.embed
 """These read only what they pick."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A tensor without its values."""
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One that is not only a view, and what it works on.
-
-    Attributes:
-        func: of torch.
-        arguments: by position; a `Shape` in place of each tensor, a tuple in place of each list.
-        options: by name, alike.
-        flops: floating-point operations, of a product.
-        moved: bytes that it reads and writes, where it is no product.
-    """
-
-    func: Any
-    arguments: Any
-    options: Any
-    flops: int = 0
-    moved: int = 0
-
-
 class Meter(TorchDispatchMode):
     """Use it as a context. A storage counts from the operation that makes it until nothing refers to it.
 
@@ -66,7 +38,7 @@ class Meter(TorchDispatchMode):
         peaks: `live` at the largest sum within each phase, by the name of the phase.
         flops: floating-point operations of the products in each phase.
         current: the phase.
-        operations: how often each was done in each phase.
+        moved: bytes that operations which are no products read and write in each phase.
     """
 
     def __init__(self) -> None:
@@ -75,9 +47,10 @@ class Meter(TorchDispatchMode):
         self.live: Counter[str] = Counter()
         self.peaks: dict[str, Counter[str]] = {}
         self.flops: Counter[str] = Counter()
-        self.operations: dict[str, Counter[Operation]] = {}
+        self.moved: Counter[str] = Counter()
         self.current = ""
         self._known: dict[int, tuple[str, int]] = {}
+        self._sums_in_place = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -86,6 +59,8 @@ class Meter(TorchDispatchMode):
         self._count_work(func, args, kwargs or {}, made, read, written)
         # A copy of a weight in another precision belongs to the weights, not to the activations.
         copied = self.term == "activations" and func is ATEN._to_copy.default and self._term_of(args[0]) == "weights"
+        if self._sums_in_place and func is ATEN.add.Tensor:
+            self._pass_on(args[0])
         for tensor in written:
             self._see(tensor, "copies for products" if copied else self.term)
         return made
@@ -103,15 +78,20 @@ class Meter(TorchDispatchMode):
                 self._see(tensor, term)
 
     @contextmanager
-    def phase(self, name: str) -> Generator[None]:
-        """Keep peak and work inside under this name."""
-        self.term = "activations"
+    def phase(self, name: str, *, sums_in_place: bool = False) -> Generator[None]:
+        """Keep peak and work inside under this name.
+
+        Args:
+            name: of the phase.
+            sums_in_place: a sum takes the place of its first number, as in autograd without a meter.
+        """
+        self.term, self._sums_in_place = "activations", sums_in_place
         self.enter(name)
         self._compare()
         try:
             yield
         finally:
-            self.current, self.term = "", "activations"
+            self.current, self.term, self._sums_in_place = "", "activations", False
 
     def enter(self, name: str) -> None:
         """Go on to another phase, within `phase`; it counts from its first operation on."""
@@ -136,8 +116,7 @@ class Meter(TorchDispatchMode):
             wrote = sum(_bytes(tensor) for tensor in written or read)
             moved = wrote + (wrote if packet in PICKED else sum(_bytes(tensor) for tensor in read))
         self.flops[self.current] += flops
-        done = self.operations.setdefault(self.current, Counter())
-        done[Operation(func, _shapes(args), _shapes(tuple(kwargs.items())), flops, moved)] += 1
+        self.moved[self.current] += moved
 
     def _term_of(self, tensor: Tensor) -> str | None:
         return self._known.get(tensor.untyped_storage()._cdata, (None, 0))[0]
@@ -152,6 +131,12 @@ class Meter(TorchDispatchMode):
         weakref.finalize(storage, self._forget, key)
         self._compare()
 
+    def _pass_on(self, tensor: Tensor) -> None:
+        key = tensor.untyped_storage()._cdata
+        term, size = self._known.get(key, ("", 0))
+        self.live[term] -= size
+        self._known[key] = term, 0
+
     def _forget(self, key: int) -> None:
         term, size = self._known.pop(key)
         self.live[term] -= size
@@ -165,7 +150,35 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _shapes(values: Any) -> Any:
-    if isinstance(values, Tensor):
-        return Shape(tuple(values.shape), values.stride(), values.dtype)
-    return tuple(map(_shapes, values)) if isinstance(values, list | tuple) else values
+class Stopwatch:
+    """What stands in a `Meter`'s place on real tensors: processor seconds of this thread in each phase, and no terms.
+
+    Attributes:
+        term: not used.
+        current: the phase.
+        took: seconds by the name of the phase.
+    """
+
+    def __init__(self) -> None:
+        self.term = self.current = ""
+        self.took: defaultdict[str, float] = defaultdict(float)
+        self._since = 0.0
+
+    def name(self, term: str, tensors: Iterable[Tensor]) -> None:
+        """Nothing."""
+
+    @contextmanager
+    def phase(self, name: str, *, sums_in_place: bool = False) -> Generator[None]:
+        """Count the time inside under this name."""
+        self.enter(name)
+        try:
+            yield
+        finally:
+            self.enter("")
+
+    def enter(self, name: str) -> None:
+        """Go on to another phase."""
+        now = time.thread_time()
+        if self.current:
+            self.took[self.current] += now - self._since
+        self.current, self._since = name, now

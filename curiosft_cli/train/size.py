@@ -30,11 +30,13 @@ class Size:
         layer: of one layer.
         layers: how many layers.
         rest: embedding, last norm and head; a tied head counts once.
+        embedding: of the embedding.
     """
 
     layer: int
     layers: int
     rest: int
+    embedding: int = 0
 
     @property
     def all(self) -> int:
@@ -44,9 +46,9 @@ class Size:
 
 def model_size(shape: Any) -> Size:
     """The size of the model of a transformers configuration. One and two layers are built, without memory."""
-    layers = shape.get_text_config().num_hidden_layers
+    text = shape.get_text_config()
     one, two = (count_parameters(with_layers(shape, few)) for few in (1, 2))
-    return Size(two - one, layers, 2 * one - two)
+    return Size(two - one, text.num_hidden_layers, 2 * one - two, text.vocab_size * text.hidden_size)
 
 
 def count_parameters(shape: Any) -> int:

@@ -13,13 +13,13 @@ from curiosft_cli.run.errors import GUARD, CurioError
 from curiosft_cli.run.files import write_text
 from curiosft_cli.run.values import toml_value
 from curiosft_cli.tools.plan.estimate import plan_stages
-from curiosft_cli.tools.plan.machines import CPU
+from curiosft_cli.tools.plan.machines import CPU, Setting
 from curiosft_cli.tools.plan.memory import SHARDED
 from curiosft_cli.train.shards import shard_kind
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
-    from curiosft_cli.tools.plan.estimate import Setting, StagePlan
+    from curiosft_cli.tools.plan.estimate import StagePlan
 
 Choices = dict[str, str]
 """A setting, `section.key=value`, and its reason."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from curiosft_cli.run.device import GIB
 from curiosft_cli.run.errors import GUARD
 from curiosft_cli.run.text import one_line, show
-from curiosft_cli.tools.plan.machines import CPU, machine_named
+from curiosft_cli.tools.plan.machines import CPU, Setting, machine_named
 
 if TYPE_CHECKING:
     from curiosft_cli.run.sections import Config
-    from curiosft_cli.tools.plan.estimate import Setting, StagePlan
+    from curiosft_cli.tools.plan.estimate import StagePlan
     from curiosft_cli.tools.plan.probe import Probe
 
 PAPER_ROWS = 45_824
@@ -41,7 +41,7 @@ def run(
     """Print the plan; return the exit code: 0 if every stage fits, else 4."""
     from curiosft_cli.run.config import load
     from curiosft_cli.tools.plan.choices import fitting, target_of, write_choices
-    from curiosft_cli.tools.plan.estimate import Setting, plan_stages
+    from curiosft_cli.tools.plan.estimate import plan_stages
 
     config = load(reference, overrides).config
     shape = read_shape(config)

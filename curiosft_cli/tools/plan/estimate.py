@@ -8,58 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from curiosft_cli.objectives import RL_METHODS
 from curiosft_cli.run.cpu_allocator import set_cpu_allocator
-from curiosft_cli.run.device import GIB
+from curiosft_cli.run.device import GIB, main_memory
 from curiosft_cli.run.objective_file import sft_objective
-from curiosft_cli.tools.plan.machines import CPU, Machine, cores_of_process
+from curiosft_cli.tools.plan.full_pack import FullPack, dtype_of, full_pack
+from curiosft_cli.tools.plan.machines import CPU, Setting, cores_of_process
 from curiosft_cli.tools.plan.memory import Shards, Terms, largest, phases_of_device, sent_bytes
 from curiosft_cli.train.shards import shard_kind
 from curiosft_cli.train.size import BFLOAT16, FLOAT32, Size, held_always, model_size
 
 if TYPE_CHECKING:
-    from curiosft_cli.objectives import BoundObjective
     from curiosft_cli.run.sections import Config, Training
-    from curiosft_cli.train.fake_step import StepCost
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the stages would run on, and what is assumed of the data.
-
-    Attributes:
-        machine: one device.
-        name: of the device.
-        gpus: devices of one node.
-        nodes: how many nodes.
-        rows: of the training data.
-        prompt_tokens: of a row, on average.
-        response_tokens: of a response or a completion, on average.
-        pack: (prompt, response) tokens of each row of a full pack, where they are known; else rows of average length.
-        beside: bytes of a process that a probe found beside the terms.
-        slower: seconds of a step that a probe measured, over those that were predicted.
-        usable: share of the memory that tensors may take; the rest is for the CUDA context and gaps (our choice).
-    """
-
-    machine: Machine
-    name: str
-    gpus: int
-    nodes: int
-    rows: int
-    prompt_tokens: int
-    response_tokens: int
-    pack: tuple[tuple[int, int], ...] = ()
-    beside: float = 0.0
-    slower: float = 1.0
-    usable: float = 0.94
-
-    @property
-    def ranks(self) -> int:
-        """Training processes."""
-        return self.gpus * self.nodes
-
-    @property
-    def memory(self) -> float:
-        """Bytes that tensors may take on one device; the processes of a CPU share one memory."""
-        return self.machine.memory * self.usable / (self.gpus if self.name == CPU else 1)
 
 
 @dataclass(frozen=True)
@@ -113,26 +71,27 @@ def plan_sft(config: Config, shape: Any, size: Size, setting: Setting) -> StageP
     sft = config.sft
     objective = sft_objective(sft.objective, sft.objective_sha256).objective.bind(**sft.params)
     row = setting.prompt_tokens + min(setting.response_tokens, sft.max_response_length)
-    cost, pack_tokens = _cost(config, sft, shape, objective, setting, ceil(sft.batch_size / setting.ranks), row)
+    pack = full_pack(sft, shape, objective, setting, ceil(sft.batch_size / setting.ranks), row)
+    cost = pack.cost
     read = objective.needs & {"teacher_logp", "teacher_tau", "ref_logp", "ref_logits"} and sft.teacher.kind == "ema"
     copied = bool(read) and not sft.lora.rank  # a copy of adapters is small
-    shards = shards_of(config, setting, _dtype(sft, setting).itemsize)
+    shards = shards_of(config, setting, dtype_of(sft, setting).itemsize)
     phases = phases_of_device(cost, size, shards, teacher=copied, adapters=bool(sft.lora.rank))
     if sft.teacher.offload:
         phases = {
             phase: {name: bytes_ for name, bytes_ in terms.items() if name != "teacher"}
             for phase, terms in phases.items()
         }
-    phase, terms = largest(_with_libraries(phases, setting, shards))
+    phase, terms = largest(_with_libraries(phases, sft, size, setting, shards))
     if setting.beside:
         terms["measured beside these"] = setting.beside
     per_epoch = ceil(setting.rows / sft.batch_size)
     steps = min(sft.epochs * per_epoch, sft.max_steps or sft.epochs * per_epoch)
-    share = sft.batch_size * row / pack_tokens
+    share = sft.batch_size * row / pack.tokens
     packs = share / setting.ranks
     sent = sent_bytes(cost, size, shards, ceil(packs), adapters=bool(sft.lora.rank))
-    step_s = setting.slower * _seconds(config, cost, setting, packs, shards, sent)
-    own = size.all * getattr(teacher_dtype(sft.teacher, _dtype(sft, setting)), "itemsize", 0) if copied else 0
+    step_s = setting.slower * _seconds(config, pack, setting, packs, shards, sent)
+    own = size.all * getattr(teacher_dtype(sft.teacher, dtype_of(sft, setting)), "itemsize", 0) if copied else 0
     disk, peak = _disk(sft, size, steps, own)
     return StagePlan(
         "sft",
@@ -156,16 +115,17 @@ def plan_rl(config: Config, shape: Any, size: Size, setting: Setting) -> StagePl
     objective = RL_METHODS["grpo"].objective.bind()
     response = min(setting.response_tokens, rl.max_completion_length)
     row, rows = setting.prompt_tokens + response, rl.mini_batch_prompts * rl.num_generations
-    cost, pack_tokens = _cost(config, rl, shape, objective, setting, ceil(rows / setting.ranks), row)
+    pack = full_pack(rl, shape, objective, setting, ceil(rows / setting.ranks), row)
+    cost = pack.cost
     # Before the updates every token is scored once more: a third of the products of the training pass.
     scoring = sum(cost.flops.values()) / 3
-    shards = shards_of(config, setting, _dtype(rl, setting).itemsize)
+    shards = shards_of(config, setting, dtype_of(rl, setting).itemsize)
     phases = phases_of_device(cost, size, shards, teacher=False, adapters=bool(rl.lora.rank))
     if not rl.servers:
         phases["sampling"] = _beside_engine(rl, size, setting, shards)
-    phase, terms = largest(_with_libraries(phases, setting, shards))
+    phase, terms = largest(_with_libraries(phases, rl, size, setting, shards))
     completions = rl.prompts_per_step * rl.num_generations
-    share = completions * row / pack_tokens
+    share = completions * row / pack.tokens
     sampling_s = (
         completions
         * response
@@ -173,7 +133,7 @@ def plan_rl(config: Config, shape: Any, size: Size, setting: Setting) -> StagePl
     )
     packs = share / setting.ranks
     sent = sent_bytes(cost, size, shards, ceil(packs), adapters=bool(rl.lora.rank), scored=True)
-    step_s = sampling_s + _seconds(config, cost, setting, packs, shards, sent, scoring)
+    step_s = sampling_s + _seconds(config, pack, setting, packs, shards, sent, scoring)
     steps = rl.steps if rl.epochs is None else rl.epochs * ceil(setting.rows / rl.prompts_per_step)
     disk, peak = _disk(rl, size, steps, 0)
     flops = (sum(cost.flops.values()) + scoring) * share + 2 * size.all * completions * response
@@ -259,45 +219,9 @@ def engine_tokens_per_s(
     return reached * sequences / max(read_s, product_s)
 
 
-def _cost(
-    config: Config, settings: Training, shape: Any, objective: BoundObjective, setting: Setting, rows: int, row: int
-) -> tuple[StepCost, int]:
-    """The cost of one full pack of one process, and its tokens."""
-    import torch
-
-    from curiosft_cli.train.cpu_attention import register_cpu_attention
-    from curiosft_cli.train.fake_step import CpuShapes, step_cost
-    from curiosft_cli.train.head.kernels import Kernels
-
-    in_pack = max(1, min(rows, settings.max_tokens_per_batch // row))
-    lengths = setting.pack or ((setting.prompt_tokens, row - setting.prompt_tokens),) * in_pack
-    dtype, on_cpu = _dtype(settings, setting), setting.name == CPU
-    cost = step_cost(
-        shape,
-        settings,
-        objective,
-        lengths,
-        dtype=dtype,
-        kernels=CpuShapes() if on_cpu else Kernels(),
-        attention=register_cpu_attention() if on_cpu and dtype == torch.bfloat16 else None,
-        accumulates=rows > len(lengths),
-    )
-    return cost, sum(map(sum, lengths))
-
-
-def _dtype(settings: Training, setting: Setting) -> Any:
-    import torch
-
-    from curiosft_cli.train.load import compute_dtype
-
-    if setting.name == CPU:
-        return compute_dtype(settings.precision, CPU)
-    return torch.float32 if settings.precision == "float32" else torch.bfloat16
-
-
 def _seconds(
     config: Config,
-    cost: StepCost,
+    pack: FullPack,
     setting: Setting,
     packs: float,
     shards: Shards,
@@ -306,20 +230,23 @@ def _seconds(
 ) -> float:
     """Of one step with `packs` packs in one process. `more` floating-point operations come on top of each pack.
 
-    GPUs exchange while they compute; the cores of a CPU do one or the other.
+    GPUs exchange while they compute; the cores of a CPU do one or the other. What does not fit in this machine's
+    memory is not run: then the general speeds count.
     """
-    machine, exchange = setting.machine, exchange_s(sent, setting, shards)
-    if setting.name != CPU:
-        return max(exchange, packs * (sum(cost.flops.values()) + more) / machine.products / machine.reached)
-    from curiosft_cli.tools.plan.replay import replayed_seconds
     from curiosft_cli.train.fake_step import UPDATE
 
-    set_cpu_allocator(sharded=shards.parts is not None)
-    speeds = machine.products, machine.moved
-    took = {phase: replayed_seconds(operations, *speeds) for phase, operations in cost.operations.items()}
-    update = took.pop(UPDATE)
-    computed = packs * (sum(took.values()) + more / machine.products) + update / (shards.parts or 1)
+    machine, exchange = setting.machine, exchange_s(sent, setting, shards)
+    cost, flops = pack.cost, sum(pack.cost.flops.values())
+    if setting.name != CPU:
+        return max(exchange, packs * (flops + more) / machine.products / machine.reached)
     cores = cores_of_process(config, setting.gpus)
+    if max(sum(terms.values()) for terms in cost.peaks.values()) < (main_memory().free or setting.memory):
+        set_cpu_allocator(sharded=shards.parts is not None)
+        took = pack.seconds(ceil(cores * setting.gpus) - 1)
+    else:
+        took = {phase: cost.flops[phase] / machine.products + cost.moved[phase] / machine.moved for phase in cost.moved}
+    update = took.pop(UPDATE)
+    computed = packs * sum(took.values()) * (1 + more / flops) + update / (shards.parts or 1)
     # One thread of a process sends and receives.
     return computed / cores + exchange / min(1.0, cores)
 
@@ -339,11 +266,19 @@ def exchange_s(sent: tuple[float, float], setting: Setting, shards: Shards) -> f
     return among_parts / inside + among_copies * setting.gpus / machine.network
 
 
-def _with_libraries(phases: dict[str, Terms], setting: Setting, shards: Shards) -> dict[str, Terms]:
-    """On a CPU the libraries stand in the same memory; with shards their allocator gives back what is freed."""
-    kept = 0 if shards.parts else setting.machine.kept
-    more = {"imports": float(setting.machine.imports), "kept by the allocator": float(kept)}
-    return {phase: terms | {name: size for name, size in more.items() if size} for phase, terms in phases.items()}
+def _with_libraries(
+    phases: dict[str, Terms], settings: Training, size: Size, setting: Setting, shards: Shards
+) -> dict[str, Terms]:
+    """On a CPU the libraries stand in the same memory. With shards their allocator gives back what is freed.
+
+    Without, gaps remain: about as much as is held beside the tensors, and two of the gradient of the embedding, the
+    largest block that comes and goes in each step.
+    """
+    kept = float(setting.machine.kept)
+    if not shards.parts:
+        kept = 2 * (kept + (0 if settings.lora.rank else size.embedding * FLOAT32)) if setting.name == CPU else 0
+    more = {"imports": float(setting.machine.imports), "kept by the libraries": kept}
+    return {phase: terms | {name: held for name, held in more.items() if held} for phase, terms in phases.items()}
 
 
 def _beside_engine(rl: Training, size: Size, setting: Setting, shards: Shards) -> Terms:

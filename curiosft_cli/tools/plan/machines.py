@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curiosft_cli.run.cpu_allocator import set_cpu_allocator
 from curiosft_cli.run.device import GIB
 from curiosft_cli.run.errors import CurioError, nearest
 from curiosft_cli.run.processes import usable_cores
@@ -31,7 +34,7 @@ class Machine:
         network: bytes that one node sends to another in a second, at the peak.
         reached: share of the peak of the products that whole steps reach (MFU).
         imports: bytes of a process on a CPU without a model.
-        kept: bytes that the C library of a process with the whole model holds beside the tensors at its peak.
+        kept: bytes that a process of a training on a CPU holds beside its tensors and imports.
     """
 
     memory: int
@@ -42,6 +45,47 @@ class Machine:
     reached: float = 0.4
     imports: int = 0
     kept: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the stages would run on, and what is assumed of the data.
+
+    Attributes:
+        machine: one device.
+        name: of the device.
+        gpus: devices of one node.
+        nodes: how many nodes.
+        rows: of the training data.
+        prompt_tokens: of a row, on average.
+        response_tokens: of a response or a completion, on average.
+        pack: (prompt, response) tokens of each row of a full pack, where they are known; else rows of average length.
+        beside: bytes of a process that a probe found beside the terms.
+        slower: seconds of a step that a probe measured, over those that were predicted.
+        usable: share of the memory that tensors may take; the rest is for the CUDA context and gaps (our choice).
+    """
+
+    machine: Machine
+    name: str
+    gpus: int
+    nodes: int
+    rows: int
+    prompt_tokens: int
+    response_tokens: int
+    pack: tuple[tuple[int, int], ...] = ()
+    beside: float = 0.0
+    slower: float = 1.0
+    usable: float = 0.94
+
+    @property
+    def ranks(self) -> int:
+        """Training processes."""
+        return self.gpus * self.nodes
+
+    @property
+    def memory(self) -> float:
+        """Bytes that tensors may take on one device; the processes of a CPU share one memory."""
+        return self.machine.memory * self.usable / (self.gpus if self.name == CPU else 1)
 
 
 # Data sheets: dense bfloat16 products with float32 sums, memory bandwidth, and one direction of NVLink, or of PCIe 4.0
@@ -83,8 +127,9 @@ def measured_cpu(
     rows: int = 1024,
     width: int = 2048,
     passed: int = 2**24,
-    passes_to_send: float = 32.0,
-    kept: int = 336 * 2**20,
+    copied: int = 2**22,
+    copies_to_send: float = 8.0,
+    kept: int = 100 * 2**20,
 ) -> Machine:
     """General speeds of one process of this machine: of large products, and of passes over the memory.
 
@@ -93,27 +138,28 @@ def measured_cpu(
         rows: the product is that of a matrix [rows, width] with one [width, width].
         width: see `rows`.
         passed: numbers of a tensor that no cache holds.
-        passes_to_send: a byte sent to another process of this machine takes as long as passes over so many. Measured
-            with two processes over gloo: 24 to 38 to gather, 32 to 46 to scatter sums, 4 to 64 MiB at a time.
-        kept: see `Machine`. glibc gives an aligned block that was freed to the next of the same size only where a
-            neighbour of it is free too, so large tensors leave gaps; docs/performance.md has what was measured.
+        copied: numbers of a tensor that is copied into fresh memory.
+        copies_to_send: a byte sent to another process of this machine takes as long as so many such copies. Measured
+            with trainings in two processes over gloo: 6 to 13, with the copies and the calls around the exchange.
+        kept: see `Machine`; docs/performance.md has what was measured.
     """
     import accelerate  # noqa: F401  (what a training imports)
     import torch
 
-    from curiosft_cli.tools.plan.replay import seconds
     from curiosft_cli.train.size import device_memory
 
     left, right = (torch.randn(size, width).to(dtype or torch.float32) for size in (rows, width))
-    product_s = seconds(lambda: left @ right.t())
+    product_s = _seconds(lambda: left @ right.t())
     target, other = torch.zeros(passed), torch.zeros(passed)
-    moved = 3 * target.nbytes / seconds(lambda: target.add_(other))
+    moved = 3 * target.nbytes / _seconds(lambda: target.add_(other))
+    set_cpu_allocator(sharded=True)
+    link = 4 * copied / _seconds(target[:copied].clone) / copies_to_send
     return Machine(
         memory=device_memory(torch.device(CPU)),
         products=2 * rows * width * width / product_s,
         moved=moved,
-        link=moved / passes_to_send,
-        network=moved / passes_to_send,
+        link=link,
+        network=link,
         reached=1.0,
         imports=_resident(),
         kept=kept,
@@ -135,3 +181,20 @@ def _resident() -> int:
     except OSError:
         return 0
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _seconds(call: Callable[[], object], at_least_s: float = 0.2) -> float:
+    """Processor seconds of one call with one thread, after a warm-up. Threads that wait for others would count too."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        call()
+        started, calls = time.process_time(), 0
+        while time.process_time() - started < at_least_s:
+            call()
+            calls += 1
+        return (time.process_time() - started) / calls
+    finally:
+        torch.set_num_threads(threads)

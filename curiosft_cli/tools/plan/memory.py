@@ -12,6 +12,7 @@ from curiosft_cli.train.size import FLOAT32, Size
 if TYPE_CHECKING:
     from curiosft_cli.train.fake_step import StepCost
 
+SENDING = "end of the backward pass"
 SHARDED = ("weights", "gradients", "optimizer", "teacher")
 GATHERED_LAYERS = 2
 """The layer that computes, and the next one, which is gathered ahead."""
@@ -63,6 +64,10 @@ def phases_of_device(cost: StepCost, size: Size, shards: Shards, *, teacher: boo
         elif shards.ranks > 1:
             terms["buckets of gradients"] = trained.all * FLOAT32
         found[phase] = terms
+    if shards.parts:
+        # Embedding and head are sent last, when the activations are gone: once as gradient and once as what is sent.
+        state = {name: held for name, held in found[UPDATE].items() if name in SHARDED}
+        found[SENDING] = state | {"gathered gradients": float(2 * trained.rest * FLOAT32)}
     return found
 
 
@@ -100,8 +105,10 @@ def _gathered(size: Size, trained: Size, width: int, phase: str) -> Terms:
         return {}
     terms = {"gathered weights": float(size.rest * FLOAT32 + GATHERED_LAYERS * size.layer * width)}
     if phase.startswith(BACKWARD):
-        # Of the rest once as gradient and once as what is sent; of a layer as it was gathered and in float32.
-        terms["gathered gradients"] = float(2 * trained.rest * FLOAT32 + trained.layer * (width + FLOAT32))
+        # That of a layer as it was gathered and in float32. That of a head waits for the end of the pass; with the
+        # gradient of the embedding, or of a tied head, the pass itself ends.
+        head = trained.rest - trained.embedding
+        terms["gathered gradients"] = float(head * FLOAT32 + trained.layer * (width + FLOAT32))
     return terms
 
 

@@ -14,8 +14,8 @@ from curiosft_cli.run.errors import CurioError
 from curiosft_cli.run.files import read_jsonl
 from curiosft_cli.tools.pipeline import run_stages
 from curiosft_cli.tools.plan.choices import with_choices
-from curiosft_cli.tools.plan.estimate import Setting, plan_sft
-from curiosft_cli.tools.plan.machines import CPU
+from curiosft_cli.tools.plan.estimate import plan_sft
+from curiosft_cli.tools.plan.machines import CPU, Setting
 from curiosft_cli.train.size import model_size
 
 if TYPE_CHECKING:
