@@ -181,12 +181,7 @@ def prepared(
     student = Student(model, chunk=settings.head_chunk, compute_dtype=dtype, kernels=kernels)
     _name_terms(watch, model)
     optimizer = make_optimizer(model, settings)
-    vocabulary = shape.get_text_config().vocab_size
-    rows = []
-    for row in lengths:
-        prompt, response = (tuple(place % vocabulary for place in range(part)) for part in row)
-        rows.append(Row(prompt, response))
-    pack = make_pack(rows, range(len(rows)), "cpu")
+    pack = _pack(shape.get_text_config().vocab_size, lengths)
     watch.term = "teacher"
     suppliers = _suppliers(objective, settings, student, pack)
     _make_moments(watch, optimizer, keep_gradients=accumulates)
@@ -207,6 +202,14 @@ def prepared(
         optimizer.zero_grad(set_to_none=not accumulates)
 
     return step
+
+
+def _pack(vocabulary: int, lengths: Sequence[tuple[int, int]]) -> Pack:
+    rows = []
+    for row in lengths:
+        prompt, response = (tuple(place % vocabulary for place in range(part)) for part in row)
+        rows.append(Row(prompt, response))
+    return make_pack(rows, range(len(rows)), "cpu")
 
 
 def _add_fake_adapters(model: Any, settings: Lora) -> None:
