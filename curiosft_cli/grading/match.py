@@ -119,10 +119,10 @@ def _named(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 def _words(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare words with words; undecided when the gold is not in words, or may be a product of variables."""
     gold_words, is_text = parse.words(gold), parse.TEXT.search(gold) is not None
-    ours, theirs = parse.flat_text(answer), parse.flat_text(gold)
+    ours, theirs = (parse.without_capital(parse.flat_text(side)) for side in (answer, gold))
     if ours == theirs or (is_text and not variables(gold) and ours.lower() == theirs.lower()):
         return YES
-    if gold_words and (is_text or parse.is_prose(gold, answer)) and parse.words(answer) == gold_words:
+    if gold_words and (is_text or parse.is_prose(gold)) and parse.words(answer) == gold_words:
         return YES
     return NO if gold_words and is_text else None
 

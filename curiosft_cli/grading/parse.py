@@ -53,15 +53,14 @@ def words(text: str) -> str | None:
     return plain if len(plain) > 1 and _WORDS.fullmatch(plain) else None
 
 
-def is_prose(text: str, other: str) -> bool:
-    """Say whether two bare texts, the same but for case, are words: with a long one, or alike but for a first capital.
+def is_prose(text: str) -> bool:
+    """Say whether a bare text is words, in which case does not matter: `kT` is a product."""
+    return _LONG_WORD.search(text) is not None or text.strip(" .").lower() in ("yes", "no")
 
-    `kT` and `Kt` are products.
-    """
-    if _LONG_WORD.search(text) or text.strip().lower() in ("yes", "no"):
-        return True
-    first, second = (one.strip(" .")[:1].lower() + one.strip(" .")[1:] for one in (text, other))
-    return first == second and re.fullmatch(r"[A-Za-z]{3,}(?: [A-Za-z]{3,})*", first) is not None
+
+def without_capital(text: str) -> str:
+    """Return a text whose first word, of three letters or more, is not capitalised."""
+    return text[:1].lower() + text[1:] if re.match("[A-Z][a-z]{2}", text) else text
 
 
 def is_name(text: str) -> bool:

@@ -44,6 +44,8 @@ ACCEPTED = {
     r"\text{hello world}": ["Hello, world!"],
     "c+c=c+c": ["2c=2c"],
     "yes": ["YES", "Yes."],
+    r"all integers $k \ge 2$": [r"All integers $k \geq 2$."],
+    "odd": ["Odd"],
     "romeo and juliet": ["Romeo and Juliet", "romeo, and juliet!"],
     r"\text{no solution}": ["No solutions", r"\text{No real solutions}"],
     r"\frac{q}{4\pi\epsilon_0}": ["q/(4*pi*epsilon_0)"],
