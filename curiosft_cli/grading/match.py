@@ -152,10 +152,11 @@ def _numeral(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 
 def _quantity(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare quantities in one unit. Undecided where a side may be a product: `2am`, or is neither."""
-    ours, theirs = quantity(answer), quantity(gold)
+    ours = quantity(answer)
+    theirs = quantity(gold) if ours else None
     if not ours or not theirs:
         return None
-    is_plain = any(side.is_plain for side in (ours, theirs))
+    is_plain = ours.is_plain or theirs.is_plain
     if not ours.number and not theirs.number:
         return YES if is_plain and ours.unit == theirs.unit else None
     value, wanted = parse.plain_number(ours.number), parse.plain_number(theirs.number)

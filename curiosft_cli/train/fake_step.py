@@ -101,7 +101,7 @@ def step_seconds(shape: Any, *what: Any, beside: int = 0, at_least_s: float = 1.
     """
     few, more = TIMED_LAYERS
     layers = shape.get_text_config().num_hidden_layers
-    with _one_thread(beside):
+    with one_thread(beside):
         second = _timed(with_layers(shape, min(more, layers)), at_least_s, *what, **how)
         if layers <= more:
             return second
@@ -110,7 +110,7 @@ def step_seconds(shape: Any, *what: Any, beside: int = 0, at_least_s: float = 1.
 
 
 @contextmanager
-def _one_thread(beside: int, width: int = 1024) -> Generator[None]:
+def one_thread(beside: int = 0, width: int = 1024) -> Generator[None]:
     """Compute in one thread, while `beside` others multiply matrices [width, width]."""
     threads, done = torch.get_num_threads(), threading.Event()
 

@@ -185,16 +185,12 @@ def _resident() -> int:
 
 def _seconds(call: Callable[[], object], at_least_s: float = 0.2) -> float:
     """Processor seconds of one call with one thread, after a warm-up. Threads that wait for others would count too."""
-    import torch
+    from curiosft_cli.train.fake_step import one_thread
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         call()
         started, calls = time.process_time(), 0
         while time.process_time() - started < at_least_s:
             call()
             calls += 1
         return (time.process_time() - started) / calls
-    finally:
-        torch.set_num_threads(threads)
