@@ -10,7 +10,7 @@ from curiosft_cli.grading import parse, symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import marks, normalise, squeeze
 from curiosft_cli.grading.symbolic import Comparison
-from curiosft_cli.grading.units import contradict, quantity, strip_units, variables
+from curiosft_cli.grading.units import Unit, ratio, strip_units, variables
 
 YES: Comparison = (True, "ok")
 NO: Comparison = (False, "ok")
@@ -86,10 +86,7 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
     for compare in (_named, _quantity, _words, _option, symbolic.same_condition, _refused, _numeral):
         if (verdict := compare(answer, gold, timeout_s)) is not None:
             return verdict
-    gold_core, gold_units = strip_units(gold)
-    core, units = strip_units(answer, single_letters=not variables(gold_core))
-    if contradict(units, gold_units):
-        return NO
+    (core, _), (gold_core, _) = _without_units(answer, gold)
     for compare in (_plain, _collection, _chain, _multiple):
         if (verdict := compare(core, gold_core, timeout_s)) is not None:
             return verdict
@@ -141,32 +138,34 @@ def _refused(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 
 def _numeral(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare numerals by digits and base, where one has a base; the other may leave it out."""
-    ours, theirs = parse.numeral(answer), parse.numeral(gold)
-    bases = {side[1] for side in (ours, theirs) if side and side[1]}
-    if not bases:
+    (digits, base), (gold_digits, gold_base) = parse.numeral(answer), parse.numeral(gold)
+    if base is gold_base is None:
         return None
-    if not ours or not theirs or len(bases) > 1:
-        return NO
-    return ours[0] == theirs[0] and parse.has_digits_of(ours[0], *bases), "ok"
+    return digits == gold_digits and (base == gold_base or None in (base, gold_base)), "ok"
+
+
+@lru_cache(maxsize=1)
+def _without_units(answer: str, gold: str) -> list[tuple[str, frozenset[Unit]]]:
+    """Return what is left of the answer and of the gold, with the units of each. Units alone are left."""
+    theirs = strip_units(gold, letters=True)
+    ours = strip_units(answer, letters=not variables(theirs[0]))
+    sides = [ours, theirs if ours[1] else strip_units(gold)]
+    is_alone = [not core.strip() for core, _ in sides]
+    return sides if all(is_alone) or not any(is_alone) else [(answer, ours[1]), (gold, theirs[1])]
 
 
 def _quantity(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Compare quantities in one unit. Undecided where a side may be a product: `2am`, or is neither."""
-    ours = quantity(answer)
-    theirs = quantity(gold) if ours else None
-    if not ours or not theirs:
+    """Compare units, and plain numbers in one unit. Undecided where a side has no unit, or where they are the same."""
+    (core, units), (gold_core, gold_units) = _without_units(answer, gold)
+    factor = ratio(units, gold_units)
+    if units and not core.strip() and not gold_core.strip():
+        return units == gold_units, "ok"
+    if factor == 1:
         return None
-    is_plain = ours.is_plain or theirs.is_plain
-    if not ours.number and not theirs.number:
-        return YES if is_plain and ours.unit == theirs.unit else None
-    value, wanted = parse.plain_number(ours.number), parse.plain_number(theirs.number)
-    if not value or not wanted or not (is_plain or (ours.is_spaced and theirs.is_spaced)):
-        return None
-    is_same_kind = ours.unit == theirs.unit or (ours.dimensions == theirs.dimensions and ours.size and theirs.size)
-    factor = ours.size / theirs.size if ours.unit != theirs.unit and is_same_kind else Fraction(1)
-    if is_same_kind and _same_number((value[0] * factor, value[1]), wanted):
-        return YES
-    return NO if ours.is_plain and theirs.is_plain else None
+    number, gold_number = parse.plain_number(core), parse.plain_number(gold_core)
+    if factor is None or not number or not gold_number:
+        return NO
+    return _same_number((number[0] * factor, number[1]), gold_number), "ok"
 
 
 def _plain(answer: str, gold: str, timeout_s: float) -> Comparison | None:

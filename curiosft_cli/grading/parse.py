@@ -11,11 +11,9 @@ from curiosft_cli.grading.normalise import FONT, is_enclosed, marks, squeeze
 TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
 _LONG_WORD = re.compile(r"(?i)(?<![a-z\\])(?=[a-z]*[aeiou])[a-z]{4,}")
 _WORDS = re.compile(r"[a-z][a-z'-]*(?: [a-z][a-z'-]*)*")
-_BASED = re.compile(
-    r"\(?([0-9A-Za-z]+)\)?(?:_(?:\{\(?(?:base)?(\d{1,2}|[a-z]+)\)?\}|(\d))|\(?base(\d{1,2})\)?)?", re.IGNORECASE
-)
+_BASED = re.compile(r"\(?([0-9A-Z]+)\)?(?:_(?:\{\(?(?:BASE)?(\d{1,2}|[A-Z]+)\)?\}|(\d))|\(?BASE(\d{1,2})\)?)")
 _NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-_BASE_NAMES = {name: value for value, name in enumerate(_NAMES.split())}
+_BASE_NAMES = {name: value for value, name in enumerate(_NAMES.upper().split())}
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _PLAIN = re.compile(
     rf"(?P<open>\()?(?P<sign>[+-]?)(?:\\frac\{{(?P<top>{_NUMBER})\}}\{{(?P<low>{_NUMBER})\}}"
@@ -79,28 +77,23 @@ def listed_values(text: str) -> list[str]:
     return [value for value in split_outside_brackets(_SEPARATOR.sub(",", text)) if value.strip()]
 
 
-def numeral(text: str) -> tuple[str, int | None] | None:
-    """Return (digits, base) of `1101_2`, `(1101)_{2}`, `1101_{\\text{two}}` or `1101 \\text{ (base 2)}`, or None.
+def numeral(text: str) -> tuple[str, int | None]:
+    """Return (digits, base) of `1101_2`, `(1101)_{2}`, `1101_{\\text{two}}` or `1101 \\text{ (base 2)}`.
 
-    Without a base it is None. Digits that the base does not have are kept: such a numeral equals no other.
+    A text without a base is (text, None); with digits that the base does not have, (text, base), which equals no other.
     """
-    match = _BASED.fullmatch(flat_text(text))
-    if not match:
-        return None
-    name = (match[2] or match[3] or match[4] or "").lower()
-    base = int(name) if name.isdigit() else _BASE_NAMES.get(name)
-    is_numeral = not name if base is None else any(c.isdigit() for c in match[1]) or has_digits_of(match[1], base)
-    return (match[1].lstrip("0").upper(), base) if is_numeral else None
+    flat = flat_text(text).upper()
+    match = _BASED.fullmatch(flat)
+    name = (match[2] or match[3] or match[4]) if match else "0"
+    base = int(name) if name.isdigit() else _BASE_NAMES.get(name, 0)
+    if match and base > 1 and all(int(digit, 36) < base for digit in match[1]):
+        return match[1].lstrip("0"), base
+    return flat.lstrip("0"), base if match and not match[1].isalpha() else None
 
 
 def flat_text(text: str) -> str:
     """Return a normalised text without font commands and white space."""
     return squeeze(TEXT.sub(r"\1", text))
-
-
-def has_digits_of(digits: str, base: int) -> bool:
-    """Say whether every character is a digit of the base: `BC` is of 16, `X` is not."""
-    return base > 1 and all(int(digit, 36) < base for digit in digits)
 
 
 def plain_number(text: str) -> tuple[Fraction, bool] | None:

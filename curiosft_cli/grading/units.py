@@ -1,132 +1,82 @@
-"""Units at the end of an answer: taken off before the comparison, refused where they contradict the gold's."""
+"""Units at the end of an answer, as pint knows them: taken off before the comparison, and compared on their own."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from curiosft_cli.grading.normalise import FONT
 from curiosft_cli.grading.parse import TEXT, split_outside_brackets
 
-# Each unit: its name (a sum of names for a compound), then its other spellings.
-# Answers whose names differ contradict each other.
-_SPELLINGS = """
-mm millimeter millimeters millimetre millimetres; cm centimeter centimeters centimetre centimetres;
-m meter meters metre metres; km kilometer kilometers kilometre kilometres; inch inches; ft foot feet; yd yard yards;
-mile miles; mg milligram milligrams; g gram grams; kg kilogram kilograms; lb lbs pound pounds; oz ounce ounces;
-ml milliliter milliliters; liter liters litre litres; gallon gallons; ms millisecond milliseconds;
-s sec secs second seconds; min mins minute minutes; h hr hrs hour hours; day days; week weeks; month months;
-year years; dollar dollars usd; cent cents; mile+h mph; km+h kmh kmph; degree degrees; radian radians rad; hz hertz;
-joule joules; newton newtons; watt watts; volt volts; mol mole moles; angstrom angstroms
-"""
-_UNITS = {name: unit.split()[0].split("+") for unit in _SPELLINGS.split(";") for name in unit.split()}
-# Only inside \text: elsewhere these may be products of variables.
-_ABBREVIATIONS = {"n": ["newton"], "j": ["joule"], "w": ["watt"], "v": ["volt"]}
+_DEFINITIONS = ("dollar = [money] = _ = usd = USD", "cent = dollar / 100", "@alias kilometer_per_hour = kmh = kmph")
 _HALVES = frozenset({"am", "pm"})
-_ABBREVIATIONS |= {name: [name] for name in (*_HALVES, "kn", "kj", "kw", "kv", "ev", "kev", "pa", "kpa", "khz", "mhz")}
-_COUNTED = ("units", "unit", "people", "students", "ways", "times", "points", "sides", "square", "sq", "cubic")
-_WORD = "|".join(sorted((w for w in [*_UNITS, *_COUNTED] if w.isalpha() and len(w) > 1), key=len, reverse=True))
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d|\{?\\circ\}?))?"
 _GROUP = rf"(?:\\mu\s*)?{FONT}\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_POWER}"
 _JOIN = r"(?:\s|/|\\cdot|\\times|\*|\\[,; ])*"
 _QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
 _TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
+_TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
 _BARE_UNIT = re.compile(
-    rf"(?<=[\d}})])\s*(?<![A-Za-z])(?:per\s+)?(?:{_WORD})(?:(?:\s+|\s*/\s*|\s+per\s+)(?:{_WORD}))*{_POWER}$"
+    rf"(?:\A|(?<=[\d}})]))\s*(?<![A-Za-z])(?!percent)[A-Za-z]+(?:(?:\s+|\s*[/*]\s*|\^)[A-Za-z]+|{_POWER})*$"
 )
-_LETTER_UNIT = re.compile(rf"(?<=\d)\s*[msghL]{_POWER}$")
+# A bare unit of these names is none of variables.
+_NAME = re.compile(r"[A-Za-z]{3,}|[cmk]m|[mk]g|m[lLs]|ft|yd|lb|oz|hr|Hz")
+_LETTERS = frozenset("msghlLJNWVKACFTH")
+_BARE_LETTER = re.compile(r"\s*[msghL]|\s+[NJWV]")
 # What is counted, in the plural: `7 apples`. Words that change the number are none of it.
 _CHANGES = "pair|dozen|score|halve|third|fourth|quarter|fifth|sixth|eighth|tenth|percent|ten|hundred|thousand|million"
 _CHANGES += "|billion|trillion|zero|zeroe|root|factorial|power|plu|minu|les|equal|divide|multiple|base|bit|inverse"
-_NOUN_UNIT = re.compile(rf"(?<=\d)\s+(?!(?:{_CHANGES})s$)[a-z]{{2,}}s$")
-_TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
-_UNIT_LETTERS = frozenset("msghlLJNWVKACFTH")
+_NOUN_UNIT = re.compile(rf"(?<=\d)\s+(?:(?:square|cubic|sq)\s+)?(?!(?:{_CHANGES})s$)(?:[a-z]{{2,}}s|people)$")
 _OPEN_END = re.compile(r"(?:[-+=^_,(<>/*]|\\(?:cdot|times|div|pm|le|ge|in|cup|cap|sqrt|frac|sin|cos|tan|ln|log))\s*$")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
-_AMOUNT = re.compile(r"(?:(?:\\times\s*)?10\^\{?-?\d+\}?|[-+\d./()\s]|\\frac\{\d+\}\{\d+\}|\\[,;: ])+")
 _PINT_SPELLINGS = (
     (TEXT, r" \1 "),
     (re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"(\1)/(\2)"),
     (re.compile(r"\\cdot|\\times|\\[,;: ]"), " "),
+    (re.compile(r"^per\b"), "1 /"),
     (re.compile(r"\\mu\s*"), "u"),
     (re.compile(r"\\Omega"), "ohm"),
-    (re.compile(r"\bper\b"), "/"),
+    (re.compile(r"\^\s*\{?\\circ\}?\s*(?=[CF])"), "deg"),
     (re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?"), r"**(\1)"),
-    (re.compile(r"(?<=[\w)])\s+(?=[A-Za-z(])"), "*"),
 )
 # A power stands right behind a name and has one digit, so no number grows out of bounds.
-_PINT_UNIT = re.compile(r"(?=.{1,60}\Z)(?:[A-Za-z]+(?:\*\*\(-?\d\))?|[/()\s]|\*(?!\*))+")
+_PINT_UNIT = re.compile(
+    r"(?=.{1,60}\Z)(?!.*\b(?:unit|point|count|bit)s?\b)(?:1 / )?(?:[A-Za-z]+(?:\*\*\(-?\d\))?|[/()\s]|\*(?!\*))+"
+)
 
 
-def strip_units(text: str, *, single_letters: bool = False) -> tuple[str, frozenset[str]]:
+class Unit(NamedTuple):
+    """A unit as pint knows it, or a half of the day; its size in base units, 0 where its zero is not theirs."""
+
+    name: Any
+    size: Fraction = Fraction(0)
+    dimensions: Any = None
+
+
+def strip_units(text: str, *, letters: bool = False) -> tuple[str, frozenset[Unit]]:
     """Take the units off each value of a normalised text. Returns the rest and the known units that were there.
 
-    `single_letters` also takes a bare m, s, g, h or L after a digit, and a noun in the plural: only where the gold has
-    no variables.
+    `letters` also takes what may be variables elsewhere: `m` or `m/s` after a digit.
     """
-    found: set[str] = set()
-    values = [_strip_one(value, single_letters, found) for value in split_outside_brackets(text)]
+    found: set[Unit] = set()
+    values = [_strip_one(value, letters, found) for value in split_outside_brackets(text)]
     return ",".join(values), frozenset(found)
 
 
-def contradict(units: frozenset[str], gold_units: frozenset[str]) -> bool:
-    """Say whether an answer's units are not the gold's. Either may leave them out, but a time's half of the day."""
-    return units != gold_units if units and gold_units else not gold_units.isdisjoint(_HALVES)
+def ratio(units: frozenset[Unit], gold_units: frozenset[Unit]) -> Fraction | None:
+    """Return how many of the gold's unit an answer's unit is, or None where they contradict each other.
 
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number with a unit.
-
-    Attributes:
-        number: as it is written, or "" where a unit stands alone.
-        unit: as pint knows it.
-        size: of the unit, in base units; 0 where its zero is not theirs.
-        dimensions: of the unit.
-        is_plain: it can be no product of variables: it has a font command, a quotient or a name of three letters.
-        is_spaced: the unit stands apart from the number.
+    Either may leave its units out, but a time's half of the day.
     """
-
-    number: str
-    unit: Any
-    size: Fraction
-    dimensions: Any
-    is_plain: bool
-    is_spaced: bool
-
-
-def quantity(text: str) -> Quantity | None:
-    """Read a normalised text as a quantity with a unit that pint knows, or None."""
-    amount = _AMOUNT.match(text)
-    number = amount[0] if amount else ""
-    unit = text[len(number) :]
-    for pattern, spelling in _PINT_SPELLINGS:
-        unit = pattern.sub(spelling, unit.strip())
-    known = _base_units(unit) if _PINT_UNIT.fullmatch(unit) else None
-    is_plain = TEXT.search(text) is not None or re.search(r"/|[A-Za-z]{3}", unit) is not None
-    return Quantity(number, *known, is_plain, number[-1:].isspace()) if known else None
-
-
-@lru_cache(maxsize=1)
-def _registry() -> Any:
-    """Pint's units (0.5 s)."""
-    import pint
-
-    return pint.UnitRegistry(non_int_type=Fraction)
-
-
-@lru_cache(maxsize=1024)
-def _base_units(unit: str) -> tuple[Any, Fraction, Any] | None:
-    """Return (unit, size in base units, dimensions), or None of a text that is no unit. An offset has the size 0."""
-    try:
-        units = _registry().parse_units(unit)
-        zero, base = (_registry().Quantity(number, units).to_base_units() for number in (0, 1))
-    except Exception:  # what pint makes of a text that is no unit
+    if not units and any(unit.name in _HALVES for unit in gold_units):
         return None
-    return units, Fraction(0 if zero.magnitude else base.magnitude), base.dimensionality
+    if units == gold_units or not units or not gold_units:
+        return Fraction(1)
+    ours, theirs = next(iter(units)), next(iter(gold_units))
+    is_one_kind = len(units) == len(gold_units) == 1 and ours.dimensions == theirs.dimensions and ours.size
+    return ours.size / theirs.size if is_one_kind and theirs.size else None
 
 
 def variables(text: str) -> set[str]:
@@ -134,16 +84,48 @@ def variables(text: str) -> set[str]:
     return set(_LETTER.findall(TEXT.sub("", text)))
 
 
-def _strip_one(value: str, single_letters: bool, found: set[str]) -> str:
-    match = _TEXT_UNIT.search(value) or _BARE_UNIT.search(value) or _TEMPERATURE.search(value)
-    if match is None and single_letters:
-        match = _LETTER_UNIT.search(value) or _NOUN_UNIT.search(value)
-    core = value[: match.start()] if match else value
-    if match is None or not core.strip() or _OPEN_END.search(core):
+def _strip_one(value: str, letters: bool, found: set[Unit]) -> str:
+    match = _TEXT_UNIT.search(value) or _TEMPERATURE.search(value) or _BARE_UNIT.search(value)
+    if match is None:
         return value
-    names = re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|\\circ", " ", match[0]))
-    if match.re is _TEXT_UNIT and any(n in ("or", "and") or (len(n) == 1 and n not in _UNIT_LETTERS) for n in names):
+    core, unit = value[: match.start()], match[0]
+    for pattern, spelling in _PINT_SPELLINGS:
+        unit = pattern.sub(spelling, unit.strip())
+    names = re.findall(r"[A-Za-z]+", unit)
+    known = _known(unit) or _known(unit.lower())
+    if _OPEN_END.search(core) or (not core.strip() and known is None):
         return value
-    known = _UNITS | _ABBREVIATIONS if match.re is _TEXT_UNIT else _UNITS
-    found.update(part for name in names for part in known.get(name.lower(), ()))
+    if match.re is _TEXT_UNIT and any(n in ("or", "and") or (len(n) == 1 and n not in _LETTERS) for n in names):
+        return value
+    if match.re is _BARE_UNIT and not _NOUN_UNIT.search(value):
+        is_named = all(_NAME.fullmatch(n) or (letters and n in _LETTERS and not variables(core)) for n in names)
+        if not known or not is_named or not (_NAME.search(unit) or len(names) > 1 or _BARE_LETTER.match(match[0])):
+            return value
+    found.update(filter(None, [known]))
     return core
+
+
+@lru_cache(maxsize=1)
+def _registry() -> Any:
+    """Pint's units (0.5 s)."""
+    import pint
+
+    registry = pint.UnitRegistry(non_int_type=Fraction)
+    for definition in _DEFINITIONS:
+        registry.define(definition)
+    return registry
+
+
+@lru_cache(maxsize=1024)
+def _known(unit: str) -> Unit | None:
+    """Return a unit, or None of a text that is none."""
+    if unit.lower() in _HALVES:
+        return Unit(unit.lower())
+    if not _PINT_UNIT.fullmatch(unit):
+        return None
+    try:
+        units = _registry().parse_units(unit)
+        zero, base = (_registry().Quantity(number, units).to_base_units() for number in (0, 1))
+    except Exception:  # what pint makes of a text that is no unit
+        return None
+    return Unit(units, Fraction(0 if zero.magnitude else base.magnitude), base.dimensionality)
