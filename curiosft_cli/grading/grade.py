@@ -1,13 +1,13 @@
 """The grade of one completion: the strict reward of training and the answer-only score of evaluation.
 
-`grade` is a pure function of the text, for one process; `GraderPool` runs it where a completion can neither hang nor
-crash the run.
+A grade depends on the text alone. `GraderPool` grades where a completion can neither hang nor crash the run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from curiosft_cli.data.records import Grade, Grader, GradeReason, GradeStatus, Problem
 from curiosft_cli.data.response_format import END_TOKENS, THINK_OPEN, answer_region, cut_at_end_token, format_error
@@ -22,7 +22,17 @@ from curiosft_cli.grading.parse import collection, exact_multiple, plain_number,
 
 @dataclass(frozen=True)
 class GradeItem:
-    """One completion to grade, with the keyword arguments of `grade`: what travels to a worker."""
+    """One completion to grade: what travels to a worker.
+
+    Attributes:
+        completion: the generated text, without the prompt.
+        problem: `kind` picks free-form matching or letters.
+        prefilled: the prompt ended with the opening think tag, so the completion lacks it.
+        truncated: generation stopped at its length limit (names the reason of a broken format, changes no score).
+        end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
+        grader: one of `other_graders.OTHER_GRADERS` scores `answer` in its own way and ignores the format;
+            `strict` needs both. One of `other_graders.REWARDS` gives both scores.
+    """
 
     completion: str
     problem: Problem
@@ -31,45 +41,62 @@ class GradeItem:
     end_tokens: tuple[str, ...] = END_TOKENS
     grader: Grader = "curiosft"
 
+    def grade(self, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Grade:
+        """Grade it. Never raises on any text; main thread only. Math-Verify gets so many CPU seconds for each call."""
+        extraction, unscored = self._read()
+        if not is_gradable(self.problem, library_timeout_s):
+            return unscored
+        if self.grader in OTHER_GRADERS:
+            matched, status = OTHER_GRADERS[self.grader](self._text, self.problem.answer, library_timeout_s)
+        elif self.problem.kind == "choice":
+            matched, status = unscored.letter == _gold_letter(self.problem), "ok"
+        else:
+            matched, status = _match_free_form(extraction, self.problem.answer, library_timeout_s)
+        return self._scored(unscored, matched, status)
+
     def unmatched(self, status: GradeStatus) -> Grade:
         """Return the grade when the comparison did not finish: score 0, format and extraction as usual."""
-        text = cut_at_end_token(self.completion, self.end_tokens)
-        return _scored(_read(text, self.problem, self.prefilled)[1], self.problem, False, status, self.truncated)
+        return self._scored(self._read()[1], False, status)
+
+    @property
+    def _text(self) -> str:
+        return cut_at_end_token(self.completion, self.end_tokens)
+
+    def _read(self) -> tuple[Extraction, Grade]:
+        """Return what the text says, and its grade without the scores: as it stays when the gold cannot be graded."""
+        text, problem = self._text, self.problem
+        region = answer_region(text)
+        extraction = extract_answer(region)
+        letter = None
+        if problem.kind == "choice":
+            n_choices = len(problem.choices) or len(LETTERS)
+            if extraction.has_box:
+                letter = named_letter(extraction.content or "", n_choices, problem.choices)
+            elif letter := stated_letter(region, n_choices, problem.choices):
+                extraction = replace(extraction, content=letter, fallback=True)
+        error = format_error(f"{THINK_OPEN}\n{text}" if self.prefilled else text)
+        unscored = Grade(None, None, extraction.content, letter, "ok", "ungradable_gold", error, extraction.fallback)
+        return extraction, unscored
+
+    def _scored(self, unscored: Grade, matched: bool, status: GradeStatus) -> Grade:
+        error = unscored.format_error
+        strict = matched and (error is None or self.grader in REWARDS)
+        has_answer = (unscored.extracted if self.problem.kind == "math" else unscored.letter) is not None
+        reason: GradeReason = "timeout" if status == "timeout" else "wrong"
+        if strict:
+            reason = "correct"
+        elif error is not None and self.truncated:
+            reason = "truncated"
+        elif error in (None, "F4") and not has_answer:
+            reason = "no_answer"
+        elif error is not None:
+            reason = "bad_format"
+        return replace(unscored, strict=float(strict), answer=float(matched), status=status, reason=reason)
 
 
-def grade(
-    completion: str,
-    problem: Problem,
-    *,
-    prefilled: bool = True,
-    truncated: bool = False,
-    end_tokens: tuple[str, ...] = END_TOKENS,
-    grader: Grader = "curiosft",
-    library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S,
-) -> Grade:
-    """Grade one completion against the gold of its problem. Never raises on any text; main thread only.
-
-    Args:
-        completion: the generated text, without the prompt.
-        problem: `kind` picks free-form matching or letters.
-        prefilled: the prompt ended with the opening think tag, so the completion lacks it.
-        truncated: generation stopped at its length limit (names the reason of a broken format, changes no score).
-        end_tokens: texts that end a turn; the tokenizer's own EOS belongs here.
-        grader: one of `other_graders.OTHER_GRADERS` scores `answer` in its own way and ignores the format;
-            `strict` needs both. One of `other_graders.REWARDS` gives both scores.
-        library_timeout_s: CPU seconds that Math-Verify gets for each parse and each comparison.
-    """
-    text = cut_at_end_token(completion, end_tokens)
-    extraction, unscored = _read(text, problem, prefilled)
-    if not is_gradable(problem, library_timeout_s):
-        return unscored
-    if grader in OTHER_GRADERS:
-        matched, status = OTHER_GRADERS[grader](text, problem.answer, library_timeout_s)
-    elif problem.kind == "choice":
-        matched, status = unscored.letter == _gold_letter(problem), "ok"
-    else:
-        matched, status = _match_free_form(extraction, problem.answer, library_timeout_s)
-    return _scored(unscored, problem, matched, status, truncated, needs_format=grader not in REWARDS)
+def grade(completion: str, problem: Problem, **options: Any) -> Grade:
+    """Grade one completion against the gold of its problem, with the other fields of a `GradeItem`."""
+    return GradeItem(completion, problem, **options).grade()
 
 
 def is_gradable(problem: Problem, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> bool:
@@ -90,22 +117,6 @@ def _is_gradable_text(gold: str, timeout_s: float) -> bool:
     return is_simple or symbolic.can_parse(clean, timeout_s)
 
 
-def _read(text: str, problem: Problem, prefilled: bool) -> tuple[Extraction, Grade]:
-    """Return what a completion says, and its grade without the scores: as it stays when the gold cannot be graded."""
-    region = answer_region(text)
-    extraction = extract_answer(region)
-    letter = None
-    if problem.kind == "choice":
-        n_choices = len(problem.choices) or len(LETTERS)
-        if extraction.has_box:
-            letter = named_letter(extraction.content or "", n_choices, problem.choices)
-        elif letter := stated_letter(region, n_choices, problem.choices):
-            extraction = replace(extraction, content=letter, fallback=True)
-    error = format_error(f"{THINK_OPEN}\n{text}" if prefilled else text)
-    unscored = Grade(None, None, extraction.content, letter, "ok", "ungradable_gold", error, extraction.fallback)
-    return extraction, unscored
-
-
 def _gold_letter(problem: Problem) -> str | None:
     letter = problem.answer.strip(" ().").upper()
     return letter if len(letter) == 1 and letter in LETTERS[: len(problem.choices) or None] else None
@@ -119,21 +130,3 @@ def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tup
     if not matched and 1 < len(extraction.boxes) == len(split_outside_brackets(squeeze(normalise(gold)))):
         return match_math(",".join(extraction.boxes), gold, timeout_s)
     return matched, status
-
-
-def _scored(
-    unscored: Grade, problem: Problem, matched: bool, status: GradeStatus, truncated: bool, needs_format: bool = True
-) -> Grade:
-    error = unscored.format_error
-    strict = matched and (error is None or not needs_format)
-    has_answer = (unscored.extracted if problem.kind == "math" else unscored.letter) is not None
-    reason: GradeReason = "timeout" if status == "timeout" else "wrong"
-    if strict:
-        reason = "correct"
-    elif error is not None and truncated:
-        reason = "truncated"
-    elif error in (None, "F4") and not has_answer:
-        reason = "no_answer"
-    elif error is not None:
-        reason = "bad_format"
-    return replace(unscored, strict=float(strict), answer=float(matched), status=status, reason=reason)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -100,7 +100,6 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         self.deadline_s = deadline_s
         self.memory_gib = memory_gib
         self.library_timeout_s = library_timeout_s
-        self.counts: Counter[GradeStatus] = Counter()
         self._waiting: deque[_Task] = deque()
         self._finished: list[tuple[Hashable, Grade]] = []
         self._failed_starts = 0
@@ -221,7 +220,6 @@ class GraderPool(AbstractContextManager["GraderPool"]):
     def _finish(self, worker: _Worker, graded: Grade) -> None:
         task, worker.since = worker.tasks.popleft(), time.monotonic()
         task.graded = graded
-        self.counts[graded.status] += 1
         if task.key is not _IN_ORDER:
             self._finished.append((task.key, graded))
 

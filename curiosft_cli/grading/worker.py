@@ -18,7 +18,7 @@ from pathlib import Path
 
 from curiosft_cli.data.records import Grade, Problem
 from curiosft_cli.grading import symbolic
-from curiosft_cli.grading.grade import GradeItem, grade
+from curiosft_cli.grading.grade import GradeItem
 from curiosft_cli.run.processes import die_with_parent
 
 READY = b'"ready"'
@@ -52,7 +52,7 @@ def serve(
 
 def _grade(item: GradeItem, library_timeout_s: float) -> Grade:
     try:
-        return grade(**vars(item), library_timeout_s=library_timeout_s)
+        return item.grade(library_timeout_s)
     except MemoryError:
         return Grade(0.0, 0.0, None, None, "oom", "wrong")
     except Exception as error:

@@ -106,7 +106,6 @@ def test_hard_deadline_kills_the_item_and_only_it() -> None:
         assert [g.status for g in grades] == ["ok", "timeout", *["ok"] * 20, "timeout", "ok"]
         assert grades[1] == Grade(0.0, 0.0, HANGS, None, "timeout", "timeout")
         assert [g.strict for g in grades] == [1.0, 0.0, *[1.0] * 20, 0.0, 0.0]
-        assert pool.counts == {"ok": 22, "timeout": 2}
         assert all(is_gone(pid) for pid in before)
 
 
@@ -137,7 +136,6 @@ def test_a_killed_worker_costs_one_item() -> None:
         grades = dict(pool.drain())
         assert grades[HANGS].status == "crash" and grades[HANGS].reason == "wrong"
         assert (grades["5"].strict, grades["6"].strict) == (1.0, 0.0)
-        assert pool.counts["crash"] == 1
 
 
 def test_memory_limit_is_a_status() -> None:

@@ -149,7 +149,7 @@ def test_reasons() -> None:
     assert grade("a</think>\\boxed{15}", problem(), truncated=True).reason == "wrong"
     assert grade("a</think>nothing", problem()).reason == "no_answer"
     assert grade("a</think>\\boxed{15}", problem()).reason == "wrong"
-    late = grade("a</think>\\boxed{9^{9^{9}}}", problem(), library_timeout_s=1)
+    late = GradeItem("a</think>\\boxed{9^{9^{9}}}", problem()).grade(1)
     assert (late.strict, late.answer, late.status, late.reason) == (0.0, 0.0, "timeout", "timeout")
 
 
@@ -239,7 +239,7 @@ TEXTS = st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=14).map("".joi
 @given(text=TEXTS, gold=st.sampled_from(["14", "\\frac{1}{2}", "\\text{east}", "(1,2)", "x^2+1"]), boxed=st.booleans())
 @example(text=")==)½)\\(", gold="14", boxed=True)
 def test_grade_is_total(text: str, gold: str, boxed: bool) -> None:
-    graded = grade(f"a</think>\\boxed{{{text}}}" if boxed else text, problem(gold), library_timeout_s=1)
+    graded = GradeItem(f"a</think>\\boxed{{{text}}}" if boxed else text, problem(gold)).grade(1)
     assert graded.strict in (0.0, 1.0) and graded.answer in (0.0, 1.0)
     assert graded.answer == 1.0 or graded.strict == 0.0
     assert (graded.strict == 1.0) == (graded.reason == "correct")
@@ -249,7 +249,7 @@ def test_grade_is_total(text: str, gold: str, boxed: bool) -> None:
 @settings(max_examples=300, deadline=None)
 @given(text=TEXTS)
 def test_any_gold_is_graded_or_null(text: str) -> None:
-    graded = grade("a</think>\\boxed{14}", problem(text), library_timeout_s=1)
+    graded = GradeItem("a</think>\\boxed{14}", problem(text)).grade(1)
     assert graded.strict in (None, 0.0, 1.0) and (graded.strict is None) == (graded.answer is None)
 
 
