@@ -17,7 +17,7 @@ from curiosft_cli.grading.extract import Extraction, extract_answer
 from curiosft_cli.grading.match import is_within_limits, match_math
 from curiosft_cli.grading.normalise import normalise, squeeze
 from curiosft_cli.grading.other_graders import OTHER_GRADERS, REWARDS
-from curiosft_cli.grading.parse import collection, exact_multiple, plain_number, split_outside_brackets, words
+from curiosft_cli.grading.parse import collection, plain_number, split_outside_brackets, words
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def _is_gradable_text(gold: str, timeout_s: float) -> bool:
     if not clean or not is_within_limits(clean):
         return False
     _, values = collection(clean) or ("", [clean])
-    # The first three save the parser's 10 ms: such a gold can be met, if only by its like.
-    is_simple = any(all(map(read, values)) for read in (plain_number, words, exact_multiple))
+    # The first two save the parser's 10 ms: such a gold can be met, if only by its like.
+    is_simple = any(all(map(read, values)) for read in (plain_number, words))
     return is_simple or symbolic.can_parse(clean, timeout_s)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from functools import lru_cache
 
 from curiosft_cli.grading import parse, symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter
-from curiosft_cli.grading.normalise import marks, normalise, squeeze
+from curiosft_cli.grading.normalise import CHANGES, marks, normalise, squeeze
+from curiosft_cli.grading.parse import Number
 from curiosft_cli.grading.symbolic import Comparison
 from curiosft_cli.grading.units import Unit, ratio, strip_units, variables
 
@@ -28,10 +28,7 @@ _NOT_ADDED = re.compile(
     r"|^\s*(?:[<>]|\\[lg]e(?![A-Za-z]))|&|\\\\"
     r"|\\(?:to|(?:long)?(?:left)?(?:right)arrow|(?:Long)?(?:Left)?Rightarrow|implies|iff|mapsto|equiv|sim|cong|propto"
     r"|v?ee|wedge|lor|land|x?cancel|sout|phantom|stackrel|overset|underset)(?![A-Za-z])"
-    r"|\b(?:not|or (?:more|less|fewer|greater|higher|lower|above|below|so)|at (?:least|most)"
-    r"|(?:more|less|fewer|greater|larger|smaller|other) than|except|wrong|incorrect|squared|cubed|factorial|dozen"
-    r"|half|over|choose|either|pairs?|inverse|negative|mod(?:ulo)?"
-    r"|(?:third|fourth|quarter|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|hundredth|thousandth)s)\b"
+    rf"|\b(?:{CHANGES})\b"
 )
 _INDEX = re.compile(r"_\s*\{[^{}]*(?:=|\\to)[^{}]*\}")
 _VALUE = re.compile(r"\d|\\pi")
@@ -40,7 +37,6 @@ _OPTION = re.compile(
     r"|(?:Option|Choice)\s+\(?([A-Z])\)?"
 )
 _POINT = re.compile(r"(?:[(\[]|\\\{)\s*\d{1,3}(?:,\d{3})+|,\d{3}\s*(?:[)\]]|\\\})")
-_CENTS = re.compile(r"\bcents?\b")
 _ROUNDING = 10**6
 _RELATIVE = 1000
 
@@ -50,8 +46,7 @@ def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEO
 
     Never raises on any text; must run in the main thread.
     """
-    pairs = ((gold, answer), (answer, gold))
-    if len(answer) > 2 * MAX_CHARACTERS or any(r"\$" in one and _CENTS.search(other) for one, other in pairs):
+    if len(answer) > 2 * MAX_CHARACTERS:
         return NO
     has_points = _POINT.search(gold) is not None
     clean = normalise(gold, thousands=not has_points)
@@ -67,7 +62,7 @@ def same_spelling_key(answer: str) -> tuple[str, ...]:
         return ("text", answer)
     text = normalise(answer)
     number = parse.plain_number(text)
-    return ("number", str(number[0])) if number else ("text", squeeze(text))
+    return ("number", f"{number.kind} {number.value}") if number else ("text", squeeze(text))
 
 
 def is_within_limits(text: str) -> bool:
@@ -87,7 +82,7 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
         if (verdict := compare(answer, gold, timeout_s)) is not None:
             return verdict
     (core, _), (gold_core, _) = _without_units(answer, gold)
-    for compare in (_plain, _collection, _chain, _multiple):
+    for compare in (_plain, _collection, _chain):
         if (verdict := compare(core, gold_core, timeout_s)) is not None:
             return verdict
     return symbolic.equal(core, gold_core, timeout_s)
@@ -115,13 +110,11 @@ def _named(answer: str, gold: str, timeout_s: float) -> Comparison | None:
 
 def _words(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """Compare words with words; undecided when the gold is not in words, or may be a product of variables."""
-    gold_words, is_text = parse.words(gold), parse.TEXT.search(gold) is not None
-    ours, theirs = (parse.without_capital(parse.flat_text(side)) for side in (answer, gold))
-    if ours == theirs or (is_text and not variables(gold) and ours.lower() == theirs.lower()):
+    gold_words = parse.words(gold)
+    same_text = squeeze(parse.plain_text(answer)) == squeeze(parse.plain_text(gold))
+    if same_text or (gold_words and parse.words(answer) == gold_words):
         return YES
-    if gold_words and (is_text or parse.is_prose(gold)) and parse.words(answer) == gold_words:
-        return YES
-    return NO if gold_words and is_text else None
+    return NO if gold_words and parse.TEXT.search(gold) else None
 
 
 def _option(answer: str, gold: str, timeout_s: float) -> Comparison | None:
@@ -163,21 +156,24 @@ def _quantity(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     if factor == 1:
         return None
     number, gold_number = parse.plain_number(core), parse.plain_number(gold_core)
-    if factor is None or not number or not gold_number:
+    if factor is None or not number or not gold_number or number.kind != gold_number.kind:
         return NO
-    return _same_number((number[0] * factor, number[1]), gold_number), "ok"
+    value = number.value * (factor**2 if number.kind == "root" else factor)
+    return _same_number(number._replace(value=value), gold_number), "ok"
 
 
 def _plain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Compare two plain numbers; where one alone is a percentage it may be meant as a share of 1 or of 100."""
+    """Compare two numbers; where one alone is a percentage it may be meant as a share of 1 or of 100."""
     number, gold_number = parse.plain_number(answer), parse.plain_number(gold)
     if not number or not gold_number:
         return None
+    if number.kind != gold_number.kind:
+        return NO if number.exact and gold_number.exact else None
     percent, gold_percent = (text.rstrip().endswith("%") for text in (answer, gold))
     if percent == gold_percent:
         return _same_number(number, gold_number), "ok"
-    (value, exact), other = (number, gold_number) if percent else (gold_number, number)
-    return any(_same_number((meant, exact), other) for meant in (value, value / 100)), "ok"
+    share, other = (number, gold_number) if percent else (gold_number, number)
+    return any(_same_number(share._replace(value=share.value / part), other) for part in (1, 100)), "ok"
 
 
 def _collection(answer: str, gold: str, timeout_s: float, most: int = 60) -> Comparison | None:
@@ -218,16 +214,10 @@ def _chain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     return next((verdict for verdict in verdicts if not verdict[0]), YES if counted else None)
 
 
-def _multiple(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Decide multiples of a root or of pi exactly."""
-    multiple, gold_multiple = parse.exact_multiple(answer), parse.exact_multiple(gold)
-    return (multiple == gold_multiple, "ok") if multiple and gold_multiple else None
-
-
-def _same_number(number: tuple[Fraction, bool], gold_number: tuple[Fraction, bool]) -> bool:
+def _same_number(number: Number, gold_number: Number) -> bool:
     """Compare exactly, or to six decimal places where one is a decimal; a tiny number must also be close."""
-    (value, exact), (gold_value, gold_exact) = number, gold_number
-    if exact and gold_exact:
+    value, gold_value = number.value, gold_number.value
+    if number.exact and gold_number.exact:
         return value == gold_value
     close = round(value * _ROUNDING) == round(gold_value * _ROUNDING)
     return close and abs(value - gold_value) * _RELATIVE <= abs(gold_value)

@@ -41,15 +41,19 @@ _STYLE = (
     r"\\(?:(?:mathbf|boldsymbol|bm|pmb|underline|textcolor\{\w+\})\s*\{([^{}]*)\}"
     r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+)\s*\})"
 )
-# A label has none of these words: they change what follows.
-_CHANGED = (
-    r"(?!(?:[^$\\]|\\text)*\b(?:not?|none|never|cannot|wrong|false|incorrect|impossible|if|unless|suppose|assume|least|most"
-    r"|less|more|greater|larger|smaller|fewer|than|except|twice|double|triple|half|squared?|cubed?|roots?|log(?:arithm)?"
-    r"|reciprocal|inverse|negative|opposite|multiples?|powers?|times|divided|mod(?:ulo)?|tenth|third|quarter)\b)"
+CHANGES = (
+    "not?|none|never|cannot|wrong|false|incorrect|impossible|if|unless|suppose|assume|except|over|either|choose|mod(?:ulo)?"
+    "|at least|at most|(?:less|fewer|smaller|more|greater|larger|other) than|minus|plus|equals|negative|opposite"
+    "|or (?:more|less|fewer|greater|higher|lower|above|below|so)|pairs?|dozens?|scores|twice|double|triple|halves"
+    "|half|square[ds]|cube[ds]|(?:square |cube )?roots?|powers?|logarithm|reciprocal|inverses?|factorials?|multiples?"
+    "|(?:third|fourth|quarter|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|hundredth|thousandth)s?"
+    "|bits|divide[ds]|(?:ten|hundred|thousand|million|billion|trillion|zeroe?)s"
 )
+"""Words that change the value beside which they stand. A label has none of them, and they are no unit."""
+_LABEL = rf"(?!(?:[^$\\]|\\text)*\b(?:{CHANGES})\b)"
 # What stands before the only mathematics of a text, and says that this is the answer: `We find that $x = 2$.`
 _LABELLED = (
-    rf"(?i)\A(?:{_CHANGED}(?:(?:[a-z]+[\s,]+)*?"
+    rf"(?i)\A(?:{_LABEL}(?:(?:[a-z]+[\s,]+)*?"
     r"(?:answer|solution|result|is|are|equals?|that|therefore|thus|hence|so|find|get|have)\b[\s:,]*|[a-z][a-z ]*:))?\s*"
     r"(?:\$\$?([^$]+)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\])"
     r"(?:\s*(?:is|as) (?:the|our) (?:answer|solution|result))?\s*\.?\s*\Z"
@@ -93,12 +97,13 @@ _SPELLINGS = _compiled(
     (r"\\left\s*<(.*?)\\right\s*>|\A\s*<([^<>=]*,[^<>=]*)>\s*\Z", lambda m: f"({m[1] or m[2]})"),
     (r"\A\s*([-+]?[\d.]+)\s*=\s*([A-Za-z])\s*\Z", r"\2 = \1"),
     (
-        rf"(?i)\A{_CHANGED}"
+        rf"(?i)\A{_LABEL}"
         r"(?:\\text(?:bf|rm|it)?\s*\{)?\s*(?:(?:the\s+)?(?:(?:final|correct)\s+)?"
         r"(?:answer|ans|result|value|solution)\b\s*(?:is\b\s*:?|[:=])"
         r"|(?:[a-z]+[\s}]+(?:\\text\s*\{\s*)?){2,9}is(?=\s*\}?\s*[-+$\d]))\s*(?:\}\s*:?)?",
         "",
     ),
+    (r"\\\$\s*((?:[\d.,]|\\!)*\d)(?!\s*\\text)", r"\1 \\text{ dollars} "),
     (r"\\?\$|\\!\s*|\\(?:text|display)style(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$", ""),
     (r"\A\s*\*([^*]+)\*\s*\Z", r"\1"),
     (r"[€£¥₹₩]|\\(?:euro|pounds|yen)(?![A-Za-z])|\\(?:left|right)\.", ""),

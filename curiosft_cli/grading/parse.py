@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import NamedTuple
 
 from curiosft_cli.grading.normalise import FONT, is_enclosed, marks, squeeze
 
 TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
-_LONG_WORD = re.compile(r"(?i)(?<![a-z\\])(?=[a-z]*[aeiou])[a-z]{4,}")
+_CAPITALS = re.compile(r"(?<![A-Za-z\\])(?:[A-Z][a-z]+|[A-Z]{4,}|YES|NO)(?![A-Za-z])")
 _WORDS = re.compile(r"[a-z][a-z'-]*(?: [a-z][a-z'-]*)*")
+_LONG_WORD = re.compile(r"[a-z]{4}|\b(?:yes|no)\b")
 _BASED = re.compile(r"\(?([0-9A-Z]+)\)?(?:_(?:\{\(?(?:BASE)?(\d{1,2}|[A-Z]+)\)?\}|(\d))|\(?BASE(\d{1,2})\)?)")
 _NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _BASE_NAMES = {name: value for value, name in enumerate(_NAMES.upper().split())}
@@ -42,23 +45,17 @@ _AND = re.compile(r"\\(?:land|wedge)(?![A-Za-z])")
 
 
 def words(text: str) -> str | None:
-    """Return an answer in words (two letters or more) in lower case without font commands and article, or None."""
-    plain = text
-    for _ in range(3):
-        plain = TEXT.sub(r" \1 ", plain)
-    plain = " ".join(re.sub(r"\\ |[,.!?\"]", " ", plain).split()).lower()
+    """Return an answer in words (two letters or more) as it is compared, or None."""
+    plain = " ".join(re.sub(r"\\ |[,.!?\"]", " ", plain_text(text)).split())
     plain = re.sub(r"^(?:an?|the)\s+", "", plain)
-    return plain if len(plain) > 1 and _WORDS.fullmatch(plain) else None
+    return plain if len(plain) > 1 and _WORDS.fullmatch(plain) and (plain != text or _LONG_WORD.search(plain)) else None
 
 
-def is_prose(text: str) -> bool:
-    """Say whether a bare text is words, in which case does not matter: `kT` is a product."""
-    return _LONG_WORD.search(text) is not None or text.strip(" .").lower() in ("yes", "no")
-
-
-def without_capital(text: str) -> str:
-    """Return a text whose first word, of three letters or more, is not capitalised."""
-    return text[:1].lower() + text[1:] if re.match("[A-Z][a-z]{2}", text) else text
+def plain_text(text: str) -> str:
+    """Return a text without font commands, its capitalised words in lower case. `kT` is a product, and stays."""
+    for _ in range(3):
+        text = TEXT.sub(r" \1 ", text)
+    return _CAPITALS.sub(lambda m: m[0].lower(), text)
 
 
 def is_name(text: str) -> bool:
@@ -96,38 +93,40 @@ def flat_text(text: str) -> str:
     return squeeze(TEXT.sub(r"\1", text))
 
 
-def plain_number(text: str) -> tuple[Fraction, bool] | None:
-    """Return (value, exact) of an integer, decimal, fraction of numbers or a \\times 10^{b}, or None.
+class Number(NamedTuple):
+    """A number: the value times pi with the kind "pi"; the root of the value, with its sign, with the kind "root".
 
-    A percent sign is ignored. `exact` is False when a decimal point occurs, so that rounding may be meant.
+    `exact` is False when a decimal point occurs, so that rounding may be meant.
     """
-    match = _PLAIN.fullmatch(squeeze(text))
-    if not match:
+
+    value: Fraction
+    exact: bool
+    kind: str = ""
+
+
+def plain_number(text: str) -> Number | None:
+    """Return an integer, decimal, fraction of numbers or a \\times 10^{b}, or a multiple of pi or a root, or None.
+
+    `3\\sqrt{2}` is the root of 18, `-\\frac{\\sqrt{2}}{2}` that of -1/2. A percent sign is ignored.
+    """
+    flat = squeeze(text)
+    multiple = _MULTIPLE.fullmatch(flat)
+    if multiple:
+        one = "1" if multiple[1] in ("", "-", r"\frac{", r"-\frac{") else ""
+        flat = f"{multiple[1]}{one}{multiple[4] or ''}"
+    match = _PLAIN.fullmatch(flat)
+    if not match or (multiple and ("." in flat or "%" in text)):
         return None
     power = match["power"] or match["digit"] or match["alone"] or match["one"]
     top, low = Fraction(match["top"] or match["a"] or 1), Fraction(match["low"] or match["b"] or 1)
     if low == 0:
         return None
-    value = top / low * Fraction(10) ** int(power or 0)
-    return (-value if match["sign"] == "-" else value), "." not in match[0]
-
-
-def exact_multiple(text: str) -> tuple[str, Fraction] | None:
-    """Return ("pi", q) for a rational multiple q of pi, or ("root", s) for the root of |s| with the sign of s, or None.
-
-    `3\\sqrt{2}` is ("root", 18), `-\\frac{\\sqrt{2}}{2}` is ("root", -1/2), and `2` is ("root", 4).
-    """
-    match = _MULTIPLE.fullmatch(squeeze(text))
-    factor = text
-    if match:
-        one = "1" if match[1] in ("", "-", r"\frac{", r"-\frac{") else ""
-        factor = f"{match[1]}{one}{match[4] or ''}"
-    number = plain_number(factor)
-    if number is None or not number[1] or "%" in text:
-        return None
-    if match and match[2] == r"\pi":
-        return "pi", number[0]
-    return "root", number[0] * abs(number[0]) * int(match[3] if match else 1)
+    value = top / low * Fraction(10) ** int(power or 0) * (-1 if match["sign"] == "-" else 1)
+    if not multiple or not multiple[3]:
+        return Number(value, "." not in flat, "pi" if multiple else "")
+    square = value * abs(value) * int(multiple[3])
+    root = Fraction(math.isqrt(abs(square.numerator)), math.isqrt(square.denominator))
+    return Number(root if square > 0 else -root, True) if root * root == abs(square) else Number(square, True, "root")
 
 
 def collection(text: str) -> tuple[str, list[str]] | None:

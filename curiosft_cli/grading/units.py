@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from curiosft_cli.grading.normalise import FONT
+from curiosft_cli.grading.normalise import CHANGES, FONT
 from curiosft_cli.grading.parse import TEXT, split_outside_brackets
 
 _DEFINITIONS = ("dollar = [money] = _ = usd = USD", "cent = dollar / 100", "@alias kilometer_per_hour = kmh = kmph")
@@ -19,16 +19,14 @@ _QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
 _TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
 _TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
 _BARE_UNIT = re.compile(
-    rf"(?:\A|(?<=[\d}})]))\s*(?<![A-Za-z])(?!percent)[A-Za-z]+(?:(?:\s+|\s*[/*]\s*|\^)[A-Za-z]+|{_POWER})*$"
+    rf"(?:\A|(?<=[\d}})]))\s*(?<![A-Za-z])(?!percent|pct)[A-Za-z]+(?:(?:\s+|\s*[/*]\s*|\^)[A-Za-z]+|{_POWER})*$"
 )
 # A bare unit of these names is none of variables.
 _NAME = re.compile(r"[A-Za-z]{3,}|[cmk]m|[mk]g|m[lLs]|ft|yd|lb|oz|hr|Hz")
 _LETTERS = frozenset("msghlLJNWVKACFTH")
 _BARE_LETTER = re.compile(r"\s*[msghL]|\s+[NJWV]")
-# What is counted, in the plural: `7 apples`. Words that change the number are none of it.
-_CHANGES = "pair|dozen|score|halve|third|fourth|quarter|fifth|sixth|eighth|tenth|percent|ten|hundred|thousand|million"
-_CHANGES += "|billion|trillion|zero|zeroe|root|factorial|power|plu|minu|les|equal|divide|multiple|base|bit|inverse"
-_NOUN_UNIT = re.compile(rf"(?<=\d)\s+(?:(?:square|cubic|sq)\s+)?(?!(?:{_CHANGES})s$)(?:[a-z]{{2,}}s|people)$")
+# What is counted, in the plural: `7 apples`.
+_NOUN_UNIT = re.compile(rf"(?<=\d)\s+(?:(?:square|cubic|sq)\s+)?(?!(?:{CHANGES})$)(?:[a-z]{{2,}}s|people)$")
 _OPEN_END = re.compile(r"(?:[-+=^_,(<>/*]|\\(?:cdot|times|div|pm|le|ge|in|cup|cap|sqrt|frac|sin|cos|tan|ln|log))\s*$")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _PINT_SPELLINGS = (
