@@ -3,13 +3,18 @@
 One item at a time has the worker's attention, and the parent times it: from the moment it was sent, or the item
 before it was reported, to its own report. Past the deadline the worker is killed and replaced. A worker is sent a
 few small items ahead, so that it never waits for the parent.
+
+A worker is a plain child process: multiprocessing's spawn would import the caller's `__main__` (a training stage with
+torch and vLLM) into it. Messages are JSON: nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,23 +22,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
-import curiosft_cli
-from curiosft_cli.data.records import Grade, GradeStatus
+from curiosft_cli.data.records import Grade, GradeStatus, Problem
+from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.grade import GradeItem
-from curiosft_cli.grading.worker import READY, RETIRE, START
 from curiosft_cli.run.errors import MISSING, CurioError
+from curiosft_cli.run.processes import die_with_parent, isolated
 
 _AHEAD_ITEMS = 32
 _AHEAD_BYTES = 32 * 1024
 _START_LIMIT_S = 120.0
 _START_ATTEMPTS = 3
 _IN_ORDER = object()
+_READY, _RETIRE = b'"ready"', b'"retire"'
+_SERVE = "import json, sys; from curiosft_cli.grading.pool import serve; serve(**json.loads(sys.argv[1]))"
 
 
 @dataclass(eq=False)
@@ -77,11 +83,11 @@ class _Worker:
         return self.process.wait()
 
 
-class GraderPool(AbstractContextManager["GraderPool"]):
+class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
     """A pool of grading processes.
 
-    Results of `grade_all` come in input order; `submit` and `poll` or `drain` overlap grading with other work (call
-    `poll` often: it also feeds the workers and enforces deadlines). One thread at a time.
+    `submit` and `poll` or `drain` overlap grading with other work. Call `poll` often: it also feeds the workers and
+    enforces deadlines. One thread at a time.
 
     Args:
         workers: processes; each uses one core.
@@ -123,10 +129,6 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         """Yield every grade still to come, in finishing order."""
         while self.pending or self._finished:
             yield from self.poll(self.deadline_s)
-
-    def grade_all(self, items: Iterable[GradeItem]) -> list[Grade]:
-        """Grade items and return their grades in the same order. Grades of `submit` stay for `poll`."""
-        return list(self.grade_in_order(items, ahead=sys.maxsize))
 
     def grade_in_order(self, items: Iterable[GradeItem], ahead: int = 512) -> Iterator[Grade]:
         """Yield the grade of each item in the order of the items, reading at most `ahead` of them in advance.
@@ -176,7 +178,8 @@ class GraderPool(AbstractContextManager["GraderPool"]):
             "is_main_thread": threading.current_thread() is threading.main_thread(),
         }
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", START, json.dumps(options), str(Path(curiosft_cli.__file__).parents[1])],
+            [sys.executable, "-c", _SERVE, json.dumps(options)],
+            env=isolated(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
@@ -208,9 +211,9 @@ class GraderPool(AbstractContextManager["GraderPool"]):
         try:
             while worker.connection.poll():
                 message = worker.connection.recv_bytes()
-                if message == READY:
+                if message == _READY:
                     worker.ready, worker.since, self._failed_starts = True, time.monotonic(), 0
-                elif message == RETIRE:
+                elif message == _RETIRE:
                     return self._replace(index)
                 else:
                     self._finish(worker, Grade(**json.loads(message)))
@@ -243,3 +246,56 @@ class GraderPool(AbstractContextManager["GraderPool"]):
             self._finish(worker, worker.tasks[0].item.unmatched(status))
         self._waiting.extendleft(reversed(worker.tasks))
         self._workers[index] = self._start()
+
+
+def serve(
+    fd: int, memory_gib: float, library_timeout_s: float, deadline_s: float, parent_pid: int, is_main_thread: bool
+) -> None:
+    """Grade until the other end of the pipe is gone, or until memory once passed half its limit."""
+    _confine(memory_gib, parent_pid, is_main_thread)
+    symbolic.library()  # now, so that the first item does not pay for it
+    connection = Connection(fd)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send_bytes(_READY)
+        while True:
+            fields = json.loads(connection.recv_bytes())
+            item = GradeItem(**fields | {"problem": Problem(**fields["problem"])})
+            # The parent kills in time; this stops a worker in a long C call whose parent is gone (default action).
+            signal.setitimer(signal.ITIMER_PROF, deadline_s + 1)
+            graded = _grade(item, library_timeout_s)
+            connection.send_bytes(json.dumps(asdict(graded)).encode())
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            if _peak_gib() > memory_gib / 2:
+                return connection.send_bytes(_RETIRE)
+
+
+def _grade(item: GradeItem, library_timeout_s: float) -> Grade:
+    try:
+        return item.grade(library_timeout_s)
+    except MemoryError:
+        return Grade(0.0, 0.0, None, None, "oom", "wrong")
+    except Exception as error:
+        print(f"grader: {type(error).__name__} on a completion for problem {item.problem.id!r}", file=sys.stderr)
+        return Grade(0.0, 0.0, None, None, "crash", "wrong")
+
+
+def _peak_gib(status: Path = Path("/proc/self/status")) -> float:
+    """Most memory that this program has held. On Linux `ru_maxrss` starts with the parent's: a trainer's gigabytes."""
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _confine(memory_gib: float, parent_pid: int, is_main_thread: bool) -> None:
+    limit = int(memory_gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A batch system may send SIGTERM to every process, and a step that is still finished needs its grades.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # The signal comes when the *thread* that started us ends, so it is asked for only if that is the main thread.
+    if is_main_thread:
+        die_with_parent(parent_pid)
+    elif os.getppid() != parent_pid:
+        sys.exit(0)

@@ -52,7 +52,7 @@ def pool() -> Iterator[GraderPool]:
 
 def test_grades_come_in_input_order(pool: GraderPool) -> None:
     answers = [str(n) for n in range(200)]
-    grades = pool.grade_all([item(answer, gold="7") for answer in answers])
+    grades = list(pool.grade_in_order([item(answer, gold="7") for answer in answers]))
     assert [g.extracted for g in grades] == answers
     assert [index for index, g in enumerate(grades) if g.strict] == [7]
 
@@ -63,19 +63,19 @@ def test_options_reach_the_worker(pool: GraderPool) -> None:
     bare = GradeItem("<think>a</think>\\boxed{B}", problem, prefilled=False)
     cut = GradeItem("a</think>\\boxed{5}STOP\\boxed{6}", Problem("r", "?", "5"), end_tokens=("STOP",))
     late = GradeItem("thinking", Problem("s", "?", "5"), truncated=True)
-    grades = pool.grade_all([official, bare, cut, late])
+    grades = list(pool.grade_in_order([official, bare, cut, late]))
     assert [g.answer for g in grades] == [1.0, 1.0, 1.0, 0.0]
     assert (grades[0].strict, grades[1].letter, grades[3].reason) == (0.0, "B", "truncated")
 
 
 def test_odd_characters_travel(pool: GraderPool) -> None:
-    grades = pool.grade_all([item("\ud8005"), item("5\x00"), item("\u200b５"), item("😀")])
+    grades = list(pool.grade_in_order([item("\ud8005"), item("5\x00"), item("\u200b５"), item("😀")]))
     assert [g.strict for g in grades] == [1.0, 1.0, 1.0, 0.0]
 
 
 def test_big_completions_do_not_block(pool: GraderPool) -> None:
     items = [GradeItem("hmm " * 250_000 + f"</think>\\boxed{{{n % 2}}}", Problem(str(n), "?", "1")) for n in range(12)]
-    assert [g.strict for g in pool.grade_all(items)] == [0.0, 1.0] * 6
+    assert [g.strict for g in pool.grade_in_order(items)] == [0.0, 1.0] * 6
 
 
 def test_streaming_returns_every_key_once(pool: GraderPool) -> None:
@@ -89,20 +89,22 @@ def test_streaming_returns_every_key_once(pool: GraderPool) -> None:
     assert pool.pending == 0 and pool.poll() == [] and list(pool.drain()) == []
 
 
-def test_grade_all_leaves_streamed_grades_for_poll(pool: GraderPool) -> None:
+def test_grades_in_order_leave_streamed_grades_for_poll(pool: GraderPool) -> None:
     pool.submit("mine", GradeItem("a</think>\\boxed{5}", Problem("p", "?", "5")))
-    assert [g.strict for g in pool.grade_all([item("5"), item("6")])] == [1.0, 0.0]
+    assert [g.strict for g in pool.grade_in_order([item("5"), item("6")])] == [1.0, 0.0]
     assert [(key, grade.strict) for key, grade in pool.drain()] == [("mine", 1.0)]
 
 
 def test_ungradable_gold_is_null(pool: GraderPool) -> None:
-    assert pool.grade_all([item("5", gold="")])[0].strict is None
+    assert next(pool.grade_in_order([item("5", gold="")])).strict is None
 
 
 def test_hard_deadline_kills_the_item_and_only_it() -> None:
     with GraderPool(1, deadline_s=1.0, library_timeout_s=60) as pool:
         before = pids(pool)
-        grades = pool.grade_all([item("5"), item(HANGS), *[item("5") for _ in range(20)], item(HANGS), item("4")])
+        grades = list(
+            pool.grade_in_order([item("5"), item(HANGS), *[item("5") for _ in range(20)], item(HANGS), item("4")])
+        )
         assert [g.status for g in grades] == ["ok", "timeout", *["ok"] * 20, "timeout", "ok"]
         assert grades[1] == Grade(0.0, 0.0, HANGS, None, "timeout", "timeout")
         assert [g.strict for g in grades] == [1.0, 0.0, *[1.0] * 20, 0.0, 0.0]
@@ -112,7 +114,7 @@ def test_hard_deadline_kills_the_item_and_only_it() -> None:
 def test_library_timeout_keeps_the_worker() -> None:
     with GraderPool(1, library_timeout_s=1) as pool:
         before = pids(pool)
-        assert [g.status for g in pool.grade_all([item(HANGS), item("5")])] == ["timeout", "ok"]
+        assert [g.status for g in pool.grade_in_order([item(HANGS), item("5")])] == ["timeout", "ok"]
         assert pids(pool) == before
 
 
@@ -120,16 +122,16 @@ def test_a_large_parent_does_not_make_its_workers_look_large() -> None:
     """A child's peak memory as the kernel counts it starts with its parent's: every item cost a new worker."""
     ballast = bytearray(os.urandom(4096)) * (5 * 2**30 // 4 // 4096)  # 1.25 GiB; workers of 2 GiB retire at 1
     with GraderPool(1, memory_gib=2.0) as pool:
-        pool.grade_all([item("5")])
+        list(pool.grade_in_order([item("5")]))
         before = pids(pool)
-        pool.grade_all([item("\\frac{10}{2}"), item("\\sqrt{25}"), item("5")])
+        list(pool.grade_in_order([item("\\frac{10}{2}"), item("\\sqrt{25}"), item("5")]))
         assert pids(pool) == before
     assert len(ballast) > 2**30
 
 
 def test_a_killed_worker_costs_one_item() -> None:
     with GraderPool(1, library_timeout_s=60, deadline_s=60) as pool:
-        pool.grade_all([item("5")])
+        list(pool.grade_in_order([item("5")]))
         for answer in (HANGS, "5", "6"):
             pool.submit(answer, GradeItem(f"a</think>\\boxed{{{answer}}}", Problem(answer, "?", "5")))
         os.kill(pids(pool)[0], signal.SIGKILL)
@@ -140,7 +142,7 @@ def test_a_killed_worker_costs_one_item() -> None:
 
 def test_memory_limit_is_a_status() -> None:
     with GraderPool(1, memory_gib=0.2, library_timeout_s=60, deadline_s=60) as pool:
-        grades = pool.grade_all([item("2^{3000000000}"), item("5")])
+        grades = list(pool.grade_in_order([item("2^{3000000000}"), item("5")]))
         assert grades[0].status in ("oom", "crash") and grades[0].strict == 0.0
         assert grades[1].strict == 1.0
 
@@ -148,9 +150,9 @@ def test_memory_limit_is_a_status() -> None:
 def test_a_worker_that_held_half_its_memory_is_replaced_after_its_item() -> None:
     long = GradeItem("hm " * 25_000_000 + "</think>\\boxed{5}", Problem("p", "?", "5"))
     with GraderPool(1, memory_gib=0.6) as pool:
-        assert pool.grade_all([item("5")])[0].strict == 1
+        assert next(pool.grade_in_order([item("5")])).strict == 1
         before = pids(pool)
-        assert [g.strict for g in pool.grade_all([long, item("5")])] == [1, 1]
+        assert [g.strict for g in pool.grade_in_order([long, item("5")])] == [1, 1]
         assert pids(pool) != before and is_gone(before[0])
 
 
@@ -185,7 +187,7 @@ def test_workers_die_with_a_killed_parent(state: str) -> None:
         while not made:
             time.sleep(0.01)
         pool = made[0]
-        pool.grade_all([GradeItem("a</think>\\\\boxed{{5}}", Problem("p", "?", "5"))])
+        list(pool.grade_in_order([GradeItem("a</think>\\\\boxed{{5}}", Problem("p", "?", "5"))]))
         for n in range({4 if state == "busy" else 0}):
             pool.submit(n, GradeItem("a</think>\\\\boxed{{{HANGS}}}", Problem("p", "?", "5")))
         print(*[worker.process.pid for worker in pool._workers], flush=True)
@@ -213,7 +215,7 @@ def test_workers_neither_import_torch_nor_the_callers_main(tmp_path: Path) -> No
             from curiosft_cli.grading.grade import GradeItem
             from curiosft_cli.data.records import Problem
             with GraderPool(1) as pool:
-                grades = pool.grade_all([GradeItem("a</think>\\\\boxed{5}", Problem("p", "?", "5"))])
+                grades = list(pool.grade_in_order([GradeItem("a</think>\\\\boxed{5}", Problem("p", "?", "5"))]))
                 maps = Path(f"/proc/{pool._workers[0].process.pid}/maps").read_text()
             print(grades[0].strict, "libtorch" in maps, "torch" in sys.modules, "sympy" in sys.modules)
         """)
@@ -229,7 +231,7 @@ def test_a_pool_made_in_a_thread_outlives_that_thread() -> None:
     thread.start()
     thread.join()
     with made[0] as pool:
-        assert pool.grade_all([item("\\sqrt{25}")])[0].strict == 1.0
+        assert next(pool.grade_in_order([item("\\sqrt{25}")])).strict == 1.0
 
 
 def test_limits_must_be_positive() -> None:
@@ -245,4 +247,4 @@ def test_limits_must_be_positive() -> None:
 
 def test_a_worker_that_cannot_start_is_an_error_not_a_hang() -> None:
     with GraderPool(1, memory_gib=0.01) as pool, pytest.raises(CurioError, match="does not start"):
-        pool.grade_all([item("5")])
+        list(pool.grade_in_order([item("5")]))

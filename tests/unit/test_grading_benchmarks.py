@@ -38,11 +38,13 @@ def pool() -> Iterator[GraderPool]:
 
 
 def grade_pairs(pool: GraderPool, pairs: list[tuple[str, str]]) -> list[Grade]:
-    return pool.grade_all(
-        [
-            GradeItem(f"a</think>\\boxed{{{answer}}}", Problem(str(n), "?", gold))
-            for n, (gold, answer) in enumerate(pairs)
-        ]
+    return list(
+        pool.grade_in_order(
+            [
+                GradeItem(f"a</think>\\boxed{{{answer}}}", Problem(str(n), "?", gold))
+                for n, (gold, answer) in enumerate(pairs)
+            ]
+        )
     )
 
 

@@ -36,7 +36,7 @@ def test_golden_cases_in_any_order(order: str) -> None:
     elif order == "shuffled":
         random.Random(0).shuffle(cases)
     with GraderPool(1) as pool:
-        grades = pool.grade_all([item(case) for case in cases])
+        grades = list(pool.grade_in_order([item(case) for case in cases]))
     wrong = {}
     for case, graded in zip(cases, grades, strict=True):
         strict, answer = case.get("expected_strict"), case.get("expected_answer")

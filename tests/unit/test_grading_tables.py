@@ -25,7 +25,7 @@ def test_every_answer_gets_its_verdict() -> None:
     assert len(cases) > 300 and {case["right"] for case in cases} == {0, 1}
     items = [GradeItem(f"t</think>\\boxed{{{case['answer']}}}", Problem("p", "?", case["gold"])) for case in cases]
     with GraderPool(1) as pool:
-        grades = pool.grade_all(items)
+        grades = list(pool.grade_in_order(items))
     assert [case for case, grade in zip(cases, grades, strict=True) if grade.strict != case["right"]] == []
 
 
