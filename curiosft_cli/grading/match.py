@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 
 from curiosft_cli.grading import parse, symbolic
@@ -10,7 +11,7 @@ from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import CHANGES, marks, normalise, squeeze
 from curiosft_cli.grading.parse import Number
 from curiosft_cli.grading.symbolic import Comparison
-from curiosft_cli.grading.units import Unit, ratio, strip_units, variables
+from curiosft_cli.grading.units import strip_units, variables, without_units
 
 YES: Comparison = (True, "ok")
 NO: Comparison = (False, "ok")
@@ -78,10 +79,16 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
         return NO
     if squeeze(answer) == squeeze(gold) != "":
         return YES
-    for compare in (_named, _quantity, _words, _option, symbolic.same_condition, _refused, _numeral):
+    if (verdict := _named(answer, gold, timeout_s)) is not None:
+        return verdict
+    core, gold_core, factor = without_units(answer, gold)
+    if factor != 1:
+        return _converted(core, gold_core, factor)
+    if not gold_core:
+        return YES
+    for compare in (_words, _option, symbolic.same_condition, _refused, _numeral):
         if (verdict := compare(answer, gold, timeout_s)) is not None:
             return verdict
-    (core, _), (gold_core, _) = _without_units(answer, gold)
     for compare in (_plain, _collection, _chain):
         if (verdict := compare(core, gold_core, timeout_s)) is not None:
             return verdict
@@ -137,26 +144,10 @@ def _numeral(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     return digits == gold_digits and (base == gold_base or None in (base, gold_base)), "ok"
 
 
-@lru_cache(maxsize=1)
-def _without_units(answer: str, gold: str) -> list[tuple[str, frozenset[Unit]]]:
-    """Return what is left of the answer and of the gold, with the units of each. Units alone are left."""
-    theirs = strip_units(gold, letters=True)
-    ours = strip_units(answer, letters=not variables(theirs[0]))
-    sides = [ours, theirs if ours[1] else strip_units(gold)]
-    is_alone = [not core.strip() for core, _ in sides]
-    return sides if all(is_alone) or not any(is_alone) else [(answer, ours[1]), (gold, theirs[1])]
-
-
-def _quantity(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Compare units, and plain numbers in one unit. Undecided where a side has no unit, or where they are the same."""
-    (core, units), (gold_core, gold_units) = _without_units(answer, gold)
-    factor = ratio(units, gold_units)
-    if units and not core.strip() and not gold_core.strip():
-        return units == gold_units, "ok"
-    if factor == 1:
-        return None
-    number, gold_number = parse.plain_number(core), parse.plain_number(gold_core)
-    if factor is None or not number or not gold_number or number.kind != gold_number.kind:
+def _converted(answer: str, gold: str, factor: Fraction | None) -> Comparison:
+    """Compare two numbers, the answer's times a factor."""
+    number, gold_number = parse.plain_number(answer), parse.plain_number(gold)
+    if not factor or not number or not gold_number or number.kind != gold_number.kind:
         return NO
     value = number.value * (factor**2 if number.kind == "root" else factor)
     return _same_number(number._replace(value=value), gold_number), "ok"

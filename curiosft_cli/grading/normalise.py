@@ -8,17 +8,35 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from curiosft_cli.grading.plain_notation import GREEK, as_latex
+_COMMANDS = """
+    × times · cdot ⋅ cdot ± pm ∓ mp √ sqrt ∞ infty ≠ ne ≤ le ≥ ge ⩽ le ⩾ ge ≈ approx ≡ equiv ∪ cup ∩ cap ∈ in
+    ∅ emptyset ⇒ Rightarrow → to … ldots ⌊ lfloor ⌋ rfloor ⌈ lceil ⌉ rceil ° degree º degree ℏ hbar
+    ℝ mathbb{R} ℤ mathbb{Z} ℕ mathbb{N} ℚ mathbb{Q} ℂ mathbb{C} α alpha β beta γ gamma δ delta ε epsilon ζ zeta η eta
+    θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi ο omicron π pi ρ rho ς varsigma σ sigma τ tau υ upsilon φ phi χ chi
+    ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Φ Phi Ψ Psi Ω Omega
+"""
+_NAMES = dict(re.findall(r"(\S+) (\S+)", _COMMANDS))
+_RATIOS = ("sin", "cos", "tan", "cot", "sec", "csc")
+_FUNCTIONS = ["ln", "log", "exp", "sqrt", "abs", "factorial", "ceil", "floor", "cbrt"]
+_FUNCTIONS += [f"{arc}{name}{h}" for arc in ("", "arc") for name in _RATIOS for h in ("", "h")]
+_LETTERS = [name for sign, name in _NAMES.items() if "Α" <= sign <= "ω"]
+_PLAIN_COMMANDS = {"ceiling": "ceil"} | {name: name for name in (*_FUNCTIONS, *_LETTERS, "hbar")}
+_PLAIN_COMMANDS |= {f"a{name[3:]}": name for name in _FUNCTIONS if name.startswith("arc")}
+_PLAIN_COMMANDS |= dict.fromkeys(("inf", "infinity", "oo"), "infty") | {"tg": "tan", "ctg": "cot", "arctg": "arctan"}
+_OPERATOR = re.compile(r"\\operatorname\s*\{\s*(\w+)\s*\}")
+_PLAIN_NAME = re.compile(r"(?<![A-Za-z\\])(?:(?:np|numpy|math)\.)?([A-Za-z]{2,})(?![A-Za-z'])(?=(\s*\(|[\^*])?)")
+_PLAIN_BRACKET = re.compile(r"(?:(\\(?:sqrt|cbrt|abs|factorial|ceil|floor)|\^)\s*)?\(|\^\s*(\\[a-z]+)\s*\(|\)")
+_AROUND = {r"\sqrt": (r"\sqrt{", "}"), r"\abs": ("|", "|"), r"\factorial": ("(", ")!"), "^": ("^{", "}")}
+_AROUND |= {r"\cbrt": (r"\sqrt[3]{", "}")} | {rf"\{name}": (rf"\l{name} ", rf"\r{name} ") for name in ("ceil", "floor")}
+_WORD_INDEX = re.compile(r"(?<![A-Za-z\\])([A-Za-z])_([A-Za-z]{2,}\d*)(?![A-Za-z_])")
+_RECIPROCAL = re.compile(r"\\(coth|sech|csch)\s*(\^\s*\{?\w+\}?)?\s*(\([^()]*\)|[A-Za-z](?![A-Za-z]))")
+_INVERSES = {"coth": r"\tanh", "sech": r"\cosh", "csch": r"\sinh"}
+_LOGARITHM = re.compile(r"\\log\s*\(([^(),]+),\s*(\w+)\)")
+_BINOMIAL = re.compile(r"(?<![A-Za-z\\])(?:nCr|binom|binomial|choose)\s*\(([^(),]+),([^(),]+)\)")
 
 # NFKC would flatten many of these into the text (x² into x2, 3½ into 31/2), so they are spelled out before it.
 _PLAIN_SIGNS = {"−": "-", "–": "-", "—": "-", "﹣": "-", "÷": "/", "∶": ":", "、": ",", "。": ".", "′": "'", "’": "'"}
 _PLAIN_SIGNS |= {"\u2044": "/", "或": " or ", "和": " and ", "\u00c5": r"\text{angstrom}", "\u212b": r"\text{angstrom}"}
-_COMMANDS = """
-    × times · cdot ⋅ cdot ± pm ∓ mp √ sqrt ∞ infty ≠ ne ≤ le ≥ ge ⩽ le ⩾ ge ≈ approx ≡ equiv ∪ cup ∩ cap ∈ in
-    ∅ emptyset ⇒ Rightarrow → to … ldots ⌊ lfloor ⌋ rfloor ⌈ lceil ⌉ rceil ° degree º degree
-    ℝ mathbb{R} ℤ mathbb{Z} ℕ mathbb{N} ℚ mathbb{Q} ℂ mathbb{C}
-"""
-_NAMES = GREEK | dict(re.findall(r"(\S+) (\S+)", _COMMANDS))
 _SIGNS = _PLAIN_SIGNS | {sign: rf"\{name} " for sign, name in _NAMES.items()}
 _FRACTIONS = {c: unicodedata.normalize("NFKC", c).partition("\u2044") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 _SIGN_TABLE = str.maketrans(_SIGNS | {c: rf"\frac{{{top}}}{{{low}}}" for c, (top, _, low) in _FRACTIONS.items()})
@@ -118,7 +136,7 @@ _SPELLINGS = _compiled(
     (rf"(^|[-+=(])\s*{FONT}\s*\{{\s*([A-Za-z])\s*\}}", r"\1 \2"),
     (r"\\sqrt\s*(\[\w+\])?\s*(\d+|(?<=\])[A-Za-z])", lambda m: rf"\sqrt{m[1] or ''}{{{m[2]}}}"),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-    (r"\A.*\Z", lambda m: as_latex(m[0])),
+    (r"\A.*\Z", lambda m: _as_latex(m[0])),
     (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
     (r"\A\s*(?:\\text\{)?\s*[Nn]o\s+(?:real\s+)?solutions?\s*\}?\s*\Z", r"\\emptyset "),
@@ -205,3 +223,36 @@ def _latex_signs(text: str) -> str:
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
     text = unicodedata.normalize("NFKC", text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
     return "".join(c for c in text if unicodedata.category(c) not in _INVISIBLE)
+
+
+def _as_latex(text: str) -> str:
+    """Write known names as commands and brackets as braces where LaTeX wants them. LaTeX itself stays as it is."""
+    text = _OPERATOR.sub(
+        lambda m: f" {m[1]}" if m[1] in _PLAIN_COMMANDS else m[0], text.replace("==", "=").replace("+/-", r"\pm ")
+    )
+    if "*" in text:
+        text = _WORD_INDEX.sub(r"\1_{\2}", text.replace("**", "^"))
+    text = _RECIPROCAL.sub(
+        lambda m: rf"\frac{{1}}{{{_INVERSES[m[1]]}{m[2] or ''} {m[3]}}}", _PLAIN_NAME.sub(_command, text)
+    )
+    text = _BINOMIAL.sub(r"\\binom{\1}{\2}", _LOGARITHM.sub(r"\\log_{\2}(\1)", text))
+    pieces, closing, done = [], [], 0
+    for found in _PLAIN_BRACKET.finditer(text):
+        pieces.append(text[done : found.start()])
+        done = found.end()
+        if found[0] == ")":
+            pieces.append(closing.pop() if closing else ")")
+        else:
+            start, end = _AROUND.get(found[2] or found[1], ((found[2] or "") + "(", ")"))
+            start, end = ("^{" + start, end + "}") if found[2] else (start, end)
+            pieces.append(start)
+            closing.append(end)
+    return text if closing else "".join([*pieces, text[done:]])
+
+
+def _command(word: re.Match[str]) -> str:
+    name = word[1].lower() if word[2] and word[1].lower() in _PLAIN_COMMANDS else word[1]
+    if name in _FUNCTIONS and word.end() == len(word.string):
+        return word[0]  # `5 sec` is a time
+    is_indexed = word.string.startswith("_", word.end())
+    return rf"\{_PLAIN_COMMANDS[name]}{'' if is_indexed else ' '}" if name in _PLAIN_COMMANDS else word[0]

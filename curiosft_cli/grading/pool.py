@@ -103,9 +103,8 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
         if min(workers, deadline_s, memory_gib, library_timeout_s) <= 0:
             given = f"{workers=}, {deadline_s=}, {memory_gib=}, {library_timeout_s=}"
             raise CurioError(f"a grader pool has {given}: all must be positive")
-        self.deadline_s = deadline_s
-        self.memory_gib = memory_gib
-        self.library_timeout_s = library_timeout_s
+        self._deadline_s = deadline_s
+        self._limits = {"deadline_s": deadline_s, "memory_gib": memory_gib, "library_timeout_s": library_timeout_s}
         self._waiting: deque[_Task] = deque()
         self._finished: list[tuple[Hashable, Grade]] = []
         self._failed_starts = 0
@@ -128,7 +127,7 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
     def drain(self) -> Iterator[tuple[Hashable, Grade]]:
         """Yield every grade still to come, in finishing order."""
         while self.pending or self._finished:
-            yield from self.poll(self.deadline_s)
+            yield from self.poll(self._deadline_s)
 
     def grade_in_order(self, items: Iterable[GradeItem], ahead: int = 512) -> Iterator[Grade]:
         """Yield the grade of each item in the order of the items, reading at most `ahead` of them in advance.
@@ -142,7 +141,7 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
                 return
             self._advance(0.0)
             while (graded := tasks[0].graded) is None:
-                self._advance(self.deadline_s)
+                self._advance(self._deadline_s)
             tasks.popleft()
             yield graded
 
@@ -169,14 +168,8 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
 
     def _start(self) -> _Worker:
         ours, theirs = Pipe()
-        options = {
-            "fd": theirs.fileno(),
-            "memory_gib": self.memory_gib,
-            "library_timeout_s": self.library_timeout_s,
-            "deadline_s": self.deadline_s,
-            "parent_pid": os.getpid(),
-            "is_main_thread": threading.current_thread() is threading.main_thread(),
-        }
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        options = {"fd": theirs.fileno(), "parent_pid": os.getpid(), "is_main_thread": is_main_thread, **self._limits}
         process = subprocess.Popen(
             [sys.executable, "-c", _SERVE, json.dumps(options)],
             env=isolated(os.environ),
@@ -190,12 +183,12 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
     def _advance(self, timeout_s: float) -> None:
         """Feed the workers, take in what they report within `timeout_s`, and replace the dead and the overdue."""
         self._feed()
-        patience_s = max(0.0, min([timeout_s, *(worker.left_s(self.deadline_s) for worker in self._workers)]))
+        patience_s = max(0.0, min([timeout_s, *(worker.left_s(self._deadline_s) for worker in self._workers)]))
         reported = wait([worker.connection for worker in self._workers], patience_s)
         for index, worker in enumerate(self._workers):
             if worker.connection in reported:
                 self._take_in(index, worker)
-            elif worker.left_s(self.deadline_s) < 0:
+            elif worker.left_s(self._deadline_s) < 0:
                 self._replace(index, "timeout")
         self._feed()
 
@@ -237,7 +230,7 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
             self._failed_starts += 1
             if self._failed_starts >= _START_ATTEMPTS:
                 raise CurioError(
-                    f"the grader worker does not start (exit code {code}, memory limit {self.memory_gib} GiB)",
+                    f"the grader worker does not start (exit code {code}, limits {self._limits})",
                     "run `python -c 'import math_verify'` and see its error, or raise the memory limit",
                     MISSING,
                 )
@@ -252,42 +245,6 @@ def serve(
     fd: int, memory_gib: float, library_timeout_s: float, deadline_s: float, parent_pid: int, is_main_thread: bool
 ) -> None:
     """Grade until the other end of the pipe is gone, or until memory once passed half its limit."""
-    _confine(memory_gib, parent_pid, is_main_thread)
-    symbolic.library()  # now, so that the first item does not pay for it
-    connection = Connection(fd)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        connection.send_bytes(_READY)
-        while True:
-            fields = json.loads(connection.recv_bytes())
-            item = GradeItem(**fields | {"problem": Problem(**fields["problem"])})
-            # The parent kills in time; this stops a worker in a long C call whose parent is gone (default action).
-            signal.setitimer(signal.ITIMER_PROF, deadline_s + 1)
-            graded = _grade(item, library_timeout_s)
-            connection.send_bytes(json.dumps(asdict(graded)).encode())
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            if _peak_gib() > memory_gib / 2:
-                return connection.send_bytes(_RETIRE)
-
-
-def _grade(item: GradeItem, library_timeout_s: float) -> Grade:
-    try:
-        return item.grade(library_timeout_s)
-    except MemoryError:
-        return Grade(0.0, 0.0, None, None, "oom", "wrong")
-    except Exception as error:
-        print(f"grader: {type(error).__name__} on a completion for problem {item.problem.id!r}", file=sys.stderr)
-        return Grade(0.0, 0.0, None, None, "crash", "wrong")
-
-
-def _peak_gib(status: Path = Path("/proc/self/status")) -> float:
-    """Most memory that this program has held. On Linux `ru_maxrss` starts with the parent's: a trainer's gigabytes."""
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def _confine(memory_gib: float, parent_pid: int, is_main_thread: bool) -> None:
     limit = int(memory_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -298,4 +255,33 @@ def _confine(memory_gib: float, parent_pid: int, is_main_thread: bool) -> None:
     if is_main_thread:
         die_with_parent(parent_pid)
     elif os.getppid() != parent_pid:
-        sys.exit(0)
+        return
+    symbolic.library()  # now, so that the first item does not pay for it
+    connection = Connection(fd)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send_bytes(_READY)
+        while True:
+            fields = json.loads(connection.recv_bytes())
+            item = GradeItem(**fields | {"problem": Problem(**fields["problem"])})
+            # The parent kills in time; this stops a worker in a long C call whose parent is gone (default action).
+            signal.setitimer(signal.ITIMER_PROF, deadline_s + 1)
+            try:
+                graded = item.grade(library_timeout_s)
+            except Exception as error:
+                print(
+                    f"grader: {type(error).__name__} on a completion for problem {item.problem.id!r}", file=sys.stderr
+                )
+                status: GradeStatus = "oom" if isinstance(error, MemoryError) else "crash"
+                graded = Grade(0.0, 0.0, None, None, status, "wrong")
+            connection.send_bytes(json.dumps(asdict(graded)).encode())
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            if _peak_gib() > memory_gib / 2:
+                return connection.send_bytes(_RETIRE)
+
+
+def _peak_gib(status: Path = Path("/proc/self/status")) -> float:
+    """Most memory that this program has held. On Linux `ru_maxrss` starts with the parent's: a trainer's gigabytes."""
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

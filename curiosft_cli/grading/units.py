@@ -63,18 +63,26 @@ def strip_units(text: str, *, letters: bool = False) -> tuple[str, frozenset[Uni
     return ",".join(values), frozenset(found)
 
 
-def ratio(units: frozenset[Unit], gold_units: frozenset[Unit]) -> Fraction | None:
-    """Return how many of the gold's unit an answer's unit is, or None where they contradict each other.
+def without_units(answer: str, gold: str) -> tuple[str, str, Fraction | None]:
+    """Return both texts without units, and how many of the gold's unit the answer's is; None where they contradict.
 
-    Either may leave its units out, but a time's half of the day.
+    Either may leave its units out, but a time's half of the day. Units alone must be the same.
     """
+    gold_core, gold_units = strip_units(gold, letters=True)
+    core, units = strip_units(answer, letters=not variables(gold_core))
+    if not units:
+        gold_core, gold_units = strip_units(gold)
+    if not core.strip() and not gold_core.strip():
+        return "", "", Fraction(1) if units == gold_units else None
+    if not core.strip() or not gold_core.strip():
+        return answer, gold, Fraction(1)
     if not units and any(unit.name in _HALVES for unit in gold_units):
-        return None
+        return core, gold_core, None
     if units == gold_units or not units or not gold_units:
-        return Fraction(1)
+        return core, gold_core, Fraction(1)
     ours, theirs = next(iter(units)), next(iter(gold_units))
     is_one_kind = len(units) == len(gold_units) == 1 and ours.dimensions == theirs.dimensions and ours.size
-    return ours.size / theirs.size if is_one_kind and theirs.size else None
+    return core, gold_core, ours.size / theirs.size if is_one_kind and theirs.size else None
 
 
 def variables(text: str) -> set[str]:
