@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -107,15 +106,16 @@ def same_condition(first: Any, second: Any) -> bool | None:
     if len(names) != 1:
         return False if names else None
     if len(names.pop()) == 1:
-        sets = [_real_set(side) if isinstance(side, list) else side for side in (first, second)]
+        # Relations in a list that exclude each other are alternatives.
+        sets = [
+            sp.Union(*(sp.And(*joined).as_set() or sp.Or(*joined).as_set() for joined in side))
+            if isinstance(side, list)
+            else side
+            for side in (first, second)
+        ]
         return all(isinstance(one, sp.Set) for one in sets) and sets[0].symmetric_difference(sets[1]).is_empty is True
     ours, theirs = conditions if len(conditions) == 2 and len(first) == len(second) == 1 else ([], [])
     return len(ours) == len(theirs) > 0 and all(any(_same_relation(a, b) for b in ours) for a in theirs)
-
-
-def _real_set(side: list[list[Any]]) -> Any:
-    """Return the numbers that meet a condition. Relations in a list that exclude each other are alternatives."""
-    return sp.Union(*(sp.And(*joined).as_set() or sp.Or(*joined).as_set() for joined in side))
 
 
 def _same_relation(first: Any, second: Any) -> bool:
@@ -138,24 +138,21 @@ def _exact(expression: Any) -> Any:
     return expression.xreplace(exact | {f: sp.Symbol(str(f), real=True) for f in expression.atoms(AppliedUndef)})
 
 
-def _sampled(first: Any, second: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the values of both expressions at each point at which both have one."""
+def _sampled(first: Any, second: Any, seed: int = 0, per_range: int = 4, most: int = 3) -> Iterator[tuple[Any, Any]]:
+    """Yield the values of both expressions at each sample point at which both have one.
+
+    `most` variables or more are those of a formula, which stand for positive sizes.
+    """
     names = sorted(first.free_symbols | second.free_symbols, key=str)
-    for point in _points(len(names), any_sign=first.has(sp.Abs) or second.has(sp.Abs)):
-        values = dict(zip(names, point, strict=True))
+    draw = random.Random(seed)
+    ranges = _RANGES[:3] if len(names) >= most and not (first.has(sp.Abs) or second.has(sp.Abs)) else _RANGES
+    points = [[draw.uniform(*ends) for _ in names] for _ in range(per_range) for ends in ranges]
+    points += [[float(draw.randint(1, 6)) for _ in names] for _ in range(per_range)]
+    for point in points:
+        values = {name: sp.Float(value, _SAMPLE_DIGITS) for name, value in zip(names, point, strict=True)}
         ours, theirs = _value(first, values), _value(second, values)
         if ours is not None and theirs is not None:
             yield ours, theirs
-
-
-@lru_cache(maxsize=16)
-def _points(names: int, any_sign: bool, seed: int = 0, per_range: int = 4, most: int = 3) -> list[list[Any]]:
-    """Return the sample points. `most` variables or more are those of a formula, which stand for positive sizes."""
-    draw = random.Random(seed)
-    ranges = _RANGES[:3] if names >= most and not any_sign else _RANGES
-    points = [[draw.uniform(*ends) for _ in range(names)] for _ in range(per_range) for ends in ranges]
-    points += [[float(draw.randint(1, 6)) for _ in range(names)] for _ in range(per_range)]
-    return [[sp.Float(value, _SAMPLE_DIGITS) for value in point] for point in points]
 
 
 def _value(expression: Any, values: dict[Any, Any]) -> Any | None:

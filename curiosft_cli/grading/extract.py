@@ -43,13 +43,11 @@ class Extraction:
         content: the inside of the last box, or of the explicit statement; None when there is no usable answer.
         boxes: the inside of every readable top-level box of the region, in order.
         has_box: a `\\boxed` occurs in the region, readable or not.
-        fallback: `content` comes from an explicit statement (or an `\\fbox`), not from a `\\boxed`.
     """
 
     content: str | None
     boxes: tuple[str, ...]
     has_box: bool
-    fallback: bool
 
 
 def extract_answer(region: str, window: int = 2000) -> Extraction:
@@ -60,9 +58,9 @@ def extract_answer(region: str, window: int = 2000) -> Extraction:
     """
     if BOXED.search(region):
         content = last_box(region)
-        return Extraction(content, tuple(top_level_boxes(region)) if content is not None else (), True, False)
+        return Extraction(content, tuple(top_level_boxes(region)) if content is not None else (), True)
     content = last_box(region, FBOX) or stated_answer(region[-window:])
-    return Extraction(content, (), False, content is not None)
+    return Extraction(content, (), False)
 
 
 def stated_answer(text: str) -> str | None:

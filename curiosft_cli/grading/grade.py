@@ -73,10 +73,10 @@ class GradeItem:
             if extraction.has_box:
                 letter = named_letter(extraction.content or "", n_choices, problem.choices)
             elif letter := stated_letter(region, n_choices, problem.choices):
-                extraction = replace(extraction, content=letter, fallback=True)
+                extraction = replace(extraction, content=letter)
         error = format_error(f"{THINK_OPEN}\n{text}" if self.prefilled else text)
-        unscored = Grade(None, None, extraction.content, letter, "ok", "ungradable_gold", error, extraction.fallback)
-        return extraction, unscored
+        is_stated = extraction.content is not None and not extraction.has_box
+        return extraction, Grade(None, None, extraction.content, letter, "ok", "ungradable_gold", error, is_stated)
 
     def _scored(self, unscored: Grade, matched: bool, status: GradeStatus) -> Grade:
         error = unscored.format_error
@@ -114,7 +114,7 @@ def _is_gradable_text(gold: str, timeout_s: float) -> bool:
     _, values = collection(clean) or ("", [clean])
     # The first two save the parser's 10 ms: such a gold can be met, if only by its like.
     is_simple = any(all(map(read, values)) for read in (plain_number, words))
-    return is_simple or symbolic.can_parse(clean, timeout_s)
+    return is_simple or symbolic.read(clean, timeout_s)[1] == "ok"
 
 
 def _gold_letter(problem: Problem) -> str | None:

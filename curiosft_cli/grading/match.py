@@ -84,11 +84,13 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
     core, gold_core, factor = without_units(answer, gold)
     if factor != 1:
         return _converted(core, gold_core, factor)
-    if not gold_core:
+    if gold and not gold_core:
         return YES
-    for compare in (_words, _option, symbolic.same_condition, _refused, _numeral):
+    for compare in (_words, _option, symbolic.same_condition, _numeral):
         if (verdict := compare(answer, gold, timeout_s)) is not None:
             return verdict
+    if not set(_NOT_ADDED.findall(_INDEX.sub("", answer))) <= set(_NOT_ADDED.findall(gold)):
+        return NO
     for compare in (_plain, _collection, _chain):
         if (verdict := compare(core, gold_core, timeout_s)) is not None:
             return verdict
@@ -129,11 +131,6 @@ def _option(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     option = _OPTION.fullmatch(gold) or (_OPTION.fullmatch(answer) if len(gold) == 1 else None)
     other = gold if option and option.string == answer else answer
     return (named_letter(other, len(LETTERS)) == next(filter(None, option.groups())), "ok") if option else None
-
-
-def _refused(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Refuse what Math-Verify would read only in part."""
-    return None if set(_NOT_ADDED.findall(_INDEX.sub("", answer))) <= set(_NOT_ADDED.findall(gold)) else NO
 
 
 def _numeral(answer: str, gold: str, timeout_s: float) -> Comparison | None:
@@ -199,7 +196,9 @@ def _chain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     counted = [
         side
         for side in sides
-        if variables(side) <= variables(gold) and not parse.is_name(side) and _VALUE.search(parse.TEXT.sub("", side))
+        if variables(side) <= variables(gold)
+        and not parse.NAME.fullmatch(squeeze(side))
+        and _VALUE.search(parse.TEXT.sub("", side))
     ]
     verdicts = (_match(side, gold, timeout_s) for side in counted)
     return next((verdict for verdict in verdicts if not verdict[0]), YES if counted else None)

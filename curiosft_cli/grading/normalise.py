@@ -50,7 +50,7 @@ FONT = r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc)?|math(?:bf|it|rm|sf|tt|normal)|mb
 _SYNONYMS = r"""
     \dfrac \frac \tfrac \frac \cfrac \frac \lt < \gt > != \ne \neq \ne := = \coloneqq = \langle ( \rangle )
     <= \le \leq \le \leqslant \le \leqq \le >= \ge \geq \ge \geqslant \ge \geqq \ge \varnothing \emptyset
-    \varepsilon \epsilon \varphi \phi \vartheta \theta \varrho \rho \varsigma \sigma
+    \varepsilon \epsilon \varphi \phi \vartheta \theta \varrho \rho \varsigma \sigma \lg \log_{10}
 """
 _SYNONYM = dict(re.findall(r"(\S+) (\S+)", _SYNONYMS))
 _THOUSANDS = re.compile(r"(?<![\d.])(?<!\d,)\d{1,3}(?:,\d{3})+(?!,?\d)")
@@ -106,7 +106,7 @@ def _compiled(*rows: tuple[str, Any]) -> list[tuple[re.Pattern[str], Any]]:
 # In order: what a pattern leaves is what the next one reads.
 _SPELLINGS = _compiled(
     (r"[\x00-\x08\x0b-\x1f\x7f]", ""),
-    (r"[\n\t]", " "),
+    (r"[\n\t~]", " "),
     (r"\A(?:[^\\]|\\\\)*\\\\[A-Za-z]{2}(?:[^\\]|\\\\)*\Z", lambda m: m[0].replace(r"\\", "\\")),  # escaped twice
     *[(_STYLE, lambda m: m[1] or m[2] or "")] * 2,
     (r"\A\s*\\text(?:bf|rm|it)?\s*\{\s*([-+$.\d][^{}]*)\}\s*\Z", r"\1"),
@@ -125,9 +125,7 @@ _SPELLINGS = _compiled(
     (r"\\?\$|\\!\s*|\\(?:text|display)style(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$", ""),
     (r"\A\s*\*([^*]+)\*\s*\Z", r"\1"),
     (r"[€£¥₹₩]|\\(?:euro|pounds|yen)(?![A-Za-z])|\\(?:left|right)\.", ""),
-    (r"~", " "),
     (r"\\[A-Za-z]+|[!<>:]=", lambda m: f"{_SYNONYM[m[0]]} " if m[0] in _SYNONYM else m[0]),
-    (r"\\lg(?![A-Za-z])", r"\\log_{10} "),
     (r"\\log_\{?e(?![A-Za-z])\}?", r"\\ln "),
     (r"\\frac\s*(\w)", r"\\frac{\1}"),
     (r"\\frac\s*(\{[^{}]*\})\s*(\w)", r"\\frac\1{\2}"),
@@ -136,9 +134,11 @@ _SPELLINGS = _compiled(
     (rf"(^|[-+=(])\s*{FONT}\s*\{{\s*([A-Za-z])\s*\}}", r"\1 \2"),
     (r"\\sqrt\s*(\[\w+\])?\s*(\d+|(?<=\])[A-Za-z])", lambda m: rf"\sqrt{m[1] or ''}{{{m[2]}}}"),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
-    (r"\A.*\Z", lambda m: _as_latex(m[0])),
-    (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
-    (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+    (r"\A.*\Z", lambda m: as_latex(m[0])),
+    (
+        r"\{([^{}]*)\\(choose|over)(?![A-Za-z])([^{}]*)\}",
+        lambda m: rf"\{'binom' if m[2] == 'choose' else 'frac'}{{{m[1]}}}{{{m[3]}}}",
+    ),
     (r"\A\s*(?:\\text\{)?\s*[Nn]o\s+(?:real\s+)?solutions?\s*\}?\s*\Z", r"\\emptyset "),
     (r"\\begin\{(cases|aligned)\}(.*)\\end\{\1\}", _listed_rows),
     (r"\{([-+:=/])\}", r"\1"),
@@ -184,7 +184,12 @@ def normalise(text: str, *, thousands: bool = True) -> str:
     separators (unless `thousands` is False: then a comma is always a comma), `1.2e-5` as `1.2 \\times 10^{-5}`,
     mixed numbers and repeating decimals as fractions, no space or full stop at the edges.
     """
-    text = text if text.isascii() else _latex_signs(text)
+    if not text.isascii():
+        text = _SUPERSCRIPT.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-"), text)
+        text = _SUBSCRIPT.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
+        text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
+        text = unicodedata.normalize("NFKC", text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
+        text = "".join(c for c in text if unicodedata.category(c) not in _INVISIBLE)
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     if thousands:
@@ -217,15 +222,7 @@ def marks(text: str) -> Iterator[tuple[re.Match[str], int]]:
         yield mark, depth
 
 
-def _latex_signs(text: str) -> str:
-    text = _SUPERSCRIPT.sub(lambda m: "^{" + unicodedata.normalize("NFKC", m[0]).replace("−", "-") + "}", text)
-    text = _SUBSCRIPT.sub(lambda m: "_{" + unicodedata.normalize("NFKC", m[0]) + "}", text)
-    text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
-    text = unicodedata.normalize("NFKC", text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
-    return "".join(c for c in text if unicodedata.category(c) not in _INVISIBLE)
-
-
-def _as_latex(text: str) -> str:
+def as_latex(text: str) -> str:
     """Write known names as commands and brackets as braces where LaTeX wants them. LaTeX itself stays as it is."""
     text = _OPERATOR.sub(
         lambda m: f" {m[1]}" if m[1] in _PLAIN_COMMANDS else m[0], text.replace("==", "=").replace("+/-", r"\pm ")

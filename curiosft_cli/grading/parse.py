@@ -27,6 +27,8 @@ _MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+(?:\s*\{\w\})?)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
 _NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?"
+NAME = re.compile(_NAME)
+"""`x_1`, `f(2)` or `\\angle ABC`."""
 _NAMED = re.compile(
     rf"(?:\s|\\[,; ])*(?:({_NAME})\s*(?:=|\\in\s*(?=[(\[]|\\(?:left|\{{)))|([A-Za-z][A-Za-z ]*):)\s*([^<>]+)"
 )
@@ -58,11 +60,6 @@ def plain_text(text: str) -> str:
     return _CAPITALS.sub(lambda m: m[0].lower(), text)
 
 
-def is_name(text: str) -> bool:
-    """Say whether a text is a name such as `x_1`, `f(2)` or `\\angle ABC`."""
-    return re.fullmatch(_NAME, squeeze(text)) is not None
-
-
 def split_outside_brackets(text: str, sign: str = ",") -> list[str]:
     """Split a normalised text at the commas outside every bracket: `(1,2),(3,4)` has two values."""
     places = [mark.start() for mark, depth in marks(text) if mark[0] == sign and depth == 0]
@@ -79,18 +76,13 @@ def numeral(text: str) -> tuple[str, int | None]:
 
     A text without a base is (text, None); with digits that the base does not have, (text, base), which equals no other.
     """
-    flat = flat_text(text).upper()
+    flat = squeeze(TEXT.sub(r"\1", text)).upper()
     match = _BASED.fullmatch(flat)
     name = (match[2] or match[3] or match[4]) if match else "0"
     base = int(name) if name.isdigit() else _BASE_NAMES.get(name, 0)
     if match and base > 1 and all(int(digit, 36) < base for digit in match[1]):
         return match[1].lstrip("0"), base
     return flat.lstrip("0"), base if match and not match[1].isalpha() else None
-
-
-def flat_text(text: str) -> str:
-    """Return a normalised text without font commands and white space."""
-    return squeeze(TEXT.sub(r"\1", text))
 
 
 class Number(NamedTuple):

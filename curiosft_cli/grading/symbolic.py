@@ -62,7 +62,7 @@ def library() -> tuple[Any, Callable[[str], Any]]:
 
 def equal(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison:
     """Compare a normalised answer with a normalised gold as sympy objects, and say how the comparison went."""
-    (theirs, status), (ours, our_status) = _read(gold, timeout_s), _read(answer, timeout_s)
+    (theirs, status), (ours, our_status) = read(gold, timeout_s), read(answer, timeout_s)
     if theirs is None or ours is None:
         return False, status if status != "ok" else our_status
     same, status = _guarded(lambda: _agree(theirs, ours), timeout_s)
@@ -72,7 +72,7 @@ def equal(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Compa
 def same_condition(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison | None:
     """Compare two conditions, or a condition with a set. None when neither text is a condition."""
     related = [text for text in (answer, gold) if alternatives(text)]
-    has_condition = any(isinstance(_read(text, timeout_s)[0], list) for text in related)
+    has_condition = any(isinstance(read(text, timeout_s)[0], list) for text in related)
     return equal(answer, gold, timeout_s) if has_condition else None
 
 
@@ -85,11 +85,6 @@ def _agree(gold: Any, answer: Any) -> bool:
     limits = {"float_rounding": 6, "numeric_precision": 15, "timeout_seconds": None}
     verify = partial(library()[0].verify, strict=True, allow_set_relation_comp=False, raise_on_error=True, **limits)
     return verify(gold, answer)
-
-
-def can_parse(gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> bool:
-    """Say whether a normalised gold can be read in time, if only as a text to be met exactly."""
-    return _read(gold, timeout_s)[1] == "ok"
 
 
 def plain_score(completion: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> tuple[bool, GradeStatus]:
@@ -108,7 +103,7 @@ def plain_score(completion: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S
 
 
 @lru_cache(maxsize=8192)
-def _read(text: str, timeout_s: float) -> tuple[Any, GradeStatus]:
+def read(text: str, timeout_s: float) -> tuple[Any, GradeStatus]:
     """Return a normalised text as a sympy object or a condition, or None where it is none; and how the reading went."""
     from sympy import Basic, nan, zoo
 

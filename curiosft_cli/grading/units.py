@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from curiosft_cli.grading.normalise import CHANGES, FONT
 from curiosft_cli.grading.parse import TEXT, split_outside_brackets
@@ -45,20 +45,12 @@ _PINT_UNIT = re.compile(
 )
 
 
-class Unit(NamedTuple):
-    """A unit as pint knows it, or a half of the day; its size in base units, 0 where its zero is not theirs."""
-
-    name: Any
-    size: Fraction = Fraction(0)
-    dimensions: Any = None
-
-
-def strip_units(text: str, *, letters: bool = False) -> tuple[str, frozenset[Unit]]:
+def strip_units(text: str, *, letters: bool = False) -> tuple[str, frozenset[Any]]:
     """Take the units off each value of a normalised text. Returns the rest and the known units that were there.
 
     `letters` also takes what may be variables elsewhere: `m` or `m/s` after a digit.
     """
-    found: set[Unit] = set()
+    found: set[Any] = set()
     values = [_strip_one(value, letters, found) for value in split_outside_brackets(text)]
     return ",".join(values), frozenset(found)
 
@@ -66,7 +58,7 @@ def strip_units(text: str, *, letters: bool = False) -> tuple[str, frozenset[Uni
 def without_units(answer: str, gold: str) -> tuple[str, str, Fraction | None]:
     """Return both texts without units, and how many of the gold's unit the answer's is; None where they contradict.
 
-    Either may leave its units out, but a time's half of the day. Units alone must be the same.
+    Either may leave its units out, but a gold's half of the day. Units alone must be the same.
     """
     gold_core, gold_units = strip_units(gold, letters=True)
     core, units = strip_units(answer, letters=not variables(gold_core))
@@ -76,13 +68,9 @@ def without_units(answer: str, gold: str) -> tuple[str, str, Fraction | None]:
         return "", "", Fraction(1) if units == gold_units else None
     if not core.strip() or not gold_core.strip():
         return answer, gold, Fraction(1)
-    if not units and any(unit.name in _HALVES for unit in gold_units):
-        return core, gold_core, None
-    if units == gold_units or not units or not gold_units:
+    if units == gold_units or not gold_units or not (units or gold_units & _HALVES):
         return core, gold_core, Fraction(1)
-    ours, theirs = next(iter(units)), next(iter(gold_units))
-    is_one_kind = len(units) == len(gold_units) == 1 and ours.dimensions == theirs.dimensions and ours.size
-    return core, gold_core, ours.size / theirs.size if is_one_kind and theirs.size else None
+    return core, gold_core, _ratio(*units, *gold_units) if len(units) == len(gold_units) == 1 else None
 
 
 def variables(text: str) -> set[str]:
@@ -90,7 +78,7 @@ def variables(text: str) -> set[str]:
     return set(_LETTER.findall(TEXT.sub("", text)))
 
 
-def _strip_one(value: str, letters: bool, found: set[Unit]) -> str:
+def _strip_one(value: str, letters: bool, found: set[Any]) -> str:
     match = _TEXT_UNIT.search(value) or _TEMPERATURE.search(value) or _BARE_UNIT.search(value)
     if match is None:
         return value
@@ -98,7 +86,7 @@ def _strip_one(value: str, letters: bool, found: set[Unit]) -> str:
     for pattern, spelling in _PINT_SPELLINGS:
         unit = pattern.sub(spelling, unit.strip())
     names = re.findall(r"[A-Za-z]+", unit)
-    known = _known(unit) or _known(unit.lower())
+    known = unit.lower() if unit.lower() in _HALVES else _known(unit) or _known(unit.lower())
     if _OPEN_END.search(core) or (not core.strip() and known is None):
         return value
     if match.re is _TEXT_UNIT and any(n in ("or", "and") or (len(n) == 1 and n not in _LETTERS) for n in names):
@@ -123,15 +111,18 @@ def _registry() -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _known(unit: str) -> Unit | None:
-    """Return a unit, or None of a text that is none."""
-    if unit.lower() in _HALVES:
-        return Unit(unit.lower())
-    if not _PINT_UNIT.fullmatch(unit):
-        return None
+def _known(unit: str) -> Any | None:
+    """Return a unit of pint's, or None of a text that is none."""
     try:
-        units = _registry().parse_units(unit)
-        zero, base = (_registry().Quantity(number, units).to_base_units() for number in (0, 1))
+        return _registry().parse_units(unit) if _PINT_UNIT.fullmatch(unit) else None
     except Exception:  # what pint makes of a text that is no unit
         return None
-    return Unit(units, Fraction(0 if zero.magnitude else base.magnitude), base.dimensionality)
+
+
+def _ratio(unit: Any, other: Any) -> Fraction | None:
+    """Return how many of another unit one is, or None where they are not of one kind, or one has a zero of its own."""
+    try:
+        zero, one = (_registry().Quantity(number, unit).to(other).magnitude for number in (0, 1))
+    except Exception:  # of another dimension
+        return None
+    return None if zero else Fraction(one)

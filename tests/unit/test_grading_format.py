@@ -107,8 +107,8 @@ def test_explicit_statement(text: str, value: str | None) -> None:
 def test_statement_counts_only_near_the_end_and_without_a_box() -> None:
     assert extract_answer("The answer is 14." + " word" * 1000).content is None
     assert extract_answer("The answer is 14. \\boxed{").content is None
-    assert extract_answer("The answer is 14.").fallback
-    assert extract_answer("\\fbox{14}").fallback
+    assert not extract_answer("The answer is 14.").has_box
+    assert not extract_answer("\\fbox{14}").has_box
 
 
 def test_answer_only_needs_no_tags_and_strict_does() -> None:

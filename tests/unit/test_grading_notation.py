@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from curiosft_cli.grading.match import match_math
-from curiosft_cli.grading.plain_notation import as_latex
+from curiosft_cli.grading.normalise import as_latex
 
 # fmt: off
 ACCEPTED = {
