@@ -21,8 +21,7 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _BARE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?")
-_LABELLED = re.compile(r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[).:])\s*[.:]?\s*(.+)", re.DOTALL)
-_LOOSE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?[\s,.:;-]+(.+)", re.DOTALL)
+_OPENING = re.compile(r"[(\[]?\s*([A-Za-z])\s*(?:([)\].:])[\s.:]*|[\s,;-][\s,.:;-]*)(.+)", re.DOTALL)
 _SECOND = re.compile(
     r"(?:and\b|or\b|[&,/;+=|])|[(\[]?[A-Za-z][)\]]?[.:]?$|.*(?:^|[\s,;])(?:\([A-Z]\)|[A-Z]\))(?:\s|$)", re.DOTALL
 )
@@ -50,13 +49,21 @@ _DOUBTED = re.compile(
 )
 
 
-def named_letter(content: str, n_choices: int, choices: Sequence[str] = ()) -> str | None:
-    """Return the letter that a box or a value names: alone, before its text, or as the text of one choice."""
-    text = _LEAD.sub("", _plain(content), count=1).strip()
-    letter = _exact_letter(content, n_choices, choices)
-    if letter is None and not _BARE.fullmatch(text) and (labelled := _LABELLED.fullmatch(text)):
-        return None if _SECOND.match(labelled[3]) else _within(labelled[1] or labelled[2], n_choices)
-    return letter
+def named_letter(content: str, n_choices: int, choices: Sequence[str] = (), *, any_text: bool = True) -> str | None:
+    """Return the letter that a box or a value names: alone, before its text, or as the text of one choice.
+
+    Without `any_text` only the text of the letter's own choice may follow it.
+    """
+    plain = _plain(content)
+    text = _LEAD.sub("", plain, count=1).strip()
+    if bare := _BARE.fullmatch(text):
+        return _within(bare[1], n_choices) or _label_of(plain, choices)
+    opening = _OPENING.fullmatch(text)
+    letter = _within(opening[1], n_choices) if opening else None
+    if opening and letter and choices and _squeezed(opening[3]) == _squeezed(choices[LETTERS.index(letter)]) != "":
+        return letter
+    is_labelled = any_text and opening and opening[2] and not _SECOND.match(opening[3])
+    return _label_of(plain, choices) or _label_of(text, choices) or (letter if is_labelled else None)
 
 
 def stated_letter(
@@ -82,33 +89,19 @@ def stated_letter(
     earlier, _, last = region.strip().rpartition("\n")
     if statements or "\\fbox" in last or (earlier and not _BARE.fullmatch(_plain(last))):
         return None
-    return _exact_letter(last, n_choices, choices)
+    return named_letter(last, n_choices, choices, any_text=False)
 
 
 def _letter_at_start(tail: str, n_choices: int, choices: Sequence[str]) -> str | None:
     line, value = tail.partition("\n")[0].rstrip(" .*"), stated_value(tail)
     if value is None or value in ("a", "i"):
         return None
-    if letter := _exact_letter(line, n_choices, choices):
+    if letter := named_letter(line, n_choices, choices, any_text=False):
         return letter
     first = _FIRST.match(tail)
     if first and (first[1] not in "AI" or _NOT_ENGLISH.match(tail, first.end())):
         return None if _OPEN.match(tail, first.end()) else _within(first[1], n_choices)
     return named_letter(value, n_choices, choices)
-
-
-def _exact_letter(content: str, n_choices: int, choices: Sequence[str]) -> str | None:
-    """Return the letter of a content that is a letter alone, a letter with the text of its choice, or such a text."""
-    plain = _plain(content)
-    text = _LEAD.sub("", plain, count=1).strip()
-    if bare := _BARE.fullmatch(text):
-        return _within(bare[1], n_choices) or _label_of(plain, choices)
-    by_text = _label_of(plain, choices) or _label_of(text, choices)
-    if loose := _LOOSE.fullmatch(text):
-        letter = _within(loose[1], n_choices)
-        if letter and choices and _squeezed(loose[2]) == _squeezed(choices[LETTERS.index(letter)]) != "":
-            return letter
-    return by_text
 
 
 def _plain(content: str) -> str:

@@ -83,7 +83,7 @@ def _match(answer: str, gold: str, timeout_s: float) -> Comparison:
         return verdict
     core, gold_core, factor = without_units(answer, gold)
     if factor != 1:
-        return _converted(core, gold_core, factor)
+        return (_plain(core, gold_core, timeout_s, factor) if factor else None) or NO
     if gold and not gold_core:
         return YES
     for compare in (_words, _option, symbolic.same_condition, _numeral):
@@ -141,22 +141,14 @@ def _numeral(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     return digits == gold_digits and (base == gold_base or None in (base, gold_base)), "ok"
 
 
-def _converted(answer: str, gold: str, factor: Fraction | None) -> Comparison:
-    """Compare two numbers, the answer's times a factor."""
-    number, gold_number = parse.plain_number(answer), parse.plain_number(gold)
-    if not factor or not number or not gold_number or number.kind != gold_number.kind:
-        return NO
-    value = number.value * (factor**2 if number.kind == "root" else factor)
-    return _same_number(number._replace(value=value), gold_number), "ok"
-
-
-def _plain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
-    """Compare two numbers; where one alone is a percentage it may be meant as a share of 1 or of 100."""
+def _plain(answer: str, gold: str, timeout_s: float, factor: Fraction = Fraction(1)) -> Comparison | None:
+    """Compare two numbers, the answer's times a factor; a percentage alone may be meant as a share of 1 or of 100."""
     number, gold_number = parse.plain_number(answer), parse.plain_number(gold)
     if not number or not gold_number:
         return None
     if number.kind != gold_number.kind:
         return NO if number.exact and gold_number.exact else None
+    number = number._replace(value=number.value * (factor**2 if number.kind == "root" else factor))
     percent, gold_percent = (text.rstrip().endswith("%") for text in (answer, gold))
     if percent == gold_percent:
         return _same_number(number, gold_number), "ok"

@@ -57,7 +57,7 @@ _THOUSANDS = re.compile(r"(?<![\d.])(?<!\d,)\d{1,3}(?:,\d{3})+(?!,?\d)")
 _SCALE_WORDS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _STYLE = (
     r"\\(?:(?:mathbf|boldsymbol|bm|pmb|underline|textcolor\{\w+\})\s*\{([^{}]*)\}"
-    r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+)\s*\})"
+    r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+|(?<=\A\\text\{)[-+$.\d][^{}]*(?=\}\s*\Z))\s*\})"
 )
 CHANGES = (
     "not?|none|never|cannot|wrong|false|incorrect|impossible|if|unless|suppose|assume|except|over|either|choose|mod(?:ulo)?"
@@ -109,7 +109,6 @@ _SPELLINGS = _compiled(
     (r"[\n\t~]", " "),
     (r"\A(?:[^\\]|\\\\)*\\\\[A-Za-z]{2}(?:[^\\]|\\\\)*\Z", lambda m: m[0].replace(r"\\", "\\")),  # escaped twice
     *[(_STYLE, lambda m: m[1] or m[2] or "")] * 2,
-    (r"\A\s*\\text(?:bf|rm|it)?\s*\{\s*([-+$.\d][^{}]*)\}\s*\Z", r"\1"),
     (_LABELLED, lambda m: next(filter(None, m.groups()), "")),
     (r"\A.*\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}[^{}]*\Z", r"\1"),
     (r"\\left\s*<(.*?)\\right\s*>|\A\s*<([^<>=]*,[^<>=]*)>\s*\Z", lambda m: f"({m[1] or m[2]})"),

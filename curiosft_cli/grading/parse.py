@@ -32,7 +32,7 @@ NAME = re.compile(_NAME)
 _NAMED = re.compile(
     rf"(?:\s|\\[,; ])*(?:({_NAME})\s*(?:=|\\in\s*(?=[(\[]|\\(?:left|\{{)))|([A-Za-z][A-Za-z ]*):)\s*([^<>]+)"
 )
-_NAMED_TUPLE = re.compile(r"\s*\(([^()=]+)\)\s*=(.*)", re.DOTALL)
+_TUPLE_NAMES = re.compile(r"\s*\(([^()=,]+(?:,[^()=,]+)+)\)\s*=\s*(?=(?:\\left\s*)?\()")
 _COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
 BRACKETED = re.compile(r"\s*(?:\\left\s*)?(\(|\\\{)(.*?)(?:\\right\s*)?(?:\)|\\\})\s*", re.DOTALL)
 
@@ -145,34 +145,26 @@ def named_values(text: str) -> list[dict[str, str]]:
     `x=2, y=3` and `(x,y)=(2,3)` are [{x: 2, y: 3}]; `3 \\text{ apples}, 4 \\text{ pears}` has nouns for names; a name
     that comes again starts the next group: `p=5, q=2; p=7, q=2`. One value alone has a name only before an equals sign.
     """
+    if tuple_names := _TUPLE_NAMES.match(text):
+        names = [squeeze(name) for name in tuple_names[1].split(",")]
+        tuples = [BRACKETED.fullmatch(part) for part in listed_values(_TUPLE_NAMES.sub("", text))]
+        rows = [split_outside_brackets(found[2]) if found else [] for found in tuples]
+        return [dict(zip(names, row, strict=False)) for row in rows if all(len(one) == len(names) for one in rows)]
     groups: list[dict[str, str]] = [{}]
-    names: list[str] = []
     plain = text if "=" in TEXT.sub("", text) else TEXT.sub(r"  \1 ", text)
     for part in listed_values(plain):
-        pairs = _pairs(part.strip(), names)
-        if not pairs:
+        named, counted = _NAMED.fullmatch(part.strip()), _COUNTED.fullmatch(part.strip())
+        if named:
+            name, value = squeeze(named[1] or named[2]).strip("|"), named[3].strip()
+        elif counted:
+            name, value = counted[2].lower().rstrip("s"), counted[1].strip()
+        else:
             return []
-        names = [name for name, _ in pairs]
-        for name, value in pairs:
-            if name in groups[-1]:
-                groups.append({})
-            groups[-1][name] = value
+        if name in groups[-1]:
+            groups.append({})
+        groups[-1][name] = value
     sizes = {frozenset(group) for group in groups}
     return groups if len(sizes) == 1 and ("=" in plain or r"\in" in plain or len(groups[0]) > 1) else []
-
-
-def _pairs(part: str, names: list[str]) -> list[tuple[str, str]]:
-    """Return the (name, value) pairs of one part of a list; `names` are those of the tuple before it."""
-    named_tuple, bracketed = _NAMED_TUPLE.fullmatch(part), BRACKETED.fullmatch(part)
-    if named_tuple and (bracketed := BRACKETED.fullmatch(named_tuple[2])):
-        names = [squeeze(name) for name in named_tuple[1].split(",")]
-    if bracketed:
-        values = split_outside_brackets(bracketed[2])
-        return list(zip(names, values, strict=True)) if 1 < len(names) == len(values) else []
-    if named := _NAMED.fullmatch(part):
-        return [(squeeze(named[1] or named[2]).strip("|"), named[3].strip())]
-    counted = _COUNTED.fullmatch(part)
-    return [(counted[2].lower().rstrip("s"), counted[1].strip())] if counted else []
 
 
 def order_of_name(name: str) -> list[str]:

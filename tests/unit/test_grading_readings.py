@@ -157,7 +157,7 @@ def test_words() -> None:
         ("x_1", ("X_1", None)),
         ("x_{12}", ("X_{12}", None)),
         ("1101", ("1101", None)),
-        ("1101_x", ("1101_X", 0)),
+        ("1101_x", ("1101_X", None)),
     ],
 )
 def test_numeral_with_base(text: str, reading: tuple[str, int | None]) -> None:
