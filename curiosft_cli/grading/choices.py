@@ -10,15 +10,12 @@ from curiosft_cli.grading.extract import stated_value, statement_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_FONTS = (
-    r"\\(?:text(?:bf|it|rm|sf|tt|sc|sl|normal)?|math(?:bf|it|rm|sf|tt|bb|cal|normal)|boldsymbol|bm|pmb|mbox|fbox|emph"
-    r"|underline|operatorname|displaystyle|bf|rm|it|sf|left|right|large|Large)(?![A-Za-z])"
-)
-_SPACES = re.compile(r"\\(?:quad|qquad)(?![A-Za-z])|\\[,;:! ]|\\\\|~|\s+")
+_STYLES = "(?:text|math|display)[a-z]*|boldsymbol|bm|pmb|[mf]box|emph|underline|operatorname|bf|rm|it|sf|[lL]arge"
+_FONTS = rf"\\(?:{_STYLES}|left|right)(?![A-Za-z])"
+_SPACES = re.compile(r"\\q?quad(?![A-Za-z])|\\[,;:! ]|\\\\|~|\s+")
 _LEAD = re.compile(
-    r"^(?:the\s+)?(?:(?:final|correct|best|right|only)\s+)*(?:option|choice|answer)\b"
-    r"(?:\s+(?:option|choice|letter))?(?:\s*(?:is\s*:?|:)\s*|\s+|(?=\())(?:(?:option|choice)\s+)?",
-    re.IGNORECASE,
+    r"(?i)^(?:the\s+)?(?:(?:final|correct|best|right|only)\s+)*(?:option|choice|answer)\b"
+    r"(?:\s+(?:option|choice|letter))?(?:\s*(?:is\s*:?|:)\s*|\s+|(?=\())(?:(?:option|choice)\s+)?"
 )
 _BARE = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?")
 _OPENING = re.compile(r"[(\[]?\s*([A-Za-z])\s*(?:([)\].:])[\s.:]*|[\s,;-][\s,.:;-]*)(.+)", re.DOTALL)
@@ -35,17 +32,14 @@ _OPEN = re.compile(
     r"[\s)\]}*_$]*(?:(?:,|/|&|(?:and|or)\b(?:\s+[a-z]+)?)[\s(\[{*_$]*[A-Z](?![A-Za-z0-9'])|(?:only\s+)?(?:if|unless)\b)"
 )
 _JUDGED = re.compile(
-    r"(?:\b(?:option|choice|answer)[\s*_]{0,6}\(?([A-Z])"
+    r"(?im)(?:\b(?:option|choice|answer)[\s*_]{0,6}\(?([A-Z])"
     r"|(?:^|[.!?:]\s|\b(?:so|thus|hence|therefore|think|believe|conclude|that),?\s)[ *_]{0,4}\(?(?-i:([A-Z])))"
     r"(?![A-Za-z0-9'’])[\s)*_]{0,6}(?:,?\s?(?:therefore|thus|hence|clearly)\b,?\s)?is\s(?:the\s)?(?:only\s)?"
-    rf"{_RIGHT}(?:\s(?:one|answer|option|choice))?\s?(?:[*_.,;:!)]|$|because\b|since\b|as\b)",
-    re.IGNORECASE | re.MULTILINE,
+    rf"{_RIGHT}(?:\s(?:one|answer|option|choice))?\s?(?:[*_.,;:!)]|$|because\b|since\b|as\b)"
 )
 _DOUBTED = re.compile(
-    r"(?:\b(?:incorrect|wrong|not|if|whether|suppose|assum\w+|nor|unless|doubt|why)(?:\s+\w+)?(?:\s+that)?"
-    r"(?:\s+(?:option|choice))?"
-    r"|(?<![A-Za-z])(?-i:[A-Z])\W*(?:[,/&]|and|or))[\s(*_]*$",
-    re.IGNORECASE,
+    r"(?i)(?:\b(?:incorrect|wrong|not|if|whether|suppose|assum\w+|nor|unless|doubt|why)(?:\s+\w+)?(?:\s+that)?"
+    r"(?:\s+(?:option|choice))?|(?<![A-Za-z])(?-i:[A-Z])\W*(?:[,/&]|and|or))[\s(*_]*$"
 )
 
 

@@ -72,14 +72,11 @@ def same_equation(first: Any, second: Any) -> bool | None:
         return differences == [0, 0] and first.free_symbols == second.free_symbols != set()
     if (same := _are_proportional(*differences)) is not False:
         return same
-    solved = [
-        next((pair for pair in (both, both[::-1]) if pair[0].is_Symbol and pair[0] not in pair[1].free_symbols), None)
-        for both in sides
-    ]
-    return all(
-        one is not None and same_function(other[0].subs(*one), other[1].subs(*one))
-        for one, other in zip(solved, reversed(sides), strict=True)
-    )
+    for both, other in (sides, sides[::-1]):
+        solved = [pair for pair in (both, both[::-1]) if pair[0].is_Symbol and pair[0] not in pair[1].free_symbols]
+        if not solved or not same_function(*(side.subs(*solved[0]) for side in other)):
+            return False
+    return True
 
 
 def condition(alternatives: list[Any]) -> list[list[Any]]:
@@ -108,7 +105,7 @@ def same_condition(first: Any, second: Any) -> bool | None:
     if len(names.pop()) == 1:
         # Relations in a list that exclude each other are alternatives.
         sets = [
-            sp.Union(*(sp.And(*joined).as_set() or sp.Or(*joined).as_set() for joined in side))
+            sp.Union(*(sp.And(*one).as_set() or sp.Or(*one).as_set() for one in side))
             if isinstance(side, list)
             else side
             for side in (first, second)
@@ -164,11 +161,9 @@ def _value(expression: Any, values: dict[Any, Any]) -> Any | None:
         return values.get(expression, expression)
     if not isinstance(expression, sp.Number | sp.NumberSymbol | sp.Add | sp.Mul | sp.Pow | sp.Function):
         return None
-    parts = []
-    for argument in expression.args:
-        if (part := _value(argument, values)) is None:
-            return None
-        parts.append(part)
+    parts = [_value(argument, values) for argument in expression.args]
+    if any(part is None for part in parts):
+        return None
     are_real = all(part.is_real for part in parts)
     is_entire = isinstance(expression, sp.Add | sp.Mul | sp.exp) or (expression.is_Pow and expression.exp.is_Integer)
     if not (are_real or is_entire):

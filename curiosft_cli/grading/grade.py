@@ -44,14 +44,18 @@ class GradeItem:
     def grade(self, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Grade:
         """Grade it. Never raises on any text; main thread only. Math-Verify gets so many CPU seconds for each call."""
         extraction, unscored = self._read()
+        gold, matched, status = self.problem.answer, False, "ok"
         if not is_gradable(self.problem, library_timeout_s):
             return unscored
         if self.grader in OTHER_GRADERS:
-            matched, status = OTHER_GRADERS[self.grader](self._text, self.problem.answer, library_timeout_s)
+            matched, status = OTHER_GRADERS[self.grader](self._text, gold, library_timeout_s)
         elif self.problem.kind == "choice":
-            matched, status = unscored.letter == _gold_letter(self.problem), "ok"
-        else:
-            matched, status = _match_free_form(extraction, self.problem.answer, library_timeout_s)
+            matched = unscored.letter == _gold_letter(self.problem)
+        elif extraction.content is not None:
+            matched, status = match_math(extraction.content, gold, library_timeout_s)
+            # A list of values may also be answered with one box for each.
+            if not matched and 1 < len(extraction.boxes) == len(split_outside_brackets(squeeze(normalise(gold)))):
+                matched, status = match_math(",".join(extraction.boxes), gold, library_timeout_s)
         return self._scored(unscored, matched, status)
 
     def unmatched(self, status: GradeStatus) -> Grade:
@@ -120,13 +124,3 @@ def _is_gradable_text(gold: str, timeout_s: float) -> bool:
 def _gold_letter(problem: Problem) -> str | None:
     letter = problem.answer.strip(" ().").upper()
     return letter if len(letter) == 1 and letter in LETTERS[: len(problem.choices) or None] else None
-
-
-def _match_free_form(extraction: Extraction, gold: str, timeout_s: float) -> tuple[bool, GradeStatus]:
-    """Compare the last box; a list of values may also be answered with one box for each."""
-    if extraction.content is None:
-        return False, "ok"
-    matched, status = match_math(extraction.content, gold, timeout_s)
-    if not matched and 1 < len(extraction.boxes) == len(split_outside_brackets(squeeze(normalise(gold)))):
-        return match_math(",".join(extraction.boxes), gold, timeout_s)
-    return matched, status

@@ -185,13 +185,8 @@ def _chain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     """
     parts = [] if "=" in gold else parse.split_outside_brackets(answer, "=")
     sides = [strip_units(side.strip())[0] for side in parts if len(parts) > 1]
-    counted = [
-        side
-        for side in sides
-        if variables(side) <= variables(gold)
-        and not parse.NAME.fullmatch(squeeze(side))
-        and _VALUE.search(parse.TEXT.sub("", side))
-    ]
+    values = [side for side in sides if _VALUE.search(parse.TEXT.sub("", side)) and variables(side) <= variables(gold)]
+    counted = [value for value in values if not parse.NAME.fullmatch(squeeze(value))]
     verdicts = (_match(side, gold, timeout_s) for side in counted)
     return next((verdict for verdict in verdicts if not verdict[0]), YES if counted else None)
 

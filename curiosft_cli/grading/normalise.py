@@ -134,10 +134,8 @@ _SPELLINGS = _compiled(
     (r"\\sqrt\s*(\[\w+\])?\s*(\d+|(?<=\])[A-Za-z])", lambda m: rf"\sqrt{m[1] or ''}{{{m[2]}}}"),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
     (r"\A.*\Z", lambda m: as_latex(m[0])),
-    (
-        r"\{([^{}]*)\\(choose|over)(?![A-Za-z])([^{}]*)\}",
-        lambda m: rf"\{'binom' if m[2] == 'choose' else 'frac'}{{{m[1]}}}{{{m[3]}}}",
-    ),
+    (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
     (r"\A\s*(?:\\text\{)?\s*[Nn]o\s+(?:real\s+)?solutions?\s*\}?\s*\Z", r"\\emptyset "),
     (r"\\begin\{(cases|aligned)\}(.*)\\end\{\1\}", _listed_rows),
     (r"\{([-+:=/])\}", r"\1"),
@@ -155,10 +153,7 @@ _SPELLINGS = _compiled(
     (r"(?<=\d)(?:\\,|\s*\{,\}\s*)(?=\d{3}(?!\d))", ""),
 )
 _NUMBERS_AND_EDGES = _compiled(
-    (
-        r"(?<![\w.\\^])([+-]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([+-]?\d{1,4})(?![\w.]*\w)",
-        lambda m: rf"{m[1]} \times 10^{{{int(m[2])}}}",
-    ),
+    (r"(?<![\w.\\^])([+-]?(?:\d+(?:\.\d*)?|\.\d+))[eE]\+?(-?\d{1,4})(?![\w.]*\w)", r"\1 \\times 10^{\2}"),
     (
         rf"(?<=[\d}}])(?:\s|\\[,; ])*({FONT}\s*\{{\s*)?\b({'|'.join(_SCALE_WORDS)})\b",
         lambda m: rf" \times 10^{{{_SCALE_WORDS[m[2]]}}}{m[1] or ''}",
@@ -223,14 +218,12 @@ def marks(text: str) -> Iterator[tuple[re.Match[str], int]]:
 
 def as_latex(text: str) -> str:
     """Write known names as commands and brackets as braces where LaTeX wants them. LaTeX itself stays as it is."""
-    text = _OPERATOR.sub(
-        lambda m: f" {m[1]}" if m[1] in _PLAIN_COMMANDS else m[0], text.replace("==", "=").replace("+/-", r"\pm ")
-    )
+    text = text.replace("==", "=").replace("+/-", r"\pm ")
+    text = _OPERATOR.sub(lambda m: f" {m[1]}" if m[1] in _PLAIN_COMMANDS else m[0], text)
     if "*" in text:
         text = _WORD_INDEX.sub(r"\1_{\2}", text.replace("**", "^"))
-    text = _RECIPROCAL.sub(
-        lambda m: rf"\frac{{1}}{{{_INVERSES[m[1]]}{m[2] or ''} {m[3]}}}", _PLAIN_NAME.sub(_command, text)
-    )
+    text = _PLAIN_NAME.sub(_command, text)
+    text = _RECIPROCAL.sub(lambda m: rf"\frac{{1}}{{{_INVERSES[m[1]]}{m[2] or ''} {m[3]}}}", text)
     text = _BINOMIAL.sub(r"\\binom{\1}{\2}", _LOGARITHM.sub(r"\\log_{\2}(\1)", text))
     pieces, closing, done = [], [], 0
     for found in _PLAIN_BRACKET.finditer(text):

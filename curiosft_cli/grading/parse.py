@@ -39,8 +39,7 @@ BRACKETED = re.compile(r"\s*(?:\\left\s*)?(\(|\\\{)(.*?)(?:\\right\s*)?(?:\)|\\\
 _RELATION = re.compile(r"\\(?:ne|le|ge)(?![A-Za-z])|[<>]")
 _REAL = r"\w\s*\\in\s*\\mathbb\s*\{R\}"
 _BUILDER = re.compile(
-    rf"\\\{{\s*(?:{_REAL}|\w|\((?:\w,?\s*)+\))\s*(?::|\\mid(?![A-Za-z])|\|)(.*?)\\\}}|,\s*{_REAL}|{_REAL}\s*,",
-    re.DOTALL,
+    rf"(?s)\\\{{\s*(?:{_REAL}|\w|\((?:\w,?\s*)+\))\s*(?::|\\mid(?![A-Za-z])|\|)(.*?)\\\}}|,\s*{_REAL}|{_REAL}\s*,"
 )
 _OR = re.compile(r"\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\(?:lor|vee|cup)(?![A-Za-z])")
 _AND = re.compile(r"\\(?:land|wedge)(?![A-Za-z])")

@@ -170,13 +170,9 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
         ours, theirs = Pipe()
         is_main_thread = threading.current_thread() is threading.main_thread()
         options = {"fd": theirs.fileno(), "parent_pid": os.getpid(), "is_main_thread": is_main_thread, **self._limits}
-        process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, json.dumps(options)],
-            env=isolated(os.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-        )
+        command = [sys.executable, "-c", _SERVE, json.dumps(options)]
+        silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        process = subprocess.Popen(command, env=isolated(os.environ), pass_fds=[theirs.fileno()], **silent)
         theirs.close()
         return _Worker(process, ours)
 
@@ -229,11 +225,8 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= _START_ATTEMPTS:
-                raise CurioError(
-                    f"the grader worker does not start (exit code {code}, limits {self._limits})",
-                    "run `python -c 'import math_verify'` and see its error, or raise the memory limit",
-                    MISSING,
-                )
+                hint = "run `python -c 'import math_verify'` and see its error, or raise the memory limit"
+                raise CurioError(f"no grader starts (exit code {code}, limits {self._limits})", hint, MISSING)
         if worker.tasks and status is not None:
             status = "timeout" if code == -signal.SIGPROF else status
             self._finish(worker, worker.tasks[0].item.unmatched(status))
@@ -268,9 +261,7 @@ def serve(
             try:
                 graded = item.grade(library_timeout_s)
             except Exception as error:
-                print(
-                    f"grader: {type(error).__name__} on a completion for problem {item.problem.id!r}", file=sys.stderr
-                )
+                print(f"grader: {type(error).__name__} on problem {item.problem.id!r}", file=sys.stderr)
                 status: GradeStatus = "oom" if isinstance(error, MemoryError) else "crash"
                 graded = Grade(0.0, 0.0, None, None, status, "wrong")
             connection.send_bytes(json.dumps(asdict(graded)).encode())
