@@ -161,8 +161,8 @@ def _value(expression: Any, values: dict[Any, Any]) -> Any | None:
         return values.get(expression, expression)
     if not isinstance(expression, sp.Number | sp.NumberSymbol | sp.Add | sp.Mul | sp.Pow | sp.Function):
         return None
-    parts = [_value(argument, values) for argument in expression.args]
-    if any(part is None for part in parts):
+    parts = [part for argument in expression.args if (part := _value(argument, values)) is not None]
+    if len(parts) < len(expression.args):
         return None
     are_real = all(part.is_real for part in parts)
     is_entire = isinstance(expression, sp.Add | sp.Mul | sp.exp) or (expression.is_Pow and expression.exp.is_Integer)

@@ -6,7 +6,6 @@ A grade depends on the text alone. `GraderPool` grades where a completion can ne
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from curiosft_cli.data.records import Grade, Grader, GradeReason, GradeStatus, Problem
@@ -43,12 +42,12 @@ class GradeItem:
 
     def grade(self, library_timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Grade:
         """Grade it. Never raises on any text; main thread only. Math-Verify gets so many CPU seconds for each call."""
-        extraction, unscored = self._read()
+        text, extraction, unscored = self._read()
         gold, matched, status = self.problem.answer, False, "ok"
         if not is_gradable(self.problem, library_timeout_s):
             return unscored
         if self.grader in OTHER_GRADERS:
-            matched, status = OTHER_GRADERS[self.grader](self._text, gold, library_timeout_s)
+            matched, status = OTHER_GRADERS[self.grader](text, gold, library_timeout_s)
         elif self.problem.kind == "choice":
             matched = unscored.letter == _gold_letter(self.problem)
         elif extraction.content is not None:
@@ -60,15 +59,11 @@ class GradeItem:
 
     def unmatched(self, status: GradeStatus) -> Grade:
         """Return the grade when the comparison did not finish: score 0, format and extraction as usual."""
-        return self._scored(self._read()[1], False, status)
+        return self._scored(self._read()[2], False, status)
 
-    @property
-    def _text(self) -> str:
-        return cut_at_end_token(self.completion, self.end_tokens)
-
-    def _read(self) -> tuple[Extraction, Grade]:
-        """Return what the text says, and its grade without the scores: as it stays when the gold cannot be graded."""
-        text, problem = self._text, self.problem
+    def _read(self) -> tuple[str, Extraction, Grade]:
+        """Return the text, what it says, and its grade without scores: as it stays when the gold cannot be graded."""
+        text, problem = cut_at_end_token(self.completion, self.end_tokens), self.problem
         region = answer_region(text)
         extraction = extract_answer(region)
         letter = None
@@ -80,7 +75,8 @@ class GradeItem:
                 extraction = replace(extraction, content=letter)
         error = format_error(f"{THINK_OPEN}\n{text}" if self.prefilled else text)
         is_stated = extraction.content is not None and not extraction.has_box
-        return extraction, Grade(None, None, extraction.content, letter, "ok", "ungradable_gold", error, is_stated)
+        unscored = Grade(None, None, extraction.content, letter, "ok", "ungradable_gold", error, is_stated)
+        return text, extraction, unscored
 
     def _scored(self, unscored: Grade, matched: bool, status: GradeStatus) -> Grade:
         error = unscored.format_error
@@ -107,18 +103,13 @@ def is_gradable(problem: Problem, library_timeout_s: float = symbolic.LIBRARY_TI
     """Say whether the gold can be graded: a letter within the choices, or a text that can be parsed in time."""
     if problem.kind == "choice":
         return _gold_letter(problem) is not None
-    return _is_gradable_text(problem.answer, library_timeout_s)
-
-
-@lru_cache(maxsize=8192)
-def _is_gradable_text(gold: str, timeout_s: float) -> bool:
-    clean = normalise(gold)
+    clean = normalise(problem.answer)
     if not clean or not is_within_limits(clean):
         return False
     _, values = collection(clean) or ("", [clean])
     # The first two save the parser's 10 ms: such a gold can be met, if only by its like.
     is_simple = any(all(map(read, values)) for read in (plain_number, words))
-    return is_simple or symbolic.read(clean, timeout_s)[1] == "ok"
+    return is_simple or symbolic.read(clean, library_timeout_s)[1] == "ok"
 
 
 def _gold_letter(problem: Problem) -> str | None:

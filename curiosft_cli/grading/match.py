@@ -38,8 +38,6 @@ _OPTION = re.compile(
     r"|(?:Option|Choice)\s+\(?([A-Z])\)?"
 )
 _POINT = re.compile(r"(?:[(\[]|\\\{)\s*\d{1,3}(?:,\d{3})+|,\d{3}\s*(?:[)\]]|\\\})")
-_ROUNDING = 10**6
-_RELATIVE = 1000
 
 
 def match_math(answer: str, gold: str, timeout_s: float = symbolic.LIBRARY_TIMEOUT_S) -> Comparison:
@@ -191,10 +189,10 @@ def _chain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     return next((verdict for verdict in verdicts if not verdict[0]), YES if counted else None)
 
 
-def _same_number(number: Number, gold_number: Number) -> bool:
-    """Compare exactly, or to six decimal places where one is a decimal; a tiny number must also be close."""
+def _same_number(number: Number, gold_number: Number, places: int = 6, digits: int = 3) -> bool:
+    """Compare exactly, or to decimal places where one is a decimal; a tiny number also to so many digits."""
     value, gold_value = number.value, gold_number.value
     if number.exact and gold_number.exact:
         return value == gold_value
-    close = round(value * _ROUNDING) == round(gold_value * _ROUNDING)
-    return close and abs(value - gold_value) * _RELATIVE <= abs(gold_value)
+    is_close = abs(value - gold_value) * 10**digits <= abs(gold_value)
+    return is_close and round(value, places) == round(gold_value, places)

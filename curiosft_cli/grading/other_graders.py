@@ -1,8 +1,7 @@
 """Other graders, for comparison only: the official evaluation's, plain Math-Verify, and equality of strings.
 
-None looks at the region or the format. The official one is plain Math-Verify on the whole completion, or a comparison
-of the last box by string, by number, or by sympy. Its second half is written from its description; it shares the
-habits that matter (`1e6` is read as a number, the LaTeX form of it is not).
+None looks at the region or the format. The official one is plain Math-Verify on the whole completion, or else a
+comparison of the last box by string, number or sympy, written from its description: `1e6` is a number to it.
 """
 
 from __future__ import annotations

@@ -27,8 +27,7 @@ _MULTIPLE = re.compile(r"(.*?)(\\pi|\\sqrt\{(\d+)\})(\}\{\d+\})?")
 _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+(?:\s*\{\w\})?)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
 _NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?"
-NAME = re.compile(_NAME)
-"""`x_1`, `f(2)` or `\\angle ABC`."""
+NAME = re.compile(_NAME)  # `x_1`, `f(2)` or `\angle ABC`
 _NAMED = re.compile(
     rf"(?:\s|\\[,; ])*(?:({_NAME})\s*(?:=|\\in\s*(?=[(\[]|\\(?:left|\{{)))|([A-Za-z][A-Za-z ]*):)\s*([^<>]+)"
 )

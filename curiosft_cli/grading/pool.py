@@ -1,11 +1,8 @@
 """Grading in worker processes that can be killed: nothing a model prints can hang or crash a run.
 
-One item at a time has the worker's attention, and the parent times it: from the moment it was sent, or the item
-before it was reported, to its own report. Past the deadline the worker is killed and replaced. A worker is sent a
-few small items ahead, so that it never waits for the parent.
-
-A worker is a plain child process: multiprocessing's spawn would import the caller's `__main__` (a training stage with
-torch and vLLM) into it. Messages are JSON: nothing is unpickled.
+The parent times each item: from the moment it was sent, or the item before it was reported, to its own report. Past
+the deadline the worker is killed and replaced. It is sent a few small items ahead, so that it never waits. Messages
+are JSON. Multiprocessing would unpickle them, and its spawn imports the caller's `__main__`, a stage with torch.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ import math
 import os
 import resource
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 
 from curiosft_cli.data.records import Grade, GradeStatus, Problem
 from curiosft_cli.grading import symbolic
@@ -54,7 +51,7 @@ class _Task:
 class _Worker:
     """One process, its pipe, and the tasks it was sent and has not reported."""
 
-    process: subprocess.Popen[bytes]
+    process: Popen[bytes]
     connection: Connection
     ready: bool = False
     tasks: deque[_Task] = field(default_factory=deque)
@@ -171,8 +168,7 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
         is_main_thread = threading.current_thread() is threading.main_thread()
         options = {"fd": theirs.fileno(), "parent_pid": os.getpid(), "is_main_thread": is_main_thread, **self._limits}
         command = [sys.executable, "-c", _SERVE, json.dumps(options)]
-        silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        process = subprocess.Popen(command, env=isolated(os.environ), pass_fds=[theirs.fileno()], **silent)
+        process = Popen(command, env=isolated(os.environ), stdin=DEVNULL, stdout=DEVNULL, pass_fds=[theirs.fileno()])
         theirs.close()
         return _Worker(process, ours)
 
@@ -226,7 +222,7 @@ class GraderPool(contextlib.AbstractContextManager["GraderPool"]):
             self._failed_starts += 1
             if self._failed_starts >= _START_ATTEMPTS:
                 hint = "run `python -c 'import math_verify'` and see its error, or raise the memory limit"
-                raise CurioError(f"no grader starts (exit code {code}, limits {self._limits})", hint, MISSING)
+                raise CurioError(f"a grader does not start (exit code {code}, limits {self._limits})", hint, MISSING)
         if worker.tasks and status is not None:
             status = "timeout" if code == -signal.SIGPROF else status
             self._finish(worker, worker.tasks[0].item.unmatched(status))

@@ -105,8 +105,7 @@ def _registry() -> Any:
     import pint
 
     registry = pint.UnitRegistry(non_int_type=Fraction)
-    for definition in _DEFINITIONS:
-        registry.define(definition)
+    registry.load_definitions(_DEFINITIONS)
     return registry
 
 
