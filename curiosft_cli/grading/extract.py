@@ -15,7 +15,7 @@ _VERB = r"(?:is|equals|(?:must|should|would|turns\s+out\s+to)\s+be)"
 _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 _CONNECTED = re.compile(r"\s*(?:,|;|and\b|or\b|,\s*and\b)\s*[\d$\\(+-]")
 _SENTENCE_END = re.compile(
-    r"(?i)\.(?=\s)|,?\s(?:because|since|which|where|so|as|when|but|therefore|(?:and\s)?not)\s|[*_]{2}"
+    r"(?i)\.(?=\s)|,?\s(?:because|since|which|where|so|as|when|but|therefore|(?:and\s)?not)\s|[*_]{2}|</"
 )
 _MARKUP = re.compile(r"\\?\$|\\[()\[\]]|`")
 
@@ -26,7 +26,7 @@ def statement_of(subject: str) -> re.Pattern[str]:
     `subject` is a regular expression.
     """
     return re.compile(
-        rf"(?im)\b{subject}(?:\s+to\s+th\w+\s+\w+)?[\s*_]*(?:,\s*{_ADVERB},?\s*)?(?:{_VERB}\b|[:：=])(?:[\s*_:：,]|{_ADVERB})*"
+        rf"(?im)(?<!/)\b{subject}(?:\s+to\s+th\w+\s+\w+)?[\s*_]*(?:,\s*{_ADVERB},?\s*)?(?:{_VERB}\b|[:：=>])(?:[\s*_:：,]|{_ADVERB})*"
         rf"|^[ \t#*_]*(?:the\s+)?(?:(?:final|correct)\s+)?{subject}[ \t*_]*(?:\n[\s*_]*|(?=\$|\\[(\[]))"
     )
 

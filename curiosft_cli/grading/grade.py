@@ -14,9 +14,9 @@ from curiosft_cli.grading import symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter, stated_letter
 from curiosft_cli.grading.extract import Extraction, extract_answer
 from curiosft_cli.grading.match import is_within_limits, match_math
-from curiosft_cli.grading.normalise import normalise, squeeze
+from curiosft_cli.grading.normalise import normalise
 from curiosft_cli.grading.other_graders import OTHER_GRADERS, REWARDS
-from curiosft_cli.grading.parse import collection, plain_number, split_outside_brackets, words
+from curiosft_cli.grading.parse import collection, plain_number, words
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class GradeItem:
         elif extraction.content is not None:
             matched, status = match_math(extraction.content, gold, library_timeout_s)
             # A list of values may also be answered with one box for each.
-            if not matched and 1 < len(extraction.boxes) == len(split_outside_brackets(squeeze(normalise(gold)))):
+            _, values = collection(normalise(gold)) or ("", [])
+            if not matched and 1 < len(extraction.boxes) == len(values):
                 matched, status = match_math(",".join(extraction.boxes), gold, library_timeout_s)
         return self._scored(unscored, matched, status)
 

@@ -20,11 +20,11 @@ _RATIOS = ("sin", "cos", "tan", "cot", "sec", "csc")
 _FUNCTIONS = ["ln", "log", "exp", "sqrt", "abs", "factorial", "ceil", "floor", "cbrt"]
 _FUNCTIONS += [f"{arc}{name}{h}" for arc in ("", "arc") for name in _RATIOS for h in ("", "h")]
 _LETTERS = [name for sign, name in _NAMES.items() if "Α" <= sign <= "ω"]
-_PLAIN_COMMANDS = {"ceiling": "ceil"} | {name: name for name in (*_FUNCTIONS, *_LETTERS, "hbar")}
+_PLAIN_COMMANDS = {"ceiling": "ceil", "cosec": "csc"} | {name: name for name in (*_FUNCTIONS, *_LETTERS, "hbar")}
 _PLAIN_COMMANDS |= {f"a{name[3:]}": name for name in _FUNCTIONS if name.startswith("arc")}
 _PLAIN_COMMANDS |= dict.fromkeys(("inf", "infinity", "oo"), "infty") | {"tg": "tan", "ctg": "cot", "arctg": "arctan"}
 _OPERATOR = re.compile(r"\\operatorname\s*\{\s*(\w+)\s*\}")
-_PLAIN_NAME = re.compile(r"(?<![A-Za-z\\])(?:(?:np|numpy|math)\.)?([A-Za-z]{2,})(?![A-Za-z'])(?=(\s*\(|[\^*])?)")
+_PLAIN_NAME = re.compile(r"(?<![A-Za-z\\])\\?(?:(?:np|numpy|math)\.)?([A-Za-z]{2,})(?![A-Za-z'])(?=(\s*\(|[\^*])?)")
 _PLAIN_BRACKET = re.compile(r"(?:(\\(?:sqrt|cbrt|abs|factorial|ceil|floor)|\^)\s*)?\(|\^\s*(\\[a-z]+)\s*\(|\)")
 _AROUND = {r"\sqrt": (r"\sqrt{", "}"), r"\abs": ("|", "|"), r"\factorial": ("(", ")!"), "^": ("^{", "}")}
 _AROUND |= {r"\cbrt": (r"\sqrt[3]{", "}")} | {rf"\{name}": (rf"\l{name} ", rf"\r{name} ") for name in ("ceil", "floor")}
@@ -56,7 +56,7 @@ _SYNONYM = dict(re.findall(r"(\S+) (\S+)", _SYNONYMS))
 _THOUSANDS = re.compile(r"(?<![\d.])(?<!\d,)\d{1,3}(?:,\d{3})+(?!,?\d)")
 _SCALE_WORDS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _STYLE = (
-    r"\\(?:(?:mathbf|boldsymbol|bm|pmb|underline|textcolor\{\w+\})\s*\{([^{}]*)\}"
+    r"\\(?:(?:mathbf|boldsymbol|bm|pmb|underline|emph|textcolor\{\w+\})\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
     r"|(?:text(?:bf|tt|it|rm)?|mathrm)\s*\{\s*([-+\d.,:/%\s]+|(?<=\A\\text\{)[-+$.\d][^{}]*(?=\}\s*\Z))\s*\})"
 )
 CHANGES = (
@@ -123,6 +123,7 @@ _SPELLINGS = _compiled(
     (r"\\\$\s*((?:[\d.,]|\\!)*\d)(?!\s*\\text)", r"\1 \\text{ dollars} "),
     (r"\\?\$|\\!\s*|\\(?:text|display)style(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$", ""),
     (r"\A\s*\*([^*]+)\*\s*\Z", r"\1"),
+    (r"\A\s*\{([^{}()[\]]*,[^{}()[\]]*)\}\s*\Z", r"\\{\1\\}"),
     (r"[€£¥₹₩]|\\(?:euro|pounds|yen)(?![A-Za-z])|\\(?:left|right)\.", ""),
     (r"\\[A-Za-z]+|[!<>:]=", lambda m: f"{_SYNONYM[m[0]]} " if m[0] in _SYNONYM else m[0]),
     (r"\\log_\{?e(?![A-Za-z])\}?", r"\\ln "),
@@ -142,6 +143,7 @@ _SPELLINGS = _compiled(
     (r"(?<![A-Za-z\\])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])", r"\1m"),
     (r"(?<=\d)(?:(?<=:\d\d)\s*|\s+)([AaPp][Mm])$", r"\\text{ \1}"),
     (r"\^?\{?\\degree(?![A-Za-z])\}?", r"^\\circ "),
+    (r"(?<=[\d}])\s*(?:\\text\s*\{\s*)?\b(?:per ?cent|pct)\b\s*\}?", r"\\%"),
     (r"(?<!\\)%", r"\\%"),
     (r"(?<!\^)'", r"^{\\prime}"),
     (r"(?<=\d)\s*(?:[xX*]|\\ast|\\cdot|\\times)\s*10\s*\^", r" \\times 10^"),
@@ -240,7 +242,7 @@ def as_latex(text: str) -> str:
 
 
 def _command(word: re.Match[str]) -> str:
-    name = word[1].lower() if word[2] and word[1].lower() in _PLAIN_COMMANDS else word[1]
+    name = word[1].lower() if word[2] and word[1] not in _PLAIN_COMMANDS else word[1]
     if name in _FUNCTIONS and word.end() == len(word.string):
         return word[0]  # `5 sec` is a time
     is_indexed = word.string.startswith("_", word.end())

@@ -18,9 +18,7 @@ _JOIN = r"(?:\s|/|\\cdot|\\times|\*|\\[,; ])*"
 _QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
 _TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
 _TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
-_BARE_UNIT = re.compile(
-    rf"(?:\A|(?<=[\d}})]))\s*(?<![A-Za-z])(?!percent|pct)[A-Za-z]+(?:(?:\s+|\s*[/*]\s*|\^)[A-Za-z]+|{_POWER})*$"
-)
+_BARE_UNIT = re.compile(rf"(?:\A|(?<=[\d}})]))\s*(?<![A-Za-z])[A-Za-z]+(?:(?:\s+|\s*[/*]\s*|\^)[A-Za-z]+|{_POWER})*$")
 # A bare unit of these names is none of variables.
 _NAME = re.compile(r"[A-Za-z]{3,}|[cmk]m|[mk]g|m[lLs]|ft|yd|lb|oz|hr|Hz")
 _LETTERS = frozenset("msghlLJNWVKACFTH")
