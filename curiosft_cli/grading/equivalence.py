@@ -21,7 +21,7 @@ _SAMPLE_DIGITS = 60
 _TOLERANCE = 10.0**-20
 _TINY = 10.0 ** (5 - DIGITS)
 _LEAST_POINTS = 3
-_RANGES = ((0.1, 1.0), (1.0, 4.0), (5.0, 90.0), (-1.0, -0.1), (-4.0, -1.0), (-90.0, -5.0), (-4.0, 4.0))
+_RANGES = ((0.1, 1.0), (1.0, 4.0), (5.0, 5000.0), (-1.0, -0.1), (-4.0, -1.0), (-5000.0, -5.0), (-4.0, 4.0))
 
 
 def same_number(gold: Any, answer: Any, places: int = 6) -> bool | None:

@@ -1,7 +1,4 @@
-"""The grade of one completion: the strict reward of training and the answer-only score of evaluation.
-
-A grade depends on the text alone. `GraderPool` grades where a completion can neither hang nor crash the run.
-"""
+"""The grade of one completion: the strict reward of training and the answer-only score of evaluation."""
 
 from __future__ import annotations
 
@@ -52,9 +49,9 @@ class GradeItem:
             matched = unscored.letter == _gold_letter(self.problem)
         elif extraction.content is not None:
             matched, status = match_math(extraction.content, gold, library_timeout_s)
-            # A list of values may also be answered with one box for each.
-            _, values = collection(normalise(gold)) or ("", [])
-            if not matched and 1 < len(extraction.boxes) == len(values):
+            # A list or a set may also be answered with one box for each value.
+            bracket, values = collection(normalise(gold)) or ("", [])
+            if not matched and bracket != "(" and 1 < len(extraction.boxes) == len(values):
                 matched, status = match_math(",".join(extraction.boxes), gold, library_timeout_s)
         return self._scored(unscored, matched, status)
 

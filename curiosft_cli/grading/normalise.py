@@ -29,6 +29,7 @@ _PLAIN_BRACKET = re.compile(r"(?:(\\(?:sqrt|cbrt|abs|factorial|ceil|floor)|\^)\s
 _AROUND = {r"\sqrt": (r"\sqrt{", "}"), r"\abs": ("|", "|"), r"\factorial": ("(", ")!"), "^": ("^{", "}")}
 _AROUND |= {r"\cbrt": (r"\sqrt[3]{", "}")} | {rf"\{name}": (rf"\l{name} ", rf"\r{name} ") for name in ("ceil", "floor")}
 _WORD_INDEX = re.compile(r"(?<![A-Za-z\\])([A-Za-z])_([A-Za-z]{2,}\d*)(?![A-Za-z_])")
+_NUMBERED = re.compile(r"(?<![A-Za-z\\\d}])([A-Za-z])(\d+)(?![\d._])")
 _RECIPROCAL = re.compile(r"\\(coth|sech|csch)\s*(\^\s*\{?\w+\}?)?\s*(\([^()]*\)|[A-Za-z](?![A-Za-z]))")
 _INVERSES = {"coth": r"\tanh", "sech": r"\cosh", "csch": r"\sinh"}
 _LOGARITHM = re.compile(r"\\log\s*\(([^(),]+),\s*(\w+)\)")
@@ -40,7 +41,6 @@ _PLAIN_SIGNS |= {"\u2044": "/", "或": " or ", "和": " and ", "\u00c5": r"\text
 _SIGNS = _PLAIN_SIGNS | {sign: rf"\{name} " for sign, name in _NAMES.items()}
 _FRACTIONS = {c: unicodedata.normalize("NFKC", c).partition("\u2044") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 _SIGN_TABLE = str.maketrans(_SIGNS | {c: rf"\frac{{{top}}}{{{low}}}" for c, (top, _, low) in _FRACTIONS.items()})
-_INVISIBLE = {"Cf", "Cs", "Co", "Cn"}
 _SUPERSCRIPT = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+")
 _SUBSCRIPT = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))")
@@ -121,7 +121,7 @@ _SPELLINGS = _compiled(
         "",
     ),
     (r"\\\$\s*((?:[\d.,]|\\!)*\d)(?!\s*\\text)", r"\1 \\text{ dollars} "),
-    (r"\\?\$|\\!\s*|\\(?:text|display)style(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$", ""),
+    (r"\\?\$|\\!\s*|\\(?:(?:text|display)style|[bB]igg?[lrm]?)(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$", ""),
     (r"\A\s*\*([^*]+)\*\s*\Z", r"\1"),
     (r"\A\s*\{([^{}()[\]]*,[^{}()[\]]*)\}\s*\Z", r"\\{\1\\}"),
     (r"[€£¥₹₩]|\\(?:euro|pounds|yen)(?![A-Za-z])|\\(?:left|right)\.", ""),
@@ -185,7 +185,7 @@ def normalise(text: str, *, thousands: bool = True) -> str:
         text = _SUBSCRIPT.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
         text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text)
         text = unicodedata.normalize("NFKC", text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
-        text = "".join(c for c in text if unicodedata.category(c) not in _INVISIBLE)
+        text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn"))
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     if thousands:
@@ -224,7 +224,7 @@ def as_latex(text: str) -> str:
     text = _OPERATOR.sub(lambda m: f" {m[1]}" if m[1] in _PLAIN_COMMANDS else m[0], text)
     if "*" in text:
         text = _WORD_INDEX.sub(r"\1_{\2}", text.replace("**", "^"))
-    text = _PLAIN_NAME.sub(_command, text)
+    text = _NUMBERED.sub(r"\1_{\2}", _PLAIN_NAME.sub(_command, text))
     text = _RECIPROCAL.sub(lambda m: rf"\frac{{1}}{{{_INVERSES[m[1]]}{m[2] or ''} {m[3]}}}", text)
     text = _BINOMIAL.sub(r"\\binom{\1}{\2}", _LOGARITHM.sub(r"\\log_{\2}(\1)", text))
     pieces, closing, done = [], [], 0
@@ -245,5 +245,5 @@ def _command(word: re.Match[str]) -> str:
     name = word[1].lower() if word[2] and word[1] not in _PLAIN_COMMANDS else word[1]
     if name in _FUNCTIONS and word.end() == len(word.string):
         return word[0]  # `5 sec` is a time
-    is_indexed = word.string.startswith("_", word.end())
-    return rf"\{_PLAIN_COMMANDS[name]}{'' if is_indexed else ' '}" if name in _PLAIN_COMMANDS else word[0]
+    space = "" if word.string.startswith("_", word.end()) or word[0].startswith("\\") else " "
+    return rf"\{_PLAIN_COMMANDS[name]}{space}" if name in _PLAIN_COMMANDS else word[0]

@@ -55,6 +55,15 @@ ACCEPTED = {
     r"\sqrt[3]{2}": ["cbrt(2)", "2^(1/3)"],
     r"\pm1\pm\sqrt2": [r"1+\sqrt2, 1-\sqrt2, -1+\sqrt2, -1-\sqrt2"],
     "x=2": [r"Thus, $x = 2$.", r"Therefore, $2$"],
+    r"\frac{1}{2}": [r"\bigl(\frac{1}{2}\bigr)", r"\mathbf{\frac{1}{2}}", r"\emph{1/2}", "50 percent", "50 pct"],
+    r"\pm 7": ["{-7, 7}", r"\{7,-7\}"],
+    "x_1+x_{12}": ["x1 + x12"],
+    r"\arcsin x": [r"\asin\left(x\right)"],
+    r"\csc x+\Lambda x": ["cosec(x) + Lambda*x"],
+    r"\$0.50": [r"50 \text{ cents}", "0.5", r"\frac{1}{2}\text{ dollars}"],
+    r"36 \text{ km/h}": ["36 kmh", "10 m/s"],
+    r"2\pi \text{ m}": [r"200\pi \text{ cm}"],
+    r"3\sqrt2 \text{ m}": [r"300\sqrt2 \text{ cm}", r"\sqrt{18}"],
 }
 REFUSED = {
     r"\frac{\sqrt{x+1}}{2}": ["sqrt(x)+1/2", "sqrt(x+1/2)"],
@@ -103,6 +112,11 @@ REFUSED = {
         r"\text{Twice the area is } 2", "half of the area is 2", "5 tenths", r"2 \text{ pairs}", "x=y=" * 400 + "2",
     ],
     "x+y+z": ["|x|+|y|+|z|"],
+    "|x+100|-100": ["|x+101|-101", "x"],
+    "r_1-r_2+r_3=0": ["r1 - r2 - r3 = 0"],
+    r"\$5": [r"5 \text{ cents}"],
+    r"3\sqrt2 \text{ m}": [r"3\sqrt2 \text{ cm}", r"18 \text{ m}"],
+    r"\pm 7": ["{7}", "{-7, 7, 0}"],
 }
 # fmt: on
 
