@@ -48,9 +48,9 @@ _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))")
 FONT = r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc)?|math(?:bf|it|rm|sf|tt|normal)|mbox|hbox|operatorname|boldsymbol)\*?"
 """A command that changes only how its argument is printed."""
 _SYNONYMS = r"""
-    \dfrac \frac \tfrac \frac \cfrac \frac \lt < \gt > != \ne \neq \ne := = \coloneqq = \langle ( \rangle )
+    \dfrac \frac \tfrac \frac \cfrac \frac \lt < \gt > != \ne \neq \ne \not= \ne := = \coloneqq = \langle ( \rangle )
     <= \le \leq \le \leqslant \le \leqq \le >= \ge \geq \ge \geqslant \ge \geqq \ge \varnothing \emptyset
-    \varepsilon \epsilon \varphi \phi \vartheta \theta \varrho \rho \varsigma \sigma \lg \log_{10}
+    \varepsilon \epsilon \varphi \phi \vartheta \theta \varrho \rho \varsigma \sigma \lg \log_{10} \backslash \setminus
 """
 _SYNONYM = dict(re.findall(r"(\S+) (\S+)", _SYNONYMS))
 _THOUSANDS = re.compile(r"(?<![\d.])(?<!\d,)\d{1,3}(?:,\d{3})+(?!,?\d)")
@@ -120,12 +120,12 @@ _SPELLINGS = _compiled(
         r"|(?:[a-z]+[\s}]+(?:\\text\s*\{\s*)?){2,9}is(?=\s*\}?\s*[-+$\d]))\s*(?:\}\s*:?)?",
         "",
     ),
-    (r"\\\$\s*((?:[\d.,]|\\!)*\d)(?!\s*\\text)", r"\1 \\text{ dollars} "),
+    (r"\\\$\s*((?:[\d.,]|\\!|\{,\})*\d)(?!\s*\\text)", r"\1 \\text{ dollars} "),
     (r"\\?\$|\\!\s*|\\(?:(?:text|display)style|[bB]igg?[lrm]?)(?![A-Za-z])|\\color\{\w+\}|^\s*\*\*|\*\*\s*$", ""),
     (r"\A\s*\*([^*]+)\*\s*\Z", r"\1"),
     (r"\A\s*\{([^{}()[\]]*,[^{}()[\]]*)\}\s*\Z", r"\\{\1\\}"),
     (r"[€£¥₹₩]|\\(?:euro|pounds|yen)(?![A-Za-z])|\\(?:left|right)\.", ""),
-    (r"\\[A-Za-z]+|[!<>:]=", lambda m: f"{_SYNONYM[m[0]]} " if m[0] in _SYNONYM else m[0]),
+    (r"\\not=|\\[A-Za-z]+|[!<>:]=", lambda m: f"{_SYNONYM[m[0]]} " if m[0] in _SYNONYM else m[0]),
     (r"\\log_\{?e(?![A-Za-z])\}?", r"\\ln "),
     (r"\\frac\s*(\w)", r"\\frac{\1}"),
     (r"\\frac\s*(\{[^{}]*\})\s*(\w)", r"\\frac\1{\2}"),
@@ -134,6 +134,7 @@ _SPELLINGS = _compiled(
     (rf"(^|[-+=(])\s*{FONT}\s*\{{\s*([A-Za-z])\s*\}}", r"\1 \2"),
     (r"\\sqrt\s*(\[\w+\])?\s*(\d+|(?<=\])[A-Za-z])", lambda m: rf"\sqrt{m[1] or ''}{{{m[2]}}}"),
     (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+    (r"(?<=\\mathbb\{R\})\s*-\s*(?=\\\{)", r" \\setminus "),
     (r"\A.*\Z", lambda m: as_latex(m[0])),
     (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
