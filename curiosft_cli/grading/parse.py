@@ -47,7 +47,7 @@ _AND = re.compile(r"\\(?:land|wedge)(?![A-Za-z])")
 def words(text: str) -> str | None:
     """Return an answer in words (two letters or more) as it is compared, or None."""
     plain = " ".join(re.sub(r"\\ |[,.!?\"]", " ", plain_text(text)).split())
-    plain = re.sub(r"^(?:an?|the)\s+", "", plain)
+    plain = re.sub(r"^(?:[Aa]n?|the)\s+", "", plain)
     return plain if len(plain) > 1 and _WORDS.fullmatch(plain) and (plain != text or _LONG_WORD.search(plain)) else None
 
 
