@@ -27,6 +27,7 @@ from curiosft_cli.stages.rephrase.judge.verify import PROMPT, read_verdict, veri
 TESTS = Path(__file__).parents[1]
 OLD = [json.loads(line) for line in (TESTS / "rewrites.jsonl").read_text("utf-8").splitlines()]
 PAIRS = [json.loads(line) for line in (TESTS / "rewrite_pairs.jsonl").read_text("utf-8").splitlines()]
+HARDER = [json.loads(line) for line in (TESTS / "harder_rewrite_pairs.jsonl").read_text("utf-8").splitlines()]
 EXAMPLE = (
     "What is the remainder of $8^6 + 7^7 + 6^8$ is divided by 5?\n\n"
     "no calculator, of course, paper isn't needed either, but sure.",
@@ -68,6 +69,21 @@ def test_rules_hardly_err(half: str) -> None:
 @pytest.mark.parametrize("half", ["mend", "report"])
 def test_a_label_needs_no_verifier_in_any_language(half: str) -> None:
     assert share("undecided", pairs(half=half, label="good", kind="labelled")) <= 0.15
+
+
+def test_rules_hardly_err_on_harder_rewrites_either() -> None:
+    good, spoiled = ([row for row in HARDER if row["label"] == label] for label in ("good", "spoiled"))
+    assert share("refused", good) <= 0.0125
+    assert share("accepted", spoiled) <= 0.01
+
+
+def test_a_source_with_a_year_behind_the_problem_may_go() -> None:
+    assert outcome(f"{TANK} (HMMT February 2014, Guts #5)", TANK) == "accepted"
+
+
+def test_a_post_that_starts_as_its_problem_does_may_lose_that() -> None:
+    chat = "A new marathon! Rules: post 2 problems after solving one. Here is P1.\n\n"
+    assert outcome(chat + TANK, TANK) == "undecided"
 
 
 def test_old_rewrites_are_judged_no_worse() -> None:
@@ -147,6 +163,15 @@ def test_no_swap_of_two_numbers_is_accepted(seed: int) -> None:
             "（本小题满分12分）",
             "例3 ",
         ),
+        *(
+            "Task B-1.4.",
+            "G9.3",
+            "XXII OM - II - Problem 4\n\n",
+            "Three. (25 points)",
+            "四、（20分）",
+            "Example 3-15",
+            "Aufgabe 7 (5 P.)",
+        ),
     ],
 )
 def test_a_label_may_go_or_stay(label: str) -> None:
@@ -191,6 +216,10 @@ def test_a_label_may_go_or_stay(label: str) -> None:
         ("Anna 12, Ben 15. Who is older than 13?", "Who is older than 13?"),
         ("A 5. B 7. Which is larger, 5 or 7?", "B 7. Which is larger, 5 or 7?"),
         ("Week 1. Ann saves 5. Week 2. Ann saves 7. Total?", "Ann saves 5. Week 2. Ann saves 7. Total?"),
+        ("Find $7^{100}$ mod 13.", "Find $7^100$ mod 13."),
+        (r"Show $u\times v=-v\times u$ for 3 vectors.", r"Show $u\times v=-v\cdot u$ for 3 vectors."),
+        ("Let $a*b=a+b-ab$. Find $2*3$.", r"Let $a*b=a+b-ab$. Find $2\cdot 3$."),
+        ("What is 7+9? (mod 2013)", "What is 7+9?"),
     ],
 )
 def test_a_condition_is_no_label(post: str, rewrite: str) -> None:

@@ -25,8 +25,7 @@ class Edit:
     Attributes:
         before: what the post has there, "" if the rewrite put something in.
         after: what the rewrite has there, "" if something was removed.
-        old: the tokens of `before`.
-        new: the tokens of `after`.
+        old, new: their tokens.
         beside: the tokens before and behind it, two if it stands in the middle.
         place: where it stands in the post.
     """
@@ -70,6 +69,8 @@ def edits(post: str, rewrite: str, quick: int = 4_000_000) -> list[Edit]:
     found = []
     for opcode, *places in matcher.get_opcodes():
         i, i_end, j, j_end = (place + first for place in places)
+        if opcode == "delete" and i == first and a[:first] == a[i_end - first : i_end]:
+            i, i_end, j, j_end = 0, i_end - first, 0, 0  # the rewrite starts with the later of two equal starts
         if opcode != "equal":
             place = "start" if i == 0 else "end" if i_end == len(a) else "middle"
             parts = (post, old[i:i_end]), (rewrite, new[j:j_end])

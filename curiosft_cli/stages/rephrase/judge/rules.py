@@ -1,7 +1,7 @@
 """What can be decided about a rewrite without understanding it; everything else is undecided.
 
-A rule refuses what no cleaning does, or accepts what takes away nothing but a label. It knows no language: it compares
-tokens, and where a text differs it looks at what they are (number, sign, letter, word) and where they stand.
+A rule refuses what no cleaning does, or accepts what takes away nothing but a label. It knows no language, only what
+the tokens are that differ (number, sign, letter, word) and where they stand.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from statistics import mode
 from typing import Literal
 
 from curiosft_cli.stages.rephrase.judge.diff import Edit, edits, hints
-from curiosft_cli.stages.rephrase.judge.labels import is_label
+from curiosft_cli.stages.rephrase.judge.labels import TAIL, is_label, shape
 from curiosft_cli.stages.rephrase.judge.normalise import BLANK, SIGNS, kind, script, spelled, tokens
 
 WRAPPING = re.compile(r"^\s*(?:```\w*\n|\*{0,2}output\*{0,2}\s*:\s*\*{0,2}\s*)|\s*```\s*$", re.IGNORECASE)
-SURE_SIGNS = SIGNS - {"-", "/", "|", "*", "°"} | {"\\boxed"}
-"""Signs that are no punctuation in any text."""
+SURE_SIGNS = SIGNS - {"-", "/", "|", "*", "°"} | {"\\boxed"}  # no punctuation in any text
 MONEY = re.compile(r"(?:\$|\\\()\s?\d")
 BRACKETS = (("\\(", "\\)"), ("\\[", "\\]"), ("\\begin", "\\end"), ("{", "}"))
-APART = frozenset({*".?!:;()", "..."})
-"""What may stand before a piece that is not part of a sentence."""
+APART = frozenset({*".?!:;()", "..."})  # stands before a piece that is no part of a sentence
 STOPS_AT_END = re.compile(r'(?:(?:^| )[.,;:"])*$')
 
 
@@ -85,15 +84,18 @@ def judge_by_rules(post: str, rewrite: str) -> Judgement:
 
 
 def accepting_rule(post: str, rewrite: str) -> str | None:
-    """Whether the rewrite is the post, or the post without a label in front of it."""
+    """Whether the rewrite is the post, less a label in front of it and a source behind it."""
+    kept, whole = (STOPS_AT_END.sub("", " ".join(spelled(text))).split() for text in (rewrite, post))
+    start = next((at for at in range(len(whole) - len(kept) + 1) if whole[at : at + len(kept)] == kept), None)
     # Dollars around formulas are no tokens, so those that may be money are counted.
-    if len(MONEY.findall(rewrite)) != len(MONEY.findall(post)):
+    if start is None or (whole and not kept) or len(MONEY.findall(rewrite)) != len(MONEY.findall(post)):
         return None
-    kept, old = (STOPS_AT_END.sub("", " ".join(spelled(text))).split() for text in (rewrite, post))
-    if kept == old:
-        return "same text"
-    start = len(old) - len(kept)
-    return "only label removed" if kept and kept == old[start:] and is_label(post, tokens(post), start) else None
+    old, pairs = tokens(post), zip(tokens(post)[start:], tokens(rewrite), strict=False)
+    products = {(post[a.start : a.end], rewrite[b.start : b.end]) for a, b in pairs if a.text == "*"}
+    # A cross is no dot, though both are one token.
+    if len(products) > len(dict(products)) or not TAIL.fullmatch(shape(post, old[start:][max(len(kept) - 1, 0) :])):
+        return None
+    return "same text" if kept == whole else "only label removed" if not start or is_label(post, old, start) else None
 
 
 def holds_mathematics(words: Iterable[str]) -> bool:
@@ -104,15 +106,10 @@ def holds_mathematics(words: Iterable[str]) -> bool:
 def doubts(
     post: str, rewrite: str, found: list[Edit], same: float = 0.5, longest: int = 4, most_words: float = 4.0
 ) -> Iterator[tuple[str, str]]:
-    """Yield each rule that the rewrite breaks, and what was found. Cleaning takes away what stands apart.
+    """Yield each rule that a tidy rewrite breaks, and what was found. Cleaning takes away what stands apart.
 
-    Args:
-        post: the post.
-        rewrite: a tidy rewrite of it.
-        found: what differs.
-        same: least share of the rewrite's tokens that are the post's: a refusal has fewer.
-        longest: tokens inside a sentence that are a part of it, and no chat.
-        most_words: of a piece with new ones, as in a solution; two signs of Chinese are a word.
+    Less than a share `same` of the post's tokens is a refusal. Up to `longest` tokens inside a sentence are a part of
+    it, and no chat. A new piece of more than `most_words` is a solution; two signs of Chinese are a word.
     """
     if not tokens(rewrite):
         yield "empty", "no words"
@@ -122,7 +119,7 @@ def doubts(
             yield "cut", f"{opening} has no {closing}"
     if new.count("$") % 2 and not old.count("$") % 2:
         yield "cut", "a $ is missing"
-    if len(rewrite) > longest_rewrite(post):
+    if len(" ".join(spelled(rewrite))) > longest_rewrite(" ".join(spelled(post))):
         yield "too long", f"{len(rewrite)} characters for {len(post)}"
     before, after = (list(filter(None, map(script, spelled(text)))) for text in (post, rewrite))
     if before and after and (main := mode(after)) not in before:
@@ -149,7 +146,7 @@ def doubts(
             yield "new words", str(edit)
 
 
-def is_other_word(edit: Edit, short: int = 4, inflected: float = 0.6) -> bool:
+def is_other_word(edit: Edit, short: int = 4, inflected: float = 0.6, typo: float = 0.85) -> bool:
     """Whether a word stands for another one. Grammar may be mended: short words, and other ends of the same word."""
     old, new = words(edit.old), words(edit.new)
     if not old or not new or "".join(old) == "".join(new):  # non-negative may become nonnegative
@@ -157,7 +154,8 @@ def is_other_word(edit: Edit, short: int = 4, inflected: float = 0.6) -> bool:
     lengths = [len(word) for word in old + new]
     stem = int(inflected * max(lengths)) + 1
     is_mended = max(lengths) <= short and 1 not in lengths  # a sign of Chinese is a word
-    return not is_mended and len({word[:stem] for word in old + new}) > 1
+    is_typo = old[0][0] == new[0][0] and SequenceMatcher(None, "".join(old), "".join(new)).ratio() > typo
+    return not is_mended and not is_typo and len({word[:stem] for word in old + new}) > 1
 
 
 def is_gap(edit: Edit, is_part: bool) -> bool:
