@@ -177,9 +177,9 @@ _UNSEEN = re.compile(r"\\[,;: ]|\\(?:left|right)(?![A-Za-z])|\s+")
 def normalise(text: str, *, thousands: bool = True) -> str:
     """Bring an answer or a gold into the one spelling that is compared.
 
-    NFKC with mathematical signs spelled as LaTeX, no control or zero-width characters, no dollars, no thousands
-    separators (unless `thousands` is False: then a comma is always a comma), `1.2e-5` as `1.2 \\times 10^{-5}`,
-    mixed numbers and repeating decimals as fractions, no space or full stop at the edges.
+    NFKC with mathematical signs spelled as LaTeX, no control or zero-width characters, no dollars around mathematics,
+    no thousands separators (unless `thousands` is False: then a comma is always a comma), `1.2e-5` as
+    `1.2 \\times 10^{-5}`, mixed numbers and repeating decimals as fractions, no space or full stop at the edges.
     """
     if not text.isascii():
         text = _SUPERSCRIPT.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-"), text)

@@ -57,8 +57,8 @@ def tokens(text: str) -> list[Token]:
                 found[-2:] = [found[-1]]  # {x} is x
             else:
                 found.append(Token(piece, *match.span()))
-            before, *parts = found[-3:]
-            if before.text == "\\frac" and len(parts) == 2 and not any(part.text in "{}" for part in parts):
+            parts = found[-2:]
+            if len(found) > 2 and found[-3].text == "\\frac" and not any(part.text in "{}" for part in parts):
                 found[-3:] = parts[0], Token("/", parts[0].end, parts[1].start), parts[1]  # \frac12 is 1/2
     return found
 
