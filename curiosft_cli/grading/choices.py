@@ -99,8 +99,7 @@ def _letter_at_start(tail: str, n_choices: int, choices: Sequence[str]) -> str |
 
 
 def _plain(content: str) -> str:
-    text = unicodedata.normalize("NFKC", content)
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    text = "".join(c for c in unicodedata.normalize("NFKC", content) if unicodedata.category(c) != "Cf")
     text = re.sub(_FONTS, "", text).replace("\\(", "").replace("\\)", "")
     text = re.sub(r"(?<!\\)[{}$]|\*\*|\\\$", "", text)
     return _SPACES.sub(" ", text).strip(" \\\"'“”‘’")

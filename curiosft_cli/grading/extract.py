@@ -64,9 +64,8 @@ def extract_answer(region: str, window: int = 2000) -> Extraction:
 
 def stated_answer(text: str) -> str | None:
     """Return X of the last "the (final) answer is X" or "Answer: X", or None."""
-    values = (stated_value(text[match.end() :]) for match in _ANSWER.finditer(text))
-    stated = [value for value in values if value is not None]
-    return stated[-1] if stated else None
+    values = [stated_value(text[match.end() :]) for match in _ANSWER.finditer(text)]
+    return next((value for value in reversed(values) if value is not None), None)
 
 
 def stated_value(tail: str) -> str | None:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from curiosft_cli.grading.normalise import FONT, is_enclosed, marks, squeeze
@@ -94,6 +95,7 @@ class Number(NamedTuple):
     kind: str = ""
 
 
+@lru_cache(maxsize=8192)
 def plain_number(text: str) -> Number | None:
     """Return an integer, decimal, fraction of numbers or a \\times 10^{b}, or a multiple of pi or a root, or None.
 

@@ -71,8 +71,7 @@ def equal(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Compa
 
 def same_condition(answer: str, gold: str, timeout_s: float = LIBRARY_TIMEOUT_S) -> Comparison | None:
     """Compare two conditions, or a condition with a set. None when neither text is a condition."""
-    related = [text for text in (answer, gold) if alternatives(text)]
-    is_condition = any(isinstance(read(text, timeout_s)[0], list) for text in related)
+    is_condition = any(isinstance(read(text, timeout_s)[0], list) for text in (answer, gold) if alternatives(text))
     return equal(answer, gold, timeout_s) if is_condition else None
 
 

@@ -43,6 +43,7 @@ _PINT_UNIT = re.compile(
 )
 
 
+@lru_cache(maxsize=8192)
 def strip_units(text: str, *, letters: bool = False) -> tuple[str, frozenset[Any]]:
     """Take the units off each value of a normalised text. Returns the rest and the known units that were there.
 
