@@ -77,8 +77,9 @@ def test_rules_hardly_err_on_harder_rewrites_either() -> None:
     assert share("accepted", spoiled) <= 0.01
 
 
-def test_a_source_with_a_year_behind_the_problem_may_go() -> None:
-    assert outcome(f"{TANK} (HMMT February 2014, Guts #5)", TANK) == "accepted"
+@pytest.mark.parametrize("source", ["(HMMT February 2014, Guts #5)", "(A. B. Smith)", "[i]Proposed by Ann Lee[/i]"])
+def test_a_source_or_credit_behind_the_problem_may_go(source: str) -> None:
+    assert outcome(f"{TANK} {source}", TANK) == "accepted"
 
 
 def test_a_post_that_starts_as_its_problem_does_may_lose_that() -> None:
@@ -171,6 +172,11 @@ def test_no_swap_of_two_numbers_is_accepted(seed: int) -> None:
             "四、（20分）",
             "Example 3-15",
             "Aufgabe 7 (5 P.)",
+            "Example 3",
+            "## 2)",
+            "Three, (10 points)",
+            "3. uzdevums.",
+            "【2025新高考一卷·第17题】(本小题满分10分)",
         ),
     ],
 )
@@ -233,6 +239,8 @@ def test_a_condition_is_no_label(post: str, rewrite: str) -> None:
         (r"$\dfrac{1}{2}$", r"$\frac12$"),
         (r"$\left( x+1 \right) \times 2$", r"$(x + 1)\cdot 2$"),
         (r"\_\_\_\_", "______"),
+        (r"It is $\qquad$.", "It is ____."),
+        (r"$\triangle A B C$", r"$\triangle ABC$"),
         ("（ａ＋１）", "(a+1)"),
         (r"$10\,000$", "$10000$"),
         ("x²≤4", "$x^{2} \\leq 4$"),

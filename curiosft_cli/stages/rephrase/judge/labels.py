@@ -14,39 +14,39 @@ NUMBERED = r"#?(?:A[.-]?)?[9Y][Aa]?(?:[.-]9)*c{0,2}(?![9Yc])"
 NAMED = rf"(?:[WwA]\.?|c{{1,3}}){NUMBERED}"
 POINTS = r"[(\[](?:9(?:-9)?(?:[Ww]{0,2}|[Aa]|c{1,2})\.?|c{1,6}9c{0,2})[)\]]"
 SOURCE = r"[(\[](?:(?=[^)\]]*9)(?=[^)\]]*W)(?![^)\]]*w)|(?=[^)\]]*Y)(?![^)\]]*ww))[WwAac9Y,*#/?.:-]+[)\]]"
-OTHERS = rf"(?:(?:{NUMBERED}|(?:W\.|c、)?{POINTS}|{SOURCE})[*.,:;)、—-]*)*"
-LABEL = re.compile(rf"{OTHERS}(?:{NAMED}[*.,:;)、—-]*)?{OTHERS}")
+OTHERS = rf"(?:(?:{NUMBERED}(?:\.w(?=\.))?|(?:W[.,]|c、)?{POINTS}|{SOURCE})[*.,:;)、—-]*)*"
+LABEL = re.compile(rf"#*{OTHERS}(?:{NAMED}[*.,:;)、—-]*)?{OTHERS}")
 # A line with a year or some names in it, without the words of a sentence; and a source with a year behind the last one.
 HEADLINE = re.compile(r"(?=.*Y|(?=.*9)(?:.*[WA]){3})(?!.*ww)[WwAa9Y,.:*#/()\[\]'-]+[.?!;]?")
-TAIL = re.compile(rf".?(?:\.?(?<=[.?!])(?=[^)]*Y)(?=[^)]*W)(?![^)]*ww){SOURCE})?[.,;:\"]*")
+CREDIT = r"\((?:A\.)+W\)|\[a\](?!.*ww)[WwAa9Y,.#]+\[/a\]"  # `(A. Word)`, `[i]Proposed by Word[/i]`
+TAIL = re.compile(rf".?(?:\.?(?<=[.?!])(?:(?=[^)]*Y)(?=[^)]*W)(?![^)]*ww){SOURCE}|{CREDIT}))?[.,;:\"]*")
 
 
-def is_label(post: str, old: list[Token], end: int, longest: int = 16) -> bool:
+def is_label(post: str, old: list[Token], end: int, longest: int = 24, bare: int = 16, preposition: int = 3) -> bool:
     """Whether the post's first tokens, up to `end` and at most `longest` (our choice), say nothing of the problem.
 
     A label has a number, no sign of a formula, and no name that the problem uses: `Word 3.`, `[Word 2011, #4]`.
     """
     label, rest = (shape(post, part) for part in (old[:end], old[end:]))
     names = {token.text for sign, token in zip(label, old, strict=False) if sign in "WAa"}
-    if end > longest or not label or any(token.text in names for token in old[end:]):
-        return False
     gap, problem = post[old[end - 1].end : old[end].start], post[old[end].start :]
-    new_line, stop = "\n" in gap, label.rstrip("*")[-1]
-    if problem[0].islower() and not new_line:
+    new_line, stop = "\n" in gap, (label.rstrip("*") or "*")[-1]
+    if end > longest or any(token.text in names for token in old[end:]) or (problem[0].islower() and not new_line):
         return False
     if LABEL.fullmatch(label):
         # `Radius 5. Find the area.` looks like a label too: then what is left can stand alone.
-        is_bare = len(rest) <= longest and not re.search(r"[\d$\\=]", problem)
+        is_bare = len(rest) <= bare and not re.search(r"[\d$\\=]", problem)
         if label[0] in "WwAc" and (is_bare or re.match(rf"{NAMED}[.,:;](?!9)", rest)):
             return False
         if new_line or stop in ".:、" or (stop == ")" and "(" not in label):
             return new_line or rest[0] not in "9Y"  # `0.5 kg`
-        is_weak = re.search(r"[-—]$|^(?:W9-9|A-?9[.-]9)$|[(\[][9Y][)\]]$", label) or ("c" in label and bool(gap))
+        is_weak = re.search(r"[-—]$|^(?:W9-|A-?9[.-])9$|[(\[][9Y][)\]]$", label) or ("c" in label and bool(gap))
+        is_weak = is_weak or (label == "W9" and len(old[0].text) > preposition)
         # `3 - X`, `(3)X` and `Given 3 points` begin like labels.
-        return bool(re.match("[WwAac]{2}", rest)) if is_weak else stop in ")]"
+        return bool(re.match(r"[WwAac]{2}|W\\", rest)) if is_weak else stop in ")]"
     if not HEADLINE.fullmatch(label) or ("Y" in rest and stop not in "9Y"):  # then years are what the problem is about
         return False
-    return new_line or ("Y" in label and bool(gap) and bool(re.search("[9Y].*[9Y]$", label)))
+    return new_line or ("Y" in label and bool(gap) and bool(re.search(r"[9Y].*[9Y]\.?$", label)))
 
 
 def shape(post: str, piece: list[Token]) -> str:

@@ -33,7 +33,6 @@ class Judgement:
     """What is known about a rewrite.
 
     Attributes:
-        outcome: accepted, refused or undecided.
         reason: "ok", or what was found.
         decided_by: `rule NAME`, `verifier`, or `none` while it is undecided.
         differences: what a reader should look at.
