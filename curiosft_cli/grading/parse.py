@@ -171,7 +171,7 @@ def order_of_name(name: str) -> list[str]:
     """Return a key that puts x before y, and `x_2` before `x_{10}`; words keep the order in which they are written."""
     if not re.fullmatch(_SIMPLE_NAME, name):
         return []
-    return [part.zfill(9) for part in re.findall(r"\d+|\D+", re.sub(r"[{}\\_]", "", name))]
+    return [part.zfill(9) if part.isdigit() else part for part in re.findall(r"\d+|\D+", re.sub(r"[{}\\_]", "", name))]
 
 
 def in_order(group: dict[str, str], names: Iterable[str], is_tuple: bool) -> str:

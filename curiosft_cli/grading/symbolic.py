@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     rf"|\\(?!log|lim|sum|prod|int|max|min|big)[A-Za-z]+(?P<greek>{_SUBSCRIPT})|\\[A-Za-z]+|[A-Za-z](?P<index>{_SUBSCRIPT})?"
 )
 _BOUND_I = re.compile(r"\\(?:sum|prod|big|cup|cap)")
-_MISREAD = ("I", "d", r"\gamma", r"\Gamma")
+_MISREAD = ("I", "d", "T", r"\gamma", r"\Gamma")
 _AGAIN_S = 0.5
 
 
@@ -147,8 +147,8 @@ def _raise_out_of_time(signum: int, frame: object) -> None:
 def _spelled(text: str) -> str:
     """Name what the parser would confuse: `\\variable{NAME}` is a symbol to it, whatever the name.
 
-    It reads I and gamma as constants, `d x` as one symbol, the derivative of a symbol as zero, and no index of e, E or
-    gamma. It takes i for a variable: outside of sums that is the root of -1.
+    It reads I and gamma as constants, `^T` as nothing, `d x` as one symbol, the derivative of a symbol as zero, and no
+    index of e, E or gamma. It takes i for a variable: outside of sums that is the root of -1.
     """
     text = _DERIVATIVE.sub(lambda m: rf"\variable{{D{m[1] or 1}{_plain(m[2])}by{_plain(m[3])}}}", text)
     is_integral, is_bound = r"\int" in text, _BOUND_I.search(text) is not None

@@ -18,11 +18,12 @@ _JOIN = r"(?:\s|/|\\cdot|\\times|\*|\\[,; ])*"
 _QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
 _TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
 _TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
-_BARE_UNIT = re.compile(rf"(?:\A|(?<=[\d}})]))\s*(?<![A-Za-z])[A-Za-z]+(?:(?:\s+|\s*[/*]\s*|\^)[A-Za-z]+|{_POWER})*$")
+_GAP = r"(?:\s|\\[,; ])*"
+_BARE_UNIT = re.compile(rf"(?:\A|(?<=[\d}})])){_GAP}(?<![A-Za-z])[A-Za-z]+(?:(?:\s+| *[/*] *|\^)[A-Za-z]+|{_POWER})*$")
 # A bare unit of these names is none of variables.
 _NAME = re.compile(r"[A-Za-z]{3,}|[cmk]m|[mk]g|m[lLs]|ft|yd|lb|oz|hr|Hz")
 _LETTERS = frozenset("msghlLJNWVKACFTH")
-_BARE_LETTER = re.compile(r"\s*[msghL]|\s+[NJWV]")
+_BARE_LETTER = re.compile(r"[\s\\,;]*[msghL]|[\s\\,;]+[NJWV]")
 # What is counted, in the plural: `7 apples`.
 _NOUN_UNIT = re.compile(rf"(?<=\d)\s+(?:(?:square|cubic|sq)\s+)?(?!(?:{CHANGES})$)(?:[a-z]{{2,}}s|people)$")
 _OPEN_END = re.compile(r"(?:[-+=^_,(<>/*]|\\(?:cdot|times|div|pm|le|ge|in|cup|cap|sqrt|frac|sin|cos|tan|ln|log))\s*$")

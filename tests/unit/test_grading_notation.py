@@ -62,6 +62,11 @@ ACCEPTED = {
     r"\csc x+\Lambda x": ["cosec(x) + Lambda*x"],
     r"\$0.50": [r"50 \text{ cents}", "0.5", r"\frac{1}{2}\text{ dollars}"],
     r"36 \text{ km/h}": ["36 kmh", "10 m/s"],
+    "12000000": [r"\$12 \text{ million}", r"\$12 million"],
+    "12+x": [r"\$12 + x"],
+    r"\alpha=1, \beta=2": ["(1,2)", r"\beta=2, \alpha=1"],
+    "9.8": [r"9.8\,m/s^2", r"9.8\ m/s^2"],
+    "P(1+r)^T": ["(1+r)^T P"],
     r"2\pi \text{ m}": [r"200\pi \text{ cm}"],
     r"3\sqrt2 \text{ m}": [r"300\sqrt2 \text{ cm}", r"\sqrt{18}"],
 }
@@ -115,6 +120,9 @@ REFUSED = {
     "|x+100|-100": ["|x+101|-101", "x"],
     "r_1-r_2+r_3=0": ["r1 - r2 - r3 = 0"],
     r"\$5": [r"5 \text{ cents}"],
+    "0": [r"\$20 \text{ dollars}"],
+    r"\alpha=1, \beta=2": ["(2,1)"],
+    "P(1+r)^T": ["P(1+r)"],
     r"3\sqrt2 \text{ m}": [r"3\sqrt2 \text{ cm}", r"18 \text{ m}"],
     r"\pm 7": ["{7}", "{-7, 7, 0}"],
 }
