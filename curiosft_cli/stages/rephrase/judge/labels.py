@@ -14,12 +14,12 @@ NUMBERED = r"#?(?:A[.-]?)?[9Y][Aa]?(?:[.-]9)*c{0,2}(?![9Yc])"
 NAMED = rf"(?:[WwA]\.?|c{{1,3}}){NUMBERED}"
 POINTS = r"[(\[](?:9(?:-9)?(?:[Ww]{0,2}|[Aa]|c{1,2})\.?|c{1,6}9c{0,2})[)\]]"
 SOURCE = r"[(\[](?:(?=[^)\]]*9)(?=[^)\]]*W)(?![^)\]]*w)|(?=[^)\]]*Y)(?![^)\]]*ww))[WwAac9Y,*#/?.:-]+[)\]]"
-OTHERS = rf"(?:(?:{NUMBERED}(?:\.w(?=\.))?|(?:W[.,]|c、)?{POINTS}|{SOURCE})[*.,:;)、—-]*)*"
+OTHERS = rf"(?:(?:{NUMBERED}(?:\.w(?=\.))?|(?:[Ww][.,]|c、)?{POINTS}|{SOURCE})[*.,:;)、—-]*)*"
 LABEL = re.compile(rf"#*{OTHERS}(?:{NAMED}[*.,:;)、—-]*)?{OTHERS}")
 # A line with a year or some names in it, without the words of a sentence; and a source with a year behind the last one.
 HEADLINE = re.compile(r"(?=.*Y|(?=.*9)(?:.*[WA]){3})(?!.*ww)[WwAa9Y,.:*#/()\[\]'-]+[.?!;]?")
-CREDIT = r"\((?:A\.)+W\)|\[a\](?!.*ww)[WwAa9Y,.#]+\[/a\]"  # `(A. Word)`, `[i]Proposed by Word[/i]`
-TAIL = re.compile(rf".?(?:\.?(?<=[.?!])(?:(?=[^)]*Y)(?=[^)]*W)(?![^)]*ww){SOURCE}|{CREDIT}))?[.,;:\"]*")
+CREDIT = r"\((?:A\.)+W\)|\(9w[WA]+\)|\[a\](?!.*ww)[WwAa9Y,.#]+\[/a\]"  # `(A. Word)`, `(6th IMO)`, `[i]By Word[/i]`
+TAIL = re.compile(rf".?\.?(?:(?<=[.?!])(?=[^)]*Y)(?=[^)]*W)(?![^)]*ww){SOURCE}|{CREDIT})?[.,;:\"]*")
 
 
 def is_label(post: str, old: list[Token], end: int, longest: int = 24, bare: int = 16, preposition: int = 3) -> bool:
@@ -40,7 +40,7 @@ def is_label(post: str, old: list[Token], end: int, longest: int = 24, bare: int
             return False
         if new_line or stop in ".:、" or (stop == ")" and "(" not in label):
             return new_line or rest[0] not in "9Y"  # `0.5 kg`
-        is_weak = re.search(r"[-—]$|^(?:W9-|A-?9[.-])9$|[(\[][9Y][)\]]$", label) or ("c" in label and bool(gap))
+        is_weak = re.search(r"[-—]$|^(?:W9-9|(?:A-?)?9(?:[.-]9)?)$|[(\[][9Y][)\]]$", label) or ("c" in label and gap)
         is_weak = is_weak or (label == "W9" and len(old[0].text) > preposition)
         # `3 - X`, `(3)X` and `Given 3 points` begin like labels.
         return bool(re.match(r"[WwAac]{2}|W\\", rest)) if is_weak else stop in ")]"
