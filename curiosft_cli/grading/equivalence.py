@@ -103,16 +103,15 @@ def same_condition(first: Any, second: Any) -> bool | None:
     if len(names) != 1:
         return False if names else None
     if len(names.pop()) == 1:
-        # Relations in a list that exclude each other are alternatives.
-        sets = [
-            sp.Union(*(sp.And(*one).as_set() or sp.Or(*one).as_set() for one in side))
-            if isinstance(side, list)
-            else side
-            for side in (first, second)
-        ]
+        sets = [_real_set(side) if isinstance(side, list) else side for side in (first, second)]
         return all(isinstance(one, sp.Set) for one in sets) and sets[0].symmetric_difference(sets[1]).is_empty is True
     ours, theirs = conditions if len(conditions) == 2 and len(first) == len(second) == 1 else ([], [])
     return len(ours) == len(theirs) > 0 and all(any(_same_relation(a, b) for b in ours) for a in theirs)
+
+
+def _real_set(side: list[list[Any]]) -> Any:
+    """Return the numbers that meet a condition. Relations in a list that exclude each other are alternatives."""
+    return sp.Union(*(sp.And(*joined).as_set() or sp.Or(*joined).as_set() for joined in side))
 
 
 def _same_relation(first: Any, second: Any) -> bool:

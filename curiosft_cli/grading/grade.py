@@ -49,10 +49,11 @@ class GradeItem:
             matched = unscored.letter == _gold_letter(self.problem)
         elif extraction.content is not None:
             matched, status = match_math(extraction.content, gold, library_timeout_s)
-            # A list or a set may also be answered with one box for each value.
-            bracket, values = collection(normalise(gold)) or ("", [])
-            if not matched and bracket != "(" and 1 < len(extraction.boxes) == len(values):
-                matched, status = match_math(",".join(extraction.boxes), gold, library_timeout_s)
+            if not matched and len(extraction.boxes) > 1:
+                # A list or a set may also be answered with one box for each value.
+                bracket, values = collection(normalise(gold)) or ("", [])
+                if bracket != "(" and len(values) == len(extraction.boxes):
+                    matched, status = match_math(",".join(extraction.boxes), gold, library_timeout_s)
         return self._scored(unscored, matched, status)
 
     def unmatched(self, status: GradeStatus) -> Grade:

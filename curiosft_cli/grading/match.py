@@ -9,7 +9,6 @@ from functools import lru_cache
 from curiosft_cli.grading import parse, symbolic
 from curiosft_cli.grading.choices import LETTERS, named_letter
 from curiosft_cli.grading.normalise import CHANGES, marks, normalise, squeeze
-from curiosft_cli.grading.parse import Number
 from curiosft_cli.grading.symbolic import Comparison
 from curiosft_cli.grading.units import strip_units, variables, without_units
 
@@ -189,7 +188,7 @@ def _chain(answer: str, gold: str, timeout_s: float) -> Comparison | None:
     return next((verdict for verdict in verdicts if not verdict[0]), YES if counted else None)
 
 
-def _same_number(number: Number, gold_number: Number, places: int = 6, digits: int = 3) -> bool:
+def _same_number(number: parse.Number, gold_number: parse.Number, places: int = 6, digits: int = 3) -> bool:
     """Compare exactly, or to decimal places where one is a decimal; a tiny number also to so many digits."""
     value, gold_value = number.value, gold_number.value
     if number.exact and gold_number.exact:

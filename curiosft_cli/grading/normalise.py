@@ -47,6 +47,7 @@ _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[A-Za-z]))")
 
 FONT = r"\\(?:text(?:bf|it|rm|sf|tt|normal|sc)?|math(?:bf|it|rm|sf|tt|normal)|mbox|hbox|operatorname|boldsymbol)\*?"
 """A command that changes only how its argument is printed."""
+GAP = r"(?:\s|\\[,; ])*"
 _SYNONYMS = r"""
     \dfrac \frac \tfrac \frac \cfrac \frac \lt < \gt > != \ne \neq \ne \not= \ne := = \coloneqq = \langle ( \rangle )
     <= \le \leq \le \leqslant \le \leqq \le >= \ge \geq \ge \geqslant \ge \geqq \ge \varnothing \emptyset
@@ -158,7 +159,7 @@ _SPELLINGS = _compiled(
 _NUMBERS_AND_EDGES = _compiled(
     (r"(?<![\w.\\^])([+-]?(?:\d+(?:\.\d*)?|\.\d+))[eE]\+?(-?)0*(\d{1,4})(?![\w.]*\w)", r"\1 \\times 10^{\2\3}"),
     (
-        rf"(?<=[\d}}])(?:\s|\\[,; ])*({FONT}\s*\{{\s*)?\b({'|'.join(_SCALE_WORDS)})\b",
+        rf"(?<=[\d}}]){GAP}({FONT}\s*\{{\s*)?\b({'|'.join(_SCALE_WORDS)})\b",
         lambda m: rf" \times 10^{{{_SCALE_WORDS[m[2]]}}}{m[1] or ''}",
     ),
     (rf"{FONT}\s*\{{\s*\}}", ""),

@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from curiosft_cli.grading.normalise import FONT, is_enclosed, marks, squeeze
+from curiosft_cli.grading.normalise import FONT, GAP, is_enclosed, marks, squeeze
 
 TEXT = re.compile(rf"{FONT}\s*\{{([^{{}}]*)\}}")
 _CAPITALS = re.compile(r"(?<![A-Za-z\\])(?:[A-Z][a-z]+|[A-Z]{4,}|YES|NO)(?![A-Za-z])")
@@ -29,9 +29,7 @@ _SEPARATOR = re.compile(r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:a
 _SIMPLE_NAME = r"(?:[A-Za-z]|\\[a-z]+(?:\s*\{\w\})?)(?:_(?:\w|\{\w+\}))?(?:\([^()=]*\))?"
 _NAME = rf"{_SIMPLE_NAME}|\|?(?:\\(?:angle|overline)\s*)?\{{?[A-Z]{{2,3}}\}}?\|?"
 NAME = re.compile(_NAME)  # `x_1`, `f(2)` or `\angle ABC`
-_NAMED = re.compile(
-    rf"(?:\s|\\[,; ])*(?:({_NAME})\s*(?:=|\\in\s*(?=[(\[]|\\(?:left|\{{)))|([A-Za-z][A-Za-z ]*):)\s*([^<>]+)"
-)
+_NAMED = re.compile(rf"{GAP}(?:({_NAME})\s*(?:=|\\in\s*(?=[(\[]|\\(?:left|\{{)))|([A-Za-z][A-Za-z ]*):)\s*([^<>]+)")
 _TUPLE_NAMES = re.compile(r"\s*\(([^()=,]+(?:,[^()=,]+)+)\)\s*=\s*(?=(?:\\left\s*)?\()")
 _COUNTED = re.compile(r"([^A-Za-z]*\d[^A-Za-z]*)(?<=\s)([A-Za-z](?:[A-Za-z ]+|(?<=\s\s\w)))")
 BRACKETED = re.compile(r"\s*(?:\\left\s*)?(\(|\\\{)(.*?)(?:\\right\s*)?(?:\)|\\\})\s*", re.DOTALL)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from curiosft_cli.grading.normalise import CHANGES, FONT
+from curiosft_cli.grading.normalise import CHANGES, FONT, GAP
 from curiosft_cli.grading.parse import TEXT, split_outside_brackets
 
 _DEFINITIONS = ("dollar = [money] = _ = usd = USD", "cent = dollar / 100", "@alias kilometer_per_hour = kmh = kmph")
@@ -18,8 +18,7 @@ _JOIN = r"(?:\s|/|\\cdot|\\times|\*|\\[,; ])*"
 _QUOTIENT = rf"\\frac\s*\{{\s*{_GROUP}\s*\}}\{{\s*{_GROUP}\s*\}}"
 _TEXT_UNIT = re.compile(rf"{_JOIN}(?:{_GROUP}|{_QUOTIENT})(?:{_JOIN}(?:{_GROUP}|{_QUOTIENT}))*$")
 _TEMPERATURE = re.compile(r"\^\s*\{?\\circ\}?\s*(?:\\(?:text|mathrm)\s*\{\s*[CF]\s*\}|[CF])$")
-_GAP = r"(?:\s|\\[,; ])*"
-_BARE_UNIT = re.compile(rf"(?:\A|(?<=[\d}})])){_GAP}(?<![A-Za-z])[A-Za-z]+(?:(?:\s+| *[/*] *|\^)[A-Za-z]+|{_POWER})*$")
+_BARE_UNIT = re.compile(rf"(?:\A|(?<=[\d}})])){GAP}(?<![A-Za-z])[A-Za-z]+(?:(?:\s+| *[/*] *|\^)[A-Za-z]+|{_POWER})*$")
 # A bare unit of these names is none of variables.
 _NAME = re.compile(r"[A-Za-z]{3,}|[cmk]m|[mk]g|m[lLs]|ft|yd|lb|oz|hr|Hz")
 _LETTERS = frozenset("msghlLJNWVKACFTH")
